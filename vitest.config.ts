@@ -1,0 +1,51 @@
+import { availableParallelism } from "node:os";
+import { join } from "node:path";
+import { defineConfig, type ViteUserConfig } from "vitest/config";
+
+const minutes = 60_000;
+
+// Each worker drives servers that need a core themselves, so more workers than cores only make
+// the tests that watch the clock unreliable.
+const maxWorkers = Math.max(2, Math.floor(availableParallelism() / 2));
+
+function project(name: string, include: string[], servers: boolean): ViteUserConfig {
+  return {
+    test: {
+      name,
+      include,
+      environment: "node",
+      pool: "forks",
+      testTimeout: 2 * minutes,
+      hookTimeout: 2 * minutes,
+      teardownTimeout: 1 * minutes,
+      ...(servers ? { globalSetup: ["test/support/global-setup.ts"] } : {}),
+    },
+  };
+}
+
+// Several runs in a row (see .ci/run) leave one result file each, to be added up afterwards.
+const resultsFolder = process.env["REPLICATE_TEST_RESULTS"];
+const reporters: string[] = resultsFolder === undefined ? ["default"] : ["default", "json"];
+
+const config: ViteUserConfig = defineConfig({
+  test: {
+    pool: "forks",
+    maxWorkers,
+    reporters,
+    ...(resultsFolder === undefined
+      ? {}
+      : { outputFile: { json: join(resultsFolder, `${process.pid}.json`) } }),
+    projects: [
+      project("unit", ["test/unit/**/*.test.ts"], false),
+      project(
+        "postgres",
+        ["test/postgres/**/*.test.ts", "test/cli/**/*.test.ts", "test/package/**/*.test.ts"],
+        true,
+      ),
+      project("faults", ["test/faults/**/*.test.ts"], true),
+      project("matrix", ["test/matrix/**/*.test.ts"], true),
+    ],
+  },
+});
+
+export default config;
