@@ -17,7 +17,7 @@ import {
   writeSettings,
 } from "./data-directory.ts";
 import { freePort } from "./free-port.ts";
-import { childrenOf } from "./processes.ts";
+import { childrenOf, isRunning } from "./processes.ts";
 import { giveToServerUser, guardServer, runFolder, serverUser, unguardServer } from "./run-folder.ts";
 
 const startTimeoutMs = 60_000;
@@ -243,12 +243,5 @@ async function hasExited(server: ChildProcess, timeoutMs: number): Promise<boole
 /** A backend that still holds the shared memory would keep the next postmaster from starting. */
 async function hasVanished(pid: number): Promise<void> {
   const deadline = Date.now() + stopTimeoutMs;
-  while (Date.now() < deadline) {
-    try {
-      process.kill(pid, 0);
-    } catch {
-      return;
-    }
-    await sleep(5);
-  }
+  while (isRunning(pid) && Date.now() < deadline) await sleep(5);
 }

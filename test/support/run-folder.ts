@@ -5,6 +5,8 @@ import { hostname, tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
+import { isRunning, startOf } from "./processes.ts";
+
 // Everything a test run puts on the disk lives in one folder: data directories, templates, copies of
 // binaries. The process that made it owns it; worker processes find it through the environment.
 
@@ -17,8 +19,8 @@ export const serverUser: { uid: number; gid: number } | undefined =
 
 interface Owner {
   pid: number;
-  /** What distinguishes this process from a later one with the same pid; empty where it is unknown. */
-  startedAt: string;
+  /** What distinguishes this process from a later one with the same pid; unknown without /proc. */
+  startedAt: string | undefined;
   /** Pids mean something only within one machine and one pid namespace. */
   place: string;
 }
@@ -63,7 +65,7 @@ export function giveToServerUser(path: string): void {
  * whose input ends with ours, which holds for kill -9 too.
  */
 export function guardServer(pid: number): void {
-  tellWatchdog(`server ${pid} ${startOf(pid)}`);
+  tellWatchdog(`server ${pid} ${startOf(pid) ?? ""}`);
 }
 
 export function unguardServer(pid: number): void {
@@ -118,7 +120,7 @@ function sweepStaleFolders(base: string): void {
     if (!name.startsWith(prefix)) continue;
     const path = join(base, name);
     const owner = readOwner(path);
-    if (owner === undefined || owner.place !== place() || isAlive(owner.pid, owner.startedAt)) continue;
+    if (owner === undefined || owner.place !== place() || isRunning(owner.pid, owner.startedAt)) continue;
     try {
       killServersIn(path);
       rmSync(path, { recursive: true, force: true, maxRetries: 5 });
@@ -153,26 +155,6 @@ function readOwner(path: string): Owner | undefined {
     return JSON.parse(readFileSync(join(path, "owner.json"), "utf8")) as Owner;
   } catch {
     return undefined;
-  }
-}
-
-function isAlive(pid: number, startedAt: string): boolean {
-  try {
-    process.kill(pid, 0);
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EPERM";
-  }
-  return startedAt === "" || startOf(pid) === startedAt;
-}
-
-/** The start time of a process in clock ticks since boot, from /proc; empty on systems without it. */
-function startOf(pid: number): string {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-    // The second field is the command in parentheses and may hold blanks.
-    return stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19] ?? "";
-  } catch {
-    return "";
   }
 }
 
