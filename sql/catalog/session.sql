@@ -1,0 +1,30 @@
+-- What: pins the settings of one of our sessions. Settings that this version does not have are left out.
+-- Runs on: source and target, right after connecting. $1: lock_timeout in milliseconds. $2: row_security: off on
+--          the source, where rows hidden by a policy have to be an error and not a gap.
+-- Returns: one row per setting.
+select pg_catalog.set_config(s.name, w.value, false)
+from (values
+  ('search_path', 'pg_catalog'),
+  ('client_encoding', 'UTF8'),
+  ('DateStyle', 'ISO, MDY'),
+  ('IntervalStyle', 'postgres'),
+  ('TimeZone', 'UTC'),
+  ('extra_float_digits', '3'),
+  ('bytea_output', 'hex'),
+  ('lc_monetary', 'C'),
+  ('xmlbinary', 'base64'),
+  ('xmloption', 'content'),
+  ('quote_all_identifiers', 'off'),
+  ('standard_conforming_strings', 'on'),
+  ('synchronize_seqscans', 'off'),
+  ('default_transaction_isolation', 'read committed'),
+  ('default_transaction_read_only', 'off'),
+  ('default_transaction_deferrable', 'off'),
+  ('statement_timeout', '0'),
+  ('idle_in_transaction_session_timeout', '0'),
+  ('idle_session_timeout', '0'),
+  ('transaction_timeout', '0'),
+  ('lock_timeout', $1),
+  ('row_security', $2)
+) as w (name, value)
+join pg_catalog.pg_settings s on pg_catalog.lower(s.name) = pg_catalog.lower(w.name)

@@ -1,0 +1,128 @@
+-- What: describes tables: columns, the key that identifies a row, leaf partitions, sizes, storage.
+-- Runs on: source and target. $1: oid[] of ordinary or partitioned tables.
+-- Returns: oid, schema, name, kind, owner, file, parent, columns, key, leaves, persistence, pages, rows, bytes.
+--          columns and leaves are JSON arrays, key is JSON or null. Types are written so that they can be used in a
+--          cast; `baseType` has domains resolved and no length or precision.
+-- Reads through to_jsonb() where a column does not exist on every version.
+with recursive
+wanted as (
+  select c.oid, c.relname, c.relnamespace, c.relkind, c.relowner, c.relpersistence, c.reltoastrelid, c.reltuples,
+         c.relispartition, c.relrowsecurity, c.relforcerowsecurity
+  from pg_catalog.pg_class c
+  where c.oid = any ($1::oid[])
+),
+base_type as (
+  select t.oid as type_oid, t.oid as oid, t.typtype, t.typbasetype, t.typtypmod as typmod, 0 as depth
+  from pg_catalog.pg_type t
+  where t.oid in (select a.atttypid from pg_catalog.pg_attribute a join wanted w on w.oid = a.attrelid)
+  union all
+  select b.type_oid, t.oid, t.typtype, t.typbasetype, t.typtypmod, b.depth + 1
+  from base_type b
+  join pg_catalog.pg_type t on t.oid = b.typbasetype
+  where b.typtype = 'd'
+),
+leaf as (
+  select w.oid as root, i.inhrelid as oid
+  from wanted w
+  join pg_catalog.pg_inherits i on i.inhparent = w.oid
+  where w.relkind = 'p'
+  union all
+  select l.root, i.inhrelid
+  from leaf l
+  join pg_catalog.pg_inherits i on i.inhparent = l.oid
+  join pg_catalog.pg_class c on c.oid = l.oid and c.relkind = 'p'
+)
+select
+  w.oid::bigint as "oid",
+  n.nspname::text as "schema",
+  w.relname::text as "name",
+  w.relkind::text as "kind",
+  pg_catalog.pg_get_userbyid(w.relowner)::text as "owner",
+  pg_catalog.pg_has_role(w.relowner, 'USAGE') as "isOwned",
+  coalesce(pg_catalog.pg_relation_filenode(w.oid), 0)::text as "file",
+  w.relispartition as "isPartition",
+  w.relpersistence::text as "persistence",
+  w.relrowsecurity as "rowSecurity",
+  pg_catalog.row_security_active(w.oid) as "rowSecurityActive",
+  greatest(w.reltuples, 0)::float8 as "estimatedRows",
+  case when w.relkind = 'r' then pg_catalog.pg_relation_size(w.oid) else 0 end::float8 as "heapBytes",
+  case when w.relkind = 'r' and w.reltoastrelid <> 0
+       then pg_catalog.pg_relation_size(w.reltoastrelid) else 0 end::float8 as "toastBytes",
+  (select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+      'attnum', a.attnum,
+      'name', a.attname,
+      'type', pg_catalog.format_type(a.atttypid, a.atttypmod),
+      'baseType', pg_catalog.format_type(b.oid, -1),
+      'baseOid', b.oid::bigint,
+      'baseKind', bt.typtype,
+      'isBuiltin', b.oid < 16384,
+      'isDomain', b.depth > 0,
+      'notNull', a.attnotnull,
+      'hasDefault', a.atthasdef,
+      'default', case when a.atthasdef then pg_catalog.pg_get_expr(ad.adbin, ad.adrelid) end,
+      'identity', a.attidentity,
+      'generated', coalesce(pg_catalog.to_jsonb(a) ->> 'attgenerated', ''),
+      'collation', case when a.attcollation <> 0 then
+          pg_catalog.quote_ident(cn.nspname) || '.' || pg_catalog.quote_ident(co.collname) end
+      ) order by a.attnum), '[]'::jsonb)
+   from pg_catalog.pg_attribute a
+   join base_type b on b.type_oid = a.atttypid and b.typtype <> 'd'
+   join pg_catalog.pg_type bt on bt.oid = b.oid
+   left join pg_catalog.pg_attrdef ad on ad.adrelid = a.attrelid and ad.adnum = a.attnum
+   left join pg_catalog.pg_collation co on co.oid = a.attcollation
+   left join pg_catalog.pg_namespace cn on cn.oid = co.collnamespace
+   where a.attrelid = w.oid and a.attnum > 0 and not a.attisdropped) as "columns",
+  -- The primary key; without one, the replica identity's index; without that, the unique index with the fewest
+  -- columns that are all NOT NULL. Never a partial, expression, invalid or period-based one.
+  (select pg_catalog.jsonb_build_object(
+      'index', ic.relname,
+      'isPrimary', i.indisprimary,
+      'isDeferrable', not i.indimmediate,
+      'columns', (
+        select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+          'attnum', a.attnum,
+          'name', a.attname,
+          'equals', coalesce((
+            select 'operator(' || pg_catalog.quote_ident(onsp.nspname) || '.' || o.oprname || ')'
+            from pg_catalog.pg_opclass oc
+            join pg_catalog.pg_amop am on am.amopfamily = oc.opcfamily and am.amopstrategy = 3
+              and am.amoplefttype = oc.opcintype and am.amoprighttype = oc.opcintype
+            join pg_catalog.pg_operator o on o.oid = am.amopopr
+            join pg_catalog.pg_namespace onsp on onsp.oid = o.oprnamespace
+            where oc.oid = i.indclass[k.position - 1]), 'operator(pg_catalog.=)')
+        ) order by k.position)
+        from pg_catalog.unnest(i.indkey::int2[]) with ordinality as k (attnum, position)
+        join pg_catalog.pg_attribute a on a.attrelid = w.oid and a.attnum = k.attnum
+        -- Columns of INCLUDE come after those of the key.
+        where k.position <= coalesce((pg_catalog.to_jsonb(i) ->> 'indnkeyatts')::int, i.indnatts)))
+   from pg_catalog.pg_index i
+   join pg_catalog.pg_class ic on ic.oid = i.indexrelid
+   join pg_catalog.pg_am am on am.oid = ic.relam and am.amname = 'btree'
+   where i.indrelid = w.oid
+     and i.indisunique and i.indisvalid and i.indpred is null and i.indexprs is null
+     and not exists (
+       select 1 from pg_catalog.unnest(i.indkey::int2[]) with ordinality as k (attnum, position)
+       join pg_catalog.pg_attribute a on a.attrelid = w.oid and a.attnum = k.attnum
+       where not a.attnotnull
+         and k.position <= coalesce((pg_catalog.to_jsonb(i) ->> 'indnkeyatts')::int, i.indnatts))
+   order by i.indisprimary desc, i.indisreplident desc, i.indimmediate desc, i.indnatts, ic.relname
+   limit 1) as "key",
+  (select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+      'oid', c.oid::bigint,
+      'schema', ln.nspname,
+      'name', c.relname,
+      'kind', c.relkind,
+      'bound', pg_catalog.pg_get_expr(c.relpartbound, c.oid),
+      'file', coalesce(pg_catalog.pg_relation_filenode(c.oid), 0)::text,
+      'heapBytes', case when c.relkind = 'r' then pg_catalog.pg_relation_size(c.oid) else 0 end,
+      'toastBytes', case when c.relkind = 'r' and c.reltoastrelid <> 0
+                         then pg_catalog.pg_relation_size(c.reltoastrelid) else 0 end
+      ) order by c.oid), '[]'::jsonb)
+   from leaf l
+   join pg_catalog.pg_class c on c.oid = l.oid
+   join pg_catalog.pg_namespace ln on ln.oid = c.relnamespace
+   where l.root = w.oid and c.relkind <> 'p') as "leaves",
+  pg_catalog.obj_description(w.oid, 'pg_class') as "comment"
+from wanted w
+join pg_catalog.pg_namespace n on n.oid = w.relnamespace
+order by n.nspname, w.relname

@@ -1,0 +1,96 @@
+/**
+ * SQL over the delta tables of a capture: which keys changed. Shared by every stage that reads deltas.
+ *
+ * A delta table has the columns k1 … kn (the key), `txid` and `truncated`. `truncated` is null for an ordinary
+ * change; the oid of the truncated table or leaf for a TRUNCATE (keys are null then); and 0 for a change whose key
+ * could not be recorded because the key column was renamed or retyped (the whole table has to be read again).
+ */
+import type { Connection } from "../postgres/connect.ts";
+import { literal, own } from "../postgres/sql.ts";
+import { ident } from "../postgres/sql.ts";
+import type { Column, Key, Table } from "./table.ts";
+
+export interface CaptureKeyColumn {
+  readonly name: string;
+  readonly attnum: number;
+  /** Type of the delta table's column: wide enough that no ALTER TYPE on the source can make an insert fail. */
+  readonly deltaType: string;
+  /** Type to cast to when reading: the column's own base type. */
+  readonly readType: string;
+  readonly collation: string | null;
+  /** `operator(schema.=)`. */
+  readonly equals: string;
+}
+
+export interface Capture {
+  readonly id: number;
+  readonly relid: number;
+  readonly keyColumns: readonly CaptureKeyColumn[];
+  readonly method: "row" | "statement";
+  readonly skipNoop: boolean;
+  readonly active: "a" | "b";
+}
+
+/** Reads captures by id, in id order. */
+export async function loadCaptures(source: Connection, ids: readonly number[]): Promise<Capture[]> {
+  return await source.rows<Capture>(
+    `select id, relid::bigint::float8 as relid, key_columns as "keyColumns", method, skip_noop as "skipNoop", active
+     from replicate.capture where id = any ($1::int[]) order by id`,
+    [ids],
+  );
+}
+
+/** Both delta tables of a capture; the active one changes with every rotation, so both are always read. */
+export function deltaTables(captureId: number): readonly [string, string] {
+  return [own(`delta_${captureId}_a`), own(`delta_${captureId}_b`)];
+}
+
+/** Base types whose text form is the same under every session setting: their keys are recorded as text. */
+const textual = new Set([
+  "smallint", "integer", "bigint", "numeric", "text", "character varying", "bpchar", "name", "uuid", "boolean", "oid",
+  '"char"', "inet", "cidr", "macaddr", "macaddr8", '"bit"', "bit varying",
+]); // prettier-ignore
+
+/** How the columns of a key are recorded and read. */
+export function captureKey(table: Table, key: Key): CaptureKeyColumn[] {
+  return key.columns.map((keyColumn) => {
+    const column = table.columns.find((each) => each.attnum === keyColumn.attnum) as Column;
+    const isTextual = (column.isBuiltin && textual.has(column.baseType)) || column.baseKind === "e";
+    return {
+      name: column.name,
+      attnum: column.attnum,
+      deltaType: isTextual ? "text" : column.baseType,
+      readType: column.baseType,
+      collation: column.collation,
+      equals: keyColumn.equals,
+    };
+  });
+}
+
+/** Condition on `txid` for "not yet applied at this position"; null means nothing was applied yet. */
+export function windowSql(position: string | null): string {
+  if (position === null) return "true";
+  const xmin = position.slice(0, position.indexOf(":"));
+  return `txid >= ${BigInt(xmin)} and not pg_catalog.txid_visible_in_snapshot(txid, ${literal(position)}::pg_catalog.txid_snapshot)`;
+}
+
+/**
+ * A query for the changed keys as k1 … kn in their own types, duplicates included.
+ * `window` is a condition on txid, see `windowSql`.
+ */
+export function changedKeysSql(capture: Capture, window: string): string {
+  const keys = capture.keyColumns.map((column, index) => {
+    const cast = `(k${index + 1})::${column.readType}`;
+    return `${column.collation === null ? cast : `(${cast}) collate ${column.collation}`} as k${index + 1}`;
+  });
+  return deltaTables(capture.id)
+    .map((table) => `select ${keys.join(", ")} from ${table} where truncated is null and ${window}`)
+    .join(" union all ");
+}
+
+/** `t."id" operator(pg_catalog.=) d.k1 and …`: joins a row alias with an alias that has k1 … kn. */
+export function keyMatchSql(capture: Capture, rowAlias: string, keyAlias: string): string {
+  return capture.keyColumns
+    .map((column, index) => `${rowAlias}.${ident(column.name)} ${column.equals} ${keyAlias}.k${index + 1}`)
+    .join(" and ");
+}

@@ -1,0 +1,114 @@
+/** What a table is: its columns, the key that identifies a row, its leaf partitions. Read from the catalogue. */
+import type { Connection } from "../postgres/connect.ts";
+import { ident, load, qualified } from "../postgres/sql.ts";
+
+export interface Column {
+  readonly attnum: number;
+  readonly name: string;
+  /** As in a CREATE TABLE: `character varying(20)`. */
+  readonly type: string;
+  /** Domains resolved, no length or precision, usable in a cast: `character varying`. */
+  readonly baseType: string;
+  readonly baseOid: number;
+  /** `typtype` of the base type: b base, c composite, e enum, r range, m multirange. */
+  readonly baseKind: string;
+  readonly isBuiltin: boolean;
+  readonly isDomain: boolean;
+  readonly notNull: boolean;
+  readonly hasDefault: boolean;
+  readonly default: string | null;
+  /** "" none, "a" always, "d" by default. */
+  readonly identity: "" | "a" | "d";
+  /** "" none, "s" stored, "v" virtual. Generated columns are never read nor written. */
+  readonly generated: "" | "s" | "v";
+  /** Quoted and qualified, or null where the type has none. */
+  readonly collation: string | null;
+}
+
+export interface KeyColumn {
+  readonly attnum: number;
+  readonly name: string;
+  /** `operator(schema.=)` of the index: equality as the key itself sees it, whatever the search path. */
+  readonly equals: string;
+}
+
+export interface Key {
+  readonly index: string;
+  readonly isPrimary: boolean;
+  /** A deferrable key cannot be the arbiter of ON CONFLICT. */
+  readonly isDeferrable: boolean;
+  readonly columns: readonly KeyColumn[];
+}
+
+export interface Leaf {
+  readonly oid: number;
+  readonly schema: string;
+  readonly name: string;
+  /** r table, f foreign table. */
+  readonly kind: string;
+  /** `FOR VALUES …`, or DEFAULT. */
+  readonly bound: string;
+  readonly file: string;
+  readonly heapBytes: number;
+  readonly toastBytes: number;
+}
+
+export interface Table {
+  readonly oid: number;
+  readonly schema: string;
+  readonly name: string;
+  /** r ordinary, p partitioned; others are refused by preflight. */
+  readonly kind: string;
+  readonly owner: string;
+  /** The session's role has the rights of the owner. */
+  readonly isOwned: boolean;
+  /** Physical file; another one after a rewrite or TRUNCATE. "0" for a partitioned table. */
+  readonly file: string;
+  readonly isPartition: boolean;
+  /** p permanent, u unlogged, t temporary. */
+  readonly persistence: string;
+  readonly rowSecurity: boolean;
+  /** Row security would hide rows from the session's role. */
+  readonly rowSecurityActive: boolean;
+  readonly estimatedRows: number;
+  readonly heapBytes: number;
+  readonly toastBytes: number;
+  readonly columns: readonly Column[];
+  readonly key: Key | null;
+  /** Empty unless partitioned. */
+  readonly leaves: readonly Leaf[];
+  readonly comment: string | null;
+}
+
+/** Describes the tables that exist among these oids, sorted by schema and name. */
+export async function describeTables(connection: Connection, oids: readonly number[]): Promise<Table[]> {
+  return await connection.rows<Table>(load("catalog/tables"), [oids]).then((rows) =>
+    rows.map((row) => ({ ...row, oid: Number(row.oid) })),
+  );
+}
+
+/** Columns that hold data of their own: generated ones are computed on either side. */
+export function dataColumns(table: Table): readonly Column[] {
+  return table.columns.filter((column) => column.generated === "");
+}
+
+/** The name as SQL. */
+export function tableSql(table: { readonly schema: string; readonly name: string }): string {
+  return qualified(table.schema, table.name);
+}
+
+/** The name as people write it: `public.users`, quoted only where needed. */
+export function tableLabel(table: { readonly schema: string; readonly name: string }): string {
+  const show = (name: string): string => (/^[a-z_][a-z0-9_$]*$/.test(name) ? name : ident(name));
+  return `${show(table.schema)}.${show(table.name)}`;
+}
+
+/** Size that counts for planning: heap and TOAST of the table and of its leaves. */
+export function tableBytes(table: Table): number {
+  return [table, ...table.leaves].reduce((sum, each) => sum + each.heapBytes + each.toastBytes, 0);
+}
+
+/** `from` clause for reading the rows that are the table's own: not those of classic inheritance children. */
+export function fromSql(table: Table): string {
+  return table.kind === "p" ? tableSql(table) : `only ${tableSql(table)}`;
+}

@@ -1,0 +1,117 @@
+/**
+ * Every failure a user can meet has a code, a remedy, a retry rule and an exit code, all in this one table.
+ * Code that fails throws `new ReplicateError(code, message)`; nobody else decides exit codes or retries.
+ */
+
+/** `now`: reconnect and carry on; `later`: the same command may work later; `never`: a person must act first. */
+export type Retry = "now" | "later" | "never";
+
+interface ErrorRule {
+  readonly exitCode: 1 | 2 | 3 | 4;
+  readonly retry: Retry;
+  /** What to do, when the place that throws knows nothing better. */
+  readonly hint: string;
+}
+
+const rule = (exitCode: ErrorRule["exitCode"], retry: Retry, hint: string): ErrorRule => ({ exitCode, retry, hint });
+
+/** The code table. Exit codes: 1 the answer is no, 2 usage or configuration, 3 failed, 4 another runner. */
+export const errorRules = {
+  /** One or more options, variables or lines of the configuration file are wrong; all are listed. */
+  CONFIG_INVALID: rule(2, "never", "Correct the listed settings and run the command again."),
+  /** The command line cannot be understood. */
+  USAGE_INVALID: rule(2, "never", "Run the command with --help."),
+  /** A table pattern selects nothing. */
+  PATTERN_MATCHES_NOTHING: rule(2, "never", "Check the spelling, and quote names with capitals: 'public.\"Users\"'."),
+  /** No connection to a server: wrong host or port, firewall, server down. */
+  SERVER_UNREACHABLE: rule(3, "now", "Check host, port and firewall, and that the server runs."),
+  /** The server refused user, password, database or the encryption asked for. */
+  LOGIN_REFUSED: rule(3, "never", "Check user, password, database name and sslmode of this connection."),
+  /** Too many connections on the server or for the role. */
+  TOO_MANY_CONNECTIONS: rule(3, "now", "Use fewer --jobs, or raise the connection limit of the role or server."),
+  /** An established connection broke. */
+  CONNECTION_LOST: rule(3, "now", "It reconnects by itself; if it does not, check the network and the server's log."),
+  /** The server is older than 10. */
+  SERVER_TOO_OLD: rule(3, "never", "PostgreSQL 10 is the oldest version supported."),
+  /** The server is a hot standby: nothing can be installed there. */
+  SERVER_IS_STANDBY: rule(3, "never", "Connect to the primary server instead."),
+  /** A pooler in transaction mode sits in between: sessions are not ours alone. */
+  POOLER_IN_BETWEEN: rule(3, "never", "Connect directly to the server, or through a pool in session mode."),
+  /** Source and target are the same database and no table is mapped to another name. */
+  SAME_DATABASE: rule(2, "never", "Give another target, or map the tables to other names (overrides: target)."),
+  /** Something blocks the start; every finding is listed with its remedy. */
+  PREFLIGHT_BLOCKED: rule(1, "never", "Run the statement given with each finding, then this command again."),
+  /** A privilege is missing. */
+  PERMISSION_DENIED: rule(3, "never", "Grant the role the named privilege, or connect as the owner of the tables."),
+  /** `init` has not been run for this sync, or the sync was dropped. */
+  SYNC_UNKNOWN: rule(2, "never", "Run `replicate init` first, with the same --name."),
+  /** The state was written by a newer version of this program. */
+  STATE_TOO_NEW: rule(3, "never", "Upgrade this program to the version that wrote the state."),
+  /** The sync exists already with another source, target or settings. */
+  SYNC_MISMATCH: rule(2, "never", "Use another --name, or `replicate drop` the old sync first."),
+  /** Another process runs `follow` on this sync. */
+  RUNNER_ACTIVE: rule(4, "later", "Stop the other runner, or look at `replicate status`."),
+  /** The target's table holds rows and nothing said what to do with them. */
+  TARGET_NOT_EMPTY: rule(1, "never", "Use --overwrite to replace the rows, or --adopt to keep them as already copied."),
+  /** `follow` or `verify` before the data are there. */
+  COPY_UNFINISHED: rule(1, "never", "Run `replicate copy` until it says that it is done."),
+  /** A table's shape changed on the source, and the target does not fit any more. */
+  TABLE_SHAPE_CHANGED: rule(1, "never", "Run the given statement on the target, then start again: it goes on by itself."),
+  /** The capture of a table is missing or was disabled: changes may have been missed. */
+  CAPTURE_BROKEN: rule(1, "never", "Run the given statement on the source, then start again."),
+  /** A lock could not be had within the retries; nothing waits behind us meanwhile. */
+  LOCK_NOT_AVAILABLE: rule(3, "later", "End the transaction that holds the table, or run the command again later."),
+  /** The source is not the one this sync knows: restored, replaced, or failed over with loss. */
+  SOURCE_LOST: rule(3, "never", "Changes may be missing. Bring the right source back, or drop the sync and copy again."),
+  /** The target refused a row. */
+  ROW_REFUSED: rule(3, "never", "Repair the target's constraint or the row on the source, then start again."),
+  /** `verify` found differences. */
+  VERIFY_DIFFERENT: rule(1, "never", "Run `replicate verify --repair`, then `replicate follow`, to bring the rows again."),
+  /** The caller's AbortSignal fired. */
+  ABORTED: rule(3, "later", "The same command resumes where it stopped."),
+  /** The server answered a statement of ours with an error that nothing above describes. */
+  STATEMENT_FAILED: rule(3, "later", "The message is the server's own; its log has the context."),
+  /** A defect of this program. */
+  INTERNAL: rule(3, "never", "This is a defect: please report it with the message and the log."),
+} as const satisfies Record<string, ErrorRule>;
+
+export type ErrorCode = keyof typeof errorRules;
+
+/** One problem among several that are reported together. */
+export interface Problem {
+  /** What it is about: a flag, a table, a role. */
+  readonly subject: string;
+  readonly message: string;
+  /** The exact statement or change that repairs it, if one exists. */
+  readonly remedy?: string;
+}
+
+export interface ReplicateErrorOptions {
+  readonly hint?: string;
+  readonly problems?: readonly Problem[];
+  readonly cause?: unknown;
+  /** SQLSTATE, if a server said it. */
+  readonly sqlstate?: string;
+}
+
+/** The only error class that leaves the library. `message` never holds a secret. */
+export class ReplicateError extends Error {
+  override readonly name = "ReplicateError";
+  readonly code: ErrorCode;
+  readonly hint: string;
+  readonly retry: Retry;
+  readonly exitCode: 1 | 2 | 3 | 4;
+  readonly problems: readonly Problem[];
+  readonly sqlstate: string | undefined;
+
+  constructor(code: ErrorCode, message: string, options: ReplicateErrorOptions = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    const { exitCode, retry, hint } = errorRules[code];
+    this.code = code;
+    this.exitCode = exitCode;
+    this.retry = retry;
+    this.hint = options.hint ?? hint;
+    this.problems = options.problems ?? [];
+    this.sqlstate = options.sqlstate;
+  }
+}

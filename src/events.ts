@@ -1,0 +1,73 @@
+/**
+ * What the library tells while it works: the only window for the terminal and for embedding programs.
+ * Every event is plain data; names are past tense for what happened, `progress` for what goes on.
+ */
+
+/** Progress of one table's copy. Rows and bytes count what is committed on the target plus what is in flight. */
+export interface TableProgress {
+  readonly table: string;
+  readonly rowsDone: number;
+  readonly bytesDone: number;
+  /** Heap and TOAST bytes on the source when the copy was planned. */
+  readonly bytesTotal: number;
+}
+
+export type SyncEvent =
+  | { readonly type: "capture-installed"; readonly table: string }
+  | { readonly type: "capture-waiting"; readonly table: string; readonly blockedBy: string; readonly attempt: number }
+  | { readonly type: "copy-planned"; readonly tables: number; readonly parts: number; readonly bytes: number }
+  | {
+      readonly type: "copy-progress";
+      readonly rowsDone: number;
+      readonly bytesDone: number;
+      readonly bytesTotal: number;
+      readonly bytesPerSecond: number;
+      /** Null while there is nothing to base it on. */
+      readonly etaSeconds: number | null;
+      readonly indexesDone: number;
+      readonly indexesTotal: number;
+      /** Tables with a part in flight. */
+      readonly tables: readonly TableProgress[];
+      /** Indexes being built, with `pg_stat_progress_create_index` where the target has it. */
+      readonly building: readonly { readonly index: string; readonly phase: string; readonly percent: number | null }[];
+    }
+  | { readonly type: "table-copied"; readonly table: string; readonly rows: number; readonly bytes: number }
+  | { readonly type: "table-restarted"; readonly table: string; readonly reason: string }
+  | { readonly type: "index-built"; readonly table: string; readonly index: string; readonly seconds: number }
+  | { readonly type: "constraint-left-invalid"; readonly table: string; readonly constraint: string; readonly reason: string }
+  | { readonly type: "copy-finished"; readonly rows: number; readonly bytes: number; readonly seconds: number }
+  | { readonly type: "batch-applied"; readonly batch: Batch }
+  | { readonly type: "caught-up"; readonly position: string }
+  | { readonly type: "constraint-validated"; readonly table: string; readonly constraint: string }
+  | { readonly type: "table-reread"; readonly table: string; readonly reason: string }
+  | { readonly type: "partition-adopted"; readonly table: string; readonly partition: string }
+  | { readonly type: "connection-lost"; readonly side: Side; readonly message: string; readonly retryInMs: number }
+  | { readonly type: "connection-restored"; readonly side: Side }
+  | {
+      readonly type: "verify-progress";
+      readonly table: string;
+      readonly rowsDone: number;
+      readonly tablesDone: number;
+      readonly tablesTotal: number;
+    }
+  | { readonly type: "object-removed"; readonly side: Side; readonly object: string }
+  | { readonly type: "warning"; readonly message: string };
+
+export type Side = "source" | "target";
+
+/** One applied batch: the deltas of one source snapshot, committed on the target in one transaction. */
+export interface Batch {
+  /** Counts up by one per batch over the life of the sync. */
+  readonly number: number;
+  /** The source snapshot that the target equals since this batch, `xmin:xmax:xip`. */
+  readonly position: string;
+  /** Distinct keys applied: deleted plus upserted. */
+  readonly rows: number;
+  readonly tables: number;
+  /** Seconds from the start of reading to the commit on the target. */
+  readonly seconds: number;
+  /** Age of the batch's snapshot when its target transaction had committed, in seconds. */
+  readonly lagSeconds: number;
+}
+
+export type OnEvent = (event: SyncEvent) => void;

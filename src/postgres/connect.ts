@@ -1,0 +1,173 @@
+/**
+ * Opens sessions. Every session of ours is pinned to the same settings on every version, so that text forms,
+ * comparisons and time-outs do not depend on the server's, the database's or the role's defaults.
+ */
+import pg from "pg";
+import { ReplicateError } from "../errors.ts";
+import type { Side } from "../events.ts";
+import type { ConnectionSettings } from "./conninfo.ts";
+import { load } from "./sql.ts";
+import { asReplicateError, sqlstateOf } from "./sqlstate.ts";
+
+export interface ConnectOptions {
+  readonly side: Side;
+  /** Shown in pg_stat_activity after "replicate": copy, follow, verify … */
+  readonly purpose: string;
+  /** Closes the session when it fires. */
+  readonly signal?: AbortSignal | undefined;
+  /** Milliseconds a statement may wait for a lock; 0 waits for ever. Default 3000. */
+  readonly lockTimeoutMs?: number;
+}
+
+/** A row as the driver gives it; catalogue queries name their columns in camelCase. */
+export type Row = Record<string, unknown>;
+
+/** Array results of a multi-statement string, one per statement. */
+export type Results = readonly pg.QueryResult[];
+
+/** One session on one server. Not to be shared between concurrent callers. */
+export class Connection {
+  readonly side: Side;
+  readonly client: pg.Client;
+  /** `server_version_num`, for example 130023. */
+  readonly version: number;
+  readonly pid: number;
+  #broken: Error | undefined;
+
+  constructor(client: pg.Client, side: Side, version: number, pid: number) {
+    this.client = client;
+    this.side = side;
+    this.version = version;
+    this.pid = pid;
+    client.on("error", (error) => {
+      this.#broken ??= error;
+    });
+    client.on("end", () => {
+      this.#broken ??= new Error("Connection terminated");
+    });
+  }
+
+  get isBroken(): boolean {
+    return this.#broken !== undefined;
+  }
+
+  /** Rows of one statement. Throws the driver's error: callers that can retry look at its SQLSTATE. */
+  async rows<T extends object = Row>(text: string, values: readonly unknown[] = []): Promise<T[]> {
+    const result = await this.client.query(text, values as unknown[]);
+    return result.rows as T[];
+  }
+
+  /** The only row of one statement. */
+  async row<T extends object = Row>(text: string, values: readonly unknown[] = []): Promise<T> {
+    const [row, ...more] = await this.rows<T>(text, values);
+    if (row === undefined || more.length > 0) throw new Error(`expected one row, got ${more.length + (row ? 1 : 0)}`);
+    return row;
+  }
+
+  /** Runs several statements in one round trip. No parameters: holes are quoted by the caller. */
+  async script(text: string): Promise<Results> {
+    const result = (await this.client.query(text)) as pg.QueryResult | pg.QueryResult[];
+    return Array.isArray(result) ? result : [result];
+  }
+
+  /**
+   * Runs `work` in a transaction: commit when it returns, rollback when it throws. After a rollback the session
+   * can be used again; a broken session stays broken and the error says so.
+   */
+  async transaction<T>(work: () => Promise<T>, begin = "begin"): Promise<T> {
+    await this.script(begin);
+    try {
+      const result = await work();
+      await this.script("commit");
+      return result;
+    } catch (error) {
+      if (!this.isBroken) await this.script("rollback").catch(() => this.destroy());
+      throw error;
+    }
+  }
+
+  /** Ends the session politely; never throws. */
+  async close(): Promise<void> {
+    if (this.isBroken) return this.destroy();
+    const timer = setTimeout(() => this.destroy(), 2000);
+    await this.client.end().catch(() => undefined);
+    clearTimeout(timer);
+  }
+
+  /** Cuts the session: the server rolls its transaction back. For sessions stuck in a COPY or on a dead network. */
+  destroy(): void {
+    this.#broken ??= new Error("Connection terminated by us");
+    (this.client as unknown as { connection: { stream: { destroy(): void } } }).connection.stream.destroy();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+}
+
+/**
+ * Opens a session and pins its settings.
+ * Throws SERVER_UNREACHABLE, LOGIN_REFUSED, TOO_MANY_CONNECTIONS, SERVER_TOO_OLD, ABORTED.
+ */
+export async function connect(settings: ConnectionSettings, options: ConnectOptions): Promise<Connection> {
+  const { side, purpose, signal, lockTimeoutMs = 3000 } = options;
+  if (signal?.aborted) throw new ReplicateError("ABORTED", "stopped before connecting");
+  const client = new pg.Client({
+    host: settings.host,
+    port: settings.port,
+    user: settings.user,
+    database: settings.database,
+    ...(settings.password === undefined ? {} : { password: settings.password }),
+    ssl: settings.ssl,
+    application_name: `replicate ${purpose}`,
+    connectionTimeoutMillis: settings.connectTimeoutMs,
+    keepAlive: true,
+    keepAliveInitialDelayMillis: 10_000,
+  });
+  // The driver kills the process on a broken idle connection unless somebody listens.
+  client.on("error", () => undefined);
+  const onAbort = (): void => {
+    (client as unknown as { connection: { stream: { destroy(): void } } }).connection.stream.destroy();
+  };
+  try {
+    await client.connect();
+    const [first] = (
+      await client.query<{ version: string; pid: number }>(
+        "select current_setting('server_version_num') as version, pg_backend_pid() as pid",
+      )
+    ).rows;
+    const connection = new Connection(client, side, Number(first?.version), Number(first?.pid));
+    if (connection.version < 100_000) {
+      await connection.close();
+      throw new ReplicateError("SERVER_TOO_OLD", `the ${side} ${settings.label} runs version ${first?.version}`);
+    }
+    await client.query(load("catalog/session"), [String(lockTimeoutMs), side === "source" ? "off" : "on"]);
+    if (signal !== undefined) {
+      signal.addEventListener("abort", onAbort, { once: true });
+      client.on("end", () => signal.removeEventListener("abort", onAbort));
+      if (signal.aborted) onAbort();
+    }
+    return connection;
+  } catch (error) {
+    await client.end().catch(() => undefined);
+    throw connectError(error, side, settings);
+  }
+}
+
+function connectError(error: unknown, side: Side, settings: ConnectionSettings): ReplicateError {
+  if (error instanceof ReplicateError) return error;
+  const said = error instanceof Error ? error.message || String((error as { code?: string }).code) : String(error);
+  const message = `cannot connect to the ${side} ${settings.label}: ${said}`;
+  const sqlstate = sqlstateOf(error);
+  if (sqlstate === "53300") return new ReplicateError("TOO_MANY_CONNECTIONS", message, { cause: error, sqlstate });
+  if (sqlstate !== undefined && (sqlstate.startsWith("28") || sqlstate === "3D000" || sqlstate === "42501")) {
+    return new ReplicateError("LOGIN_REFUSED", message, { cause: error, sqlstate });
+  }
+  if (/does not support SSL|self-signed|self signed|certificate|password must be a string/i.test(said)) {
+    return new ReplicateError("LOGIN_REFUSED", message, { cause: error });
+  }
+  if (sqlstate === undefined || sqlstate.startsWith("08") || sqlstate.startsWith("57")) {
+    return new ReplicateError("SERVER_UNREACHABLE", message, { cause: error });
+  }
+  return asReplicateError(error, message);
+}

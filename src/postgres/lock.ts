@@ -1,0 +1,67 @@
+/**
+ * Locks on tables that an application uses. Whoever waits for a strong lock makes every later statement on the table
+ * wait behind it, so we wait only briefly, let everybody pass, and try again.
+ */
+import { ReplicateError } from "../errors.ts";
+import type { Connection } from "./connect.ts";
+import { LOCK_NOT_AVAILABLE, sqlstateOf } from "./sqlstate.ts";
+import { sleep } from "./sleep.ts";
+
+export interface LockRetryOptions {
+  /** For messages: the table's name. */
+  readonly what: string;
+  readonly signal: AbortSignal;
+  /** Called before each pause, with those who hold the lock. */
+  onWait?(blockedBy: string, attempt: number): void;
+  /** Give up after this many milliseconds. Default 15 minutes. */
+  readonly budgetMs?: number;
+}
+
+/** Milliseconds that each attempt may wait; the last one repeats. */
+const waits = [50, 150, 400, 1000];
+/** Pause after an attempt, as a multiple of its wait: most of the time nobody queues behind us. */
+const pauseFactor = 3;
+
+/**
+ * Runs `work` in a transaction with a short lock_timeout, again and again until it gets its locks. Throws
+ * LOCK_NOT_AVAILABLE, naming who holds them, when the budget is spent.
+ */
+export async function withBriefLocks<T>(
+  connection: Connection,
+  options: LockRetryOptions,
+  work: () => Promise<T>,
+): Promise<T> {
+  const deadline = Date.now() + (options.budgetMs ?? 15 * 60_000);
+  for (let attempt = 1; ; attempt += 1) {
+    const waitMs = waits[Math.min(attempt, waits.length) - 1] as number;
+    try {
+      return await connection.transaction(work, `begin; set local lock_timeout = ${waitMs}`);
+    } catch (error) {
+      if (sqlstateOf(error) !== LOCK_NOT_AVAILABLE && sqlstateOf(error) !== "40P01") throw error;
+      const blockedBy = await oldestTransaction(connection);
+      if (Date.now() > deadline) {
+        throw new ReplicateError("LOCK_NOT_AVAILABLE", `no lock on ${options.what}: ${blockedBy}`, {
+          cause: error,
+          hint: "End that transaction, or run the command again when it is over. Nothing of yours waits meanwhile.",
+        });
+      }
+      options.onWait?.(blockedBy, attempt);
+      await sleep(waitMs * pauseFactor, options.signal);
+    }
+  }
+}
+
+/** In words: the oldest other transaction of this database, which is most likely who we wait for. */
+async function oldestTransaction(connection: Connection): Promise<string> {
+  const [oldest] = await connection.rows<{ pid: number; user: string; state: string; seconds: number }>(
+    `select pid, coalesce(usename, '?')::text as user, coalesce(state, 'state not shown') as state,
+            round(extract(epoch from clock_timestamp() - xact_start))::int as seconds
+     from pg_catalog.pg_stat_activity
+     where datname = pg_catalog.current_database() and pid <> pg_catalog.pg_backend_pid()
+       and xact_start is not null
+     order by xact_start limit 1`,
+  );
+  return oldest === undefined
+    ? "its holder is not visible to this role"
+    : `the oldest transaction is pid ${oldest.pid} of ${oldest.user}, ${oldest.state}, open for ${oldest.seconds} s`;
+}

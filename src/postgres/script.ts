@@ -1,0 +1,224 @@
+/**
+ * Scripts: several statements in one round trip, with COPY in the middle.
+ *
+ * The driver sends one statement and waits. A batch over a 100 ms link cannot afford that, so a script goes out as one
+ * simple query, and the data of its COPY FROM STDIN statements follow at once, without waiting for the server to ask.
+ * If a statement before the COPY fails, the server ignores the data (protocol: CopyData outside of COPY mode is
+ * discarded), and the script fails as a whole.
+ */
+import type pg from "pg";
+import type { Connection } from "./connect.ts";
+
+/** What one statement of a script answered. Values are text, as the server sent them. */
+export interface StatementResult {
+  /** Command tag: `SELECT 3`, `COPY 120`, `INSERT 0 5`. */
+  readonly tag: string;
+  /** Rows by column name. */
+  readonly rows: readonly Readonly<Record<string, string | null>>[];
+}
+
+/** The number at the end of a command tag; 0 where there is none. */
+export function tagCount(result: StatementResult | undefined): number {
+  return Number(result?.tag.match(/(\d+)$/)?.[1] ?? 0);
+}
+
+export interface ScriptHooks {
+  /** Called when a statement is complete, before the data of later ones arrive. */
+  onStatement?(result: StatementResult, index: number): void;
+  /** One CopyData payload of the n-th COPY TO STDOUT of the script, counting from 0. */
+  onCopyData?(copy: number, payload: Buffer): void;
+  /** The n-th COPY TO STDOUT is complete. */
+  onCopyEnd?(copy: number): void;
+}
+
+interface WireSocket {
+  write(data: Buffer): boolean;
+  pause(): void;
+  resume(): void;
+  once(event: "drain" | "close", listener: () => void): void;
+  cork(): void;
+  uncork(): void;
+}
+
+interface WireConnection {
+  readonly stream: WireSocket;
+  query(text: string): void;
+}
+
+/** A driver "submittable": the driver calls these as the server's messages come in. */
+class ScriptQuery {
+  readonly text: string;
+  readonly hooks: ScriptHooks;
+  readonly done: Promise<StatementResult[]>;
+  /** Set when the server has reported an error; the script's remaining statements were not run. */
+  failed = false;
+  readonly #onSubmit: (wire: WireConnection) => void;
+  #resolve!: (results: StatementResult[]) => void;
+  #reject!: (error: unknown) => void;
+  #results: StatementResult[] = [];
+  #fields: string[] = [];
+  #rows: Record<string, string | null>[] = [];
+  #copies = 0;
+  #isCopying = false;
+
+  constructor(text: string, hooks: ScriptHooks, onSubmit: (wire: WireConnection) => void) {
+    this.text = text;
+    this.hooks = hooks;
+    this.#onSubmit = onSubmit;
+    this.done = new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+  }
+
+  submit(wire: WireConnection): undefined {
+    wire.query(this.text);
+    this.#onSubmit(wire);
+    return undefined;
+  }
+
+  handleRowDescription(message: { fields: { name: string }[] }): void {
+    this.#fields = message.fields.map((field) => field.name);
+    this.#rows = [];
+  }
+
+  handleDataRow(message: { fields: (string | null)[] }): void {
+    this.#rows.push(Object.fromEntries(this.#fields.map((name, index) => [name, message.fields[index] ?? null])));
+  }
+
+  handleCommandComplete(message: { text: string }): void {
+    const result = { tag: message.text, rows: this.#rows };
+    this.#rows = [];
+    if (this.#isCopying || /^COPY /.test(message.text)) {
+      this.#isCopying = false;
+      this.hooks.onCopyEnd?.(this.#copies);
+      this.#copies += 1;
+    }
+    this.#results.push(result);
+    this.hooks.onStatement?.(result, this.#results.length - 1);
+  }
+
+  handleCopyInResponse(): void {
+    // The data are on their way already.
+  }
+
+  handleCopyData(message: { chunk: Buffer }): void {
+    this.#isCopying = true;
+    this.hooks.onCopyData?.(this.#copies, message.chunk);
+  }
+
+  handleEmptyQuery(): void {
+    // An empty statement has no result.
+  }
+
+  handlePortalSuspended(): void {
+    // Simple queries have no portals.
+  }
+
+  handleError(error: unknown): void {
+    this.failed = true;
+    this.#reject(error);
+  }
+
+  handleReadyForQuery(): void {
+    this.#resolve(this.#results);
+  }
+}
+
+function submit(connection: Connection, query: ScriptQuery): void {
+  query.done.catch(() => undefined);
+  connection.client.query(query as unknown as pg.Submittable);
+}
+
+/** Runs a script without COPY FROM STDIN. Throws the driver's error of the first statement that fails. */
+export async function runScript(
+  connection: Connection,
+  text: string,
+  hooks: ScriptHooks = {},
+): Promise<StatementResult[]> {
+  const query = new ScriptQuery(text, hooks, () => undefined);
+  submit(connection, query);
+  return await query.done;
+}
+
+/** Stops and restarts the flow from the server, for back-pressure. */
+export function setFlow(connection: Connection, isFlowing: boolean): void {
+  const { stream } = (connection.client as unknown as { connection: WireConnection }).connection;
+  if (isFlowing) stream.resume();
+  else stream.pause();
+}
+
+const FRAME_BYTES = 64 * 1024;
+const COPY_DONE = Buffer.from([0x63, 0, 0, 0, 4]);
+
+/**
+ * A script whose COPY FROM STDIN statements are fed while it runs, one after the other: `write` adds to the current
+ * COPY, `endCopy` completes it. Payloads are gathered into frames of 64 KiB, because the server handles
+ * frames one by one.
+ */
+export class FeedingScript {
+  readonly done: Promise<StatementResult[]>;
+  readonly #query: ScriptQuery;
+  #wire: WireConnection | undefined;
+  #pending: Buffer[] = [];
+  #pendingBytes = 0;
+  #queued: Buffer[] = [];
+
+  constructor(connection: Connection, text: string) {
+    this.#query = new ScriptQuery(text, {}, (wire) => {
+      this.#wire = wire;
+      for (const frame of this.#queued.splice(0)) wire.stream.write(frame);
+    });
+    this.done = this.#query.done;
+    submit(connection, this.#query);
+  }
+
+  /** Adds COPY data. Returns false when the socket is full: wait for `drained` before writing more. */
+  write(payload: Buffer): boolean {
+    this.#pending.push(payload);
+    this.#pendingBytes += payload.length;
+    return this.#pendingBytes < FRAME_BYTES || this.#flush();
+  }
+
+  /** Completes the current COPY. */
+  endCopy(): void {
+    this.#flush();
+    this.#send(COPY_DONE);
+  }
+
+  /** Resolves when the socket takes more data, or when the script is over. */
+  async drained(): Promise<void> {
+    const wire = this.#wire;
+    if (wire === undefined || this.#query.failed) return;
+    await Promise.race([
+      new Promise<void>((resolve) => {
+        wire.stream.once("drain", resolve);
+        wire.stream.once("close", resolve);
+      }),
+      this.done.then(
+        () => undefined,
+        () => undefined,
+      ),
+    ]);
+  }
+
+  #flush(): boolean {
+    if (this.#pendingBytes === 0) return true;
+    const header = Buffer.allocUnsafe(5);
+    header[0] = 0x64;
+    header.writeUInt32BE(this.#pendingBytes + 4, 1);
+    const frame = Buffer.concat([header, ...this.#pending], this.#pendingBytes + 5);
+    this.#pending = [];
+    this.#pendingBytes = 0;
+    return this.#send(frame);
+  }
+
+  #send(frame: Buffer): boolean {
+    if (this.#query.failed) return true;
+    if (this.#wire === undefined) {
+      this.#queued.push(frame);
+      return true;
+    }
+    return this.#wire.stream.write(frame);
+  }
+}

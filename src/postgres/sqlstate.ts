@@ -1,0 +1,58 @@
+/** What SQLSTATEs and socket errors mean to us. Source: PostgreSQL documentation, appendix A. */
+import { ReplicateError, type ErrorCode } from "../errors.ts";
+
+export const UNIQUE_VIOLATION = "23505";
+export const EXCLUSION_VIOLATION = "23P01";
+export const FOREIGN_KEY_VIOLATION = "23503";
+export const LOCK_NOT_AVAILABLE = "55P03";
+export const UNDEFINED_TABLE = "42P01";
+export const INVALID_SCHEMA = "3F000";
+export const DEPENDENT_OBJECTS = "2BP01";
+export const QUERY_CANCELED = "57014";
+/** Raised by replicate.advance(): another runner moved the position. */
+export const POSITION_MOVED = "RE004";
+
+export function sqlstateOf(error: unknown): string | undefined {
+  const code = (error as { code?: unknown } | null)?.code;
+  return typeof code === "string" && /^[0-9A-Z]{5}$/.test(code) ? code : undefined;
+}
+
+const socketErrors = new Set([
+  "ECONNREFUSED", "ECONNRESET", "ECONNABORTED", "EPIPE", "ETIMEDOUT", "EHOSTUNREACH", "ENETUNREACH", "ENOTFOUND",
+  "EAI_AGAIN", "ERR_STREAM_PREMATURE_CLOSE", "ERR_STREAM_DESTROYED", "ERR_STREAM_WRITE_AFTER_END",
+]); // prettier-ignore
+
+/** True when the connection is gone or the server cannot answer now, so that connecting anew may help. */
+export function isConnectionFailure(error: unknown): boolean {
+  if (error instanceof ReplicateError) return error.retry === "now";
+  const state = sqlstateOf(error);
+  if (state !== undefined) return state.startsWith("08") || ["57P01", "57P02", "57P03", "57P05", "53300"].includes(state);
+  const code = (error as { code?: unknown } | null)?.code;
+  if (typeof code === "string" && socketErrors.has(code)) return true;
+  const message = error instanceof Error ? error.message : "";
+  return /Connection terminated|not queryable|Client was closed|connection is closed|timeout expired|Premature close/i.test(message);
+}
+
+/** True when the same transaction may succeed on a second try: deadlock, serialisation, lock timeout. */
+export function isRetryableConflict(error: unknown): boolean {
+  return ["40001", "40P01", LOCK_NOT_AVAILABLE].includes(sqlstateOf(error) ?? "");
+}
+
+/** Wraps whatever the driver threw, so that a code, a hint and an exit code come with it. */
+export function asReplicateError(error: unknown, doing: string): ReplicateError {
+  if (error instanceof ReplicateError) return error;
+  const sqlstate = sqlstateOf(error);
+  const said = error instanceof Error ? error.message : String(error);
+  const detail = (error as { detail?: string } | null)?.detail;
+  const code: ErrorCode = isConnectionFailure(error)
+    ? "CONNECTION_LOST"
+    : sqlstate === "42501"
+      ? "PERMISSION_DENIED"
+      : sqlstate === LOCK_NOT_AVAILABLE
+        ? "LOCK_NOT_AVAILABLE"
+        : sqlstate !== undefined
+          ? "STATEMENT_FAILED"
+          : "INTERNAL";
+  const message = `${doing}: ${said}${detail ? ` (${detail})` : ""}${sqlstate ? ` [${sqlstate}]` : ""}`;
+  return new ReplicateError(code, message, { cause: error, ...(sqlstate ? { sqlstate } : {}) });
+}

@@ -1,0 +1,54 @@
+/** Creates schema `replicate`, and brings an older one up to date. */
+import { readdirSync } from "node:fs";
+import { ReplicateError } from "../errors.ts";
+import type { Connection } from "../postgres/connect.ts";
+import { literal, load } from "../postgres/sql.ts";
+
+/** Numbered files of `sql/state`, in order. */
+function migrations(): { version: number; path: string }[] {
+  return readdirSync(new URL("../../sql/state/", import.meta.url))
+    .filter((file) => /^\d{4}-.*\.sql$/.test(file))
+    .sort()
+    .map((file) => ({ version: Number(file.slice(0, 4)), path: `state/${file.slice(0, -4)}` }));
+}
+
+/** Serialises whoever creates or removes the schema in a database. */
+export const SCHEMA_LOCK = "select pg_catalog.pg_advisory_xact_lock(1919250540, 1)";
+
+/** Version of the schema in this database; 0 when there is none. */
+export async function stateVersion(connection: Connection): Promise<number> {
+  const [found] = await connection.rows(`select 1 from pg_catalog.pg_namespace where nspname = 'replicate'`);
+  if (found === undefined) return 0;
+  const { exists } = await connection.row<{ exists: boolean }>(
+    `select pg_catalog.to_regclass('replicate.migration') is not null as exists`,
+  );
+  if (!exists) {
+    throw new ReplicateError("SYNC_MISMATCH", `the ${connection.side} has a schema named replicate that is not ours`, {
+      hint: "Rename or drop that schema: the name is needed.",
+    });
+  }
+  const { version } = await connection.row<{ version: number }>(
+    `select coalesce(max(version), 0) as version from replicate.migration`,
+  );
+  return version;
+}
+
+/** Applies what is missing, in one transaction. Throws STATE_TOO_NEW, SYNC_MISMATCH, and the driver's errors. */
+export async function migrate(connection: Connection): Promise<void> {
+  const files = migrations();
+  const newest = files.at(-1)?.version ?? 0;
+  await connection.transaction(async () => {
+    await connection.script(SCHEMA_LOCK);
+    const version = await stateVersion(connection);
+    if (version > newest) {
+      throw new ReplicateError(
+        "STATE_TOO_NEW",
+        `schema replicate on the ${connection.side} has version ${version}, this program knows ${newest}`,
+      );
+    }
+    for (const file of files.filter((each) => each.version > version)) {
+      await connection.script(load(file.path));
+      await connection.script(`insert into replicate.migration (version) values (${literal(file.version)})`);
+    }
+  });
+}

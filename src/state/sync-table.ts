@@ -1,0 +1,59 @@
+/** The tables of a sync as the target remembers them. */
+import { ReplicateError } from "../errors.ts";
+import type { Connection } from "../postgres/connect.ts";
+import { INVALID_SCHEMA, UNDEFINED_TABLE, sqlstateOf } from "../postgres/sqlstate.ts";
+
+/**
+ * new: nothing copied (set by init). copying: indexes saved and dropped, parts in the ledger (copy). loaded: all
+ * parts are in, indexes owed (copy). copied: ready for deltas (copy). following: its position is the sync's
+ * (follow). All survive a restart.
+ */
+export type TableState = "new" | "copying" | "loaded" | "copied" | "following";
+
+export interface SyncTable {
+  readonly captureId: number;
+  readonly sourceRelid: number;
+  readonly sourceSchema: string;
+  readonly sourceName: string;
+  readonly targetRelid: number;
+  readonly targetSchema: string;
+  readonly targetName: string;
+  readonly state: TableState;
+  readonly fingerprint: string | null;
+  /** Leaf partitions of the source known to us, by oid. */
+  readonly partitions: Readonly<Record<string, { readonly name: string; readonly bound: string }>>;
+  readonly sourceFile: string | null;
+  readonly rowsCopied: number;
+  readonly bytesCopied: number;
+  readonly bytesPlanned: number;
+  readonly rowsApplied: number;
+  readonly lastChangeAt: Date | null;
+}
+
+/** All tables of a sync, by source name. Throws SYNC_UNKNOWN when the target knows no such sync. */
+export async function loadTables(target: Connection, sync: string): Promise<SyncTable[]> {
+  try {
+    const found = await target.rows(`select 1 from replicate.sync where name = $1`, [sync]);
+    if (found.length === 0) throw unknownSync(sync);
+    return await target.rows<SyncTable>(
+      `select capture_id as "captureId", source_relid::bigint::float8 as "sourceRelid",
+              source_schema as "sourceSchema", source_name as "sourceName",
+              target_relid::bigint::float8 as "targetRelid",
+              target_schema as "targetSchema", target_name as "targetName",
+              state, fingerprint, partitions, source_file as "sourceFile",
+              rows_copied::float8 as "rowsCopied", bytes_copied::float8 as "bytesCopied",
+              bytes_planned::float8 as "bytesPlanned", rows_applied::float8 as "rowsApplied",
+              last_change_at as "lastChangeAt"
+       from replicate.sync_table where sync = $1
+       order by source_schema, source_name`,
+      [sync],
+    );
+  } catch (error) {
+    if ([UNDEFINED_TABLE, INVALID_SCHEMA].includes(sqlstateOf(error) ?? "")) throw unknownSync(sync);
+    throw error;
+  }
+}
+
+export function unknownSync(sync: string): ReplicateError {
+  return new ReplicateError("SYNC_UNKNOWN", `the target knows no sync named ${sync}`);
+}
