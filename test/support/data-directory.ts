@@ -43,8 +43,13 @@ async function templateFor(options: DataDirectoryOptions): Promise<string> {
   const method = options.auth === "scram" ? "scram-sha-256" : "trust";
   try {
     await runInitdb(options.binaries.initdb, own, [
-      ...["-D", own, "-U", superuser, "-E", "UTF8", `--locale=${options.locale}`],
-      ...["-A", method, `--pwfile=${passwordFile}`, "--no-sync"],
+      `--pgdata=${own}`,
+      `--username=${superuser}`,
+      `--pwfile=${passwordFile}`,
+      `--auth=${method}`,
+      `--locale=${options.locale}`,
+      "--encoding=UTF8",
+      "--no-sync",
     ]);
     await rename(own, finished);
   } catch (error) {
@@ -101,10 +106,9 @@ export async function createCertificate(folder: string): Promise<{ certificate: 
   await mkdir(folder, { recursive: true });
   const certificate = join(folder, "server.crt");
   const key = join(folder, "server.key");
-  await run("openssl", [
-    ...["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", "/CN=localhost"],
-    ...["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", certificate],
-  ]);
+  const request = "req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=localhost".split(" ");
+  const names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"];
+  await run("openssl", [...request, ...names, "-keyout", key, "-out", certificate]);
   await chmod(key, 0o600);
   for (const path of [folder, certificate, key]) {
     if (serverUser !== undefined) await chown(path, serverUser.uid, serverUser.gid);

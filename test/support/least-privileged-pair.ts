@@ -1,7 +1,7 @@
 import type pg from "pg";
 
 import { quoteName } from "./admin.ts";
-import { DatabaseHandle, freePair, type Pair, type PairOptions, type Role } from "./database.ts";
+import { type DatabaseHandle, freePair, type Pair, type PairOptions, type Role } from "./database.ts";
 import { Session } from "./session.ts";
 
 // What the product promises to do with: no superuser, just the owner of the tables. The passwords hold

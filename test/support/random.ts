@@ -54,7 +54,8 @@ export function createRandom(seed: number): Random {
   }
 
   function text(length: number, alphabet = "abcdefghijklmnopqrstuvwxyz0123456789"): string {
-    return Array.from({ length }, () => pick([...alphabet])).join("");
+    const letters = Array.from(alphabet);
+    return Array.from({ length }, () => pick(letters)).join("");
   }
 
   function fork(label: string): Random {
