@@ -1,0 +1,125 @@
+/**
+ * Which tables are meant: `public.*`, `*.audit_*`, `users`, `sales."Order.Items"`.
+ *
+ * A pattern is `schema.table`; without a schema it means `public`. `*` stands for any characters and `?` for one. As
+ * in SQL, a name without quotes is folded to lower case, and inside of double quotes everything is meant as it is
+ * written, with `""` for a quote.
+ */
+import { ReplicateError } from "../errors.ts";
+
+export interface Pattern {
+  /** As written. */
+  readonly text: string;
+  /** The only table it can mean, or null where it has a `*` or `?`. */
+  readonly table: TableName | null;
+  readonly schema: RegExp;
+  readonly name: RegExp;
+}
+
+export interface TableName {
+  readonly schema: string;
+  readonly name: string;
+}
+
+export interface Selection<T> {
+  /** In the order of `all`. */
+  readonly selected: readonly T[];
+  /** Patterns of `tables` that no table fits. */
+  readonly unmatchedPatterns: readonly string[];
+  /** Patterns of `exclude` that no table fits: harmless, and often a misspelling. */
+  readonly unmatchedExcludes: readonly string[];
+}
+
+interface Part {
+  /** Regular expression source. */
+  source: string;
+  /** The name itself, as long as it has no wildcard. */
+  name: string | null;
+}
+
+/** Reads one pattern. Throws CONFIG_INVALID with one problem. */
+export function parsePattern(text: string): Pattern {
+  const parts: Part[] = [{ source: "", name: "" }];
+  const token = /"((?:[^"]|"")*)"|([*?])|(\.)|([^"*?.\s]+)|([^])/gy;
+  for (const [, quoted, wildcard, dot, plain] of text.trim().matchAll(token)) {
+    const part = parts.at(-1) as Part;
+    if (dot !== undefined) {
+      parts.push({ source: "", name: "" });
+    } else if (wildcard !== undefined) {
+      part.source += wildcard === "*" ? "[^]*" : "[^]";
+      part.name = null;
+    } else if (quoted !== undefined || plain !== undefined) {
+      // Like the server with a multi-byte encoding, only ASCII letters are folded.
+      const literal =
+        quoted?.replaceAll('""', '"') ??
+        (plain ?? "").replaceAll(/[A-Z]+/g, (letters) => letters.toLowerCase());
+      part.source += literal.replaceAll(/[\\^$.*+?()[\]{}|/]/g, String.raw`\$&`);
+      if (part.name !== null) part.name += literal;
+    } else {
+      throw invalid(
+        text,
+        'a quote is not closed, or a name with spaces is not in double quotes: public."My Table"',
+      );
+    }
+  }
+  if (parts.some(({ source }) => source === "")) throw invalid(text, "a part of the name is empty");
+  if (parts.length > 2)
+    throw invalid(text, 'it has more than one dot: put a name with dots into quotes: public."a.b"');
+  const name = parts.at(-1) as Part;
+  const schema = parts.length === 2 ? (parts[0] as Part) : { source: "public", name: "public" };
+  return {
+    text,
+    table: schema.name === null || name.name === null ? null : { schema: schema.name, name: name.name },
+    schema: new RegExp(`^${schema.source}$`, "u"),
+    name: new RegExp(`^${name.source}$`, "u"),
+  };
+}
+
+/** Reads the name of one table, written like a pattern without `*` and `?`. Throws CONFIG_INVALID. */
+export function parseTableName(text: string): TableName {
+  const { table } = parsePattern(text);
+  if (table === null) throw invalid(text, "the name of one table is needed here, without * and ?");
+  return table;
+}
+
+export function patternMatches(pattern: Pattern | string, schema: string, name: string): boolean {
+  const parsed = typeof pattern === "string" ? parsePattern(pattern) : pattern;
+  return parsed.schema.test(schema) && parsed.name.test(name);
+}
+
+/** Schemas that belong to the server or to us: no pattern selects from them. */
+export function isSystemSchema(schema: string): boolean {
+  return schema === "information_schema" || schema === "replicate" || schema.startsWith("pg_");
+}
+
+/**
+ * Of `all`, what `tables` selects and `exclude` does not take away. No `tables` means every one.
+ * Throws CONFIG_INVALID when a pattern cannot be read.
+ */
+export function selectTables<T extends TableName>(
+  all: readonly T[],
+  tables: readonly string[],
+  exclude: readonly string[],
+): Selection<T> {
+  const candidates = all.filter(({ schema }) => !isSystemSchema(schema));
+  const wanted = tables.map(parsePattern);
+  const unwanted = exclude.map(parsePattern);
+  const fits = (pattern: Pattern, table: T): boolean => patternMatches(pattern, table.schema, table.name);
+  const unmatched = (patterns: readonly Pattern[]): string[] =>
+    patterns.filter((each) => !candidates.some((table) => fits(each, table))).map(({ text }) => text);
+  return {
+    selected: candidates.filter(
+      (table) =>
+        (wanted.length === 0 || wanted.some((each) => fits(each, table))) &&
+        !unwanted.some((each) => fits(each, table)),
+    ),
+    unmatchedPatterns: unmatched(wanted),
+    unmatchedExcludes: unmatched(unwanted),
+  };
+}
+
+function invalid(pattern: string, message: string): ReplicateError {
+  return new ReplicateError("CONFIG_INVALID", `the table pattern ${pattern} cannot be read: ${message}`, {
+    problems: [{ subject: pattern, message }],
+  });
+}
