@@ -60,7 +60,8 @@ export class Connection {
   /** The only row of one statement. */
   async row<T extends object = Row>(text: string, values: readonly unknown[] = []): Promise<T> {
     const [row, ...more] = await this.rows<T>(text, values);
-    if (row === undefined || more.length > 0) throw new Error(`expected one row, got ${more.length + (row ? 1 : 0)}`);
+    if (row === undefined || more.length > 0)
+      throw new Error(`expected one row, got ${more.length + (row ? 1 : 0)}`);
     return row;
   }
 
@@ -110,6 +111,30 @@ export class Connection {
  * Throws SERVER_UNREACHABLE, LOGIN_REFUSED, TOO_MANY_CONNECTIONS, SERVER_TOO_OLD, ABORTED.
  */
 export async function connect(settings: ConnectionSettings, options: ConnectOptions): Promise<Connection> {
+  try {
+    return await open(settings, options);
+  } catch (error) {
+    if (settings.sslFallback !== true || !isRefusalOfTls(error)) throw error;
+    const without = { ...settings, ssl: false, sslFallback: false } as const;
+    // Where neither way is let in, the answer to the encrypted try says more, unless there was none.
+    return await open(without, options).catch((second: unknown) => {
+      throw sqlstateOf((error as ReplicateError).cause) === undefined ? second : error;
+    });
+  }
+}
+
+/** True when the server cannot encrypt, or lets this user in only without encryption (28000: no line in pg_hba.conf). */
+function isRefusalOfTls(error: unknown): boolean {
+  if (!(error instanceof ReplicateError) || error.cause === undefined) return false;
+  const { code, message } = error.cause as { code?: unknown; message?: string };
+  return (
+    code === "28000" ||
+    (typeof code === "string" && /^(ERR_SSL|ERR_TLS|EPROTO)|CERT|SIGNATURE/.test(code)) ||
+    /does not support SSL|establishing an SSL connection/.test(message ?? "")
+  );
+}
+
+async function open(settings: ConnectionSettings, options: ConnectOptions): Promise<Connection> {
   const { side, purpose, signal, lockTimeoutMs = 3000 } = options;
   if (signal?.aborted) throw new ReplicateError("ABORTED", "stopped before connecting");
   const client = new pg.Client({
@@ -117,8 +142,15 @@ export async function connect(settings: ConnectionSettings, options: ConnectOpti
     port: settings.port,
     user: settings.user,
     database: settings.database,
-    ...(settings.password === undefined ? {} : { password: settings.password }),
+    // A function, because the driver would look for a password of its own if it was given none.
+    password: () => {
+      if (settings.password !== undefined) return settings.password;
+      const said = `cannot connect to the ${side} ${settings.label}: the server asks for a password, and none was given`;
+      throw new ReplicateError("LOGIN_REFUSED", said, { hint: passwordHint(settings) });
+    },
     ssl: settings.ssl,
+    ...(settings.channelBinding === true ? { enableChannelBinding: true } : {}),
+    ...(settings.options === undefined ? {} : { options: settings.options }),
     application_name: `replicate ${purpose}`,
     connectionTimeoutMillis: settings.connectTimeoutMs,
     keepAlive: true,
@@ -129,6 +161,8 @@ export async function connect(settings: ConnectionSettings, options: ConnectOpti
   const onAbort = (): void => {
     (client as unknown as { connection: { stream: { destroy(): void } } }).connection.stream.destroy();
   };
+  signal?.addEventListener("abort", onAbort, { once: true });
+  client.once("end", () => signal?.removeEventListener("abort", onAbort));
   try {
     await client.connect();
     const [first] = (
@@ -139,29 +173,32 @@ export async function connect(settings: ConnectionSettings, options: ConnectOpti
     const connection = new Connection(client, side, Number(first?.version), Number(first?.pid));
     if (connection.version < 100_000) {
       await connection.close();
-      throw new ReplicateError("SERVER_TOO_OLD", `the ${side} ${settings.label} runs version ${first?.version}`);
+      throw new ReplicateError(
+        "SERVER_TOO_OLD",
+        `the ${side} ${settings.label} runs version ${first?.version}`,
+      );
     }
     await client.query(load("catalog/session"), [String(lockTimeoutMs), side === "source" ? "off" : "on"]);
-    if (signal !== undefined) {
-      signal.addEventListener("abort", onAbort, { once: true });
-      client.on("end", () => signal.removeEventListener("abort", onAbort));
-      if (signal.aborted) onAbort();
-    }
     return connection;
   } catch (error) {
+    signal?.removeEventListener("abort", onAbort);
     await client.end().catch(() => undefined);
+    if (signal?.aborted) throw new ReplicateError("ABORTED", "stopped while connecting", { cause: error });
     throw connectError(error, side, settings);
   }
 }
 
 function connectError(error: unknown, side: Side, settings: ConnectionSettings): ReplicateError {
   if (error instanceof ReplicateError) return error;
-  const said = error instanceof Error ? error.message || String((error as { code?: string }).code) : String(error);
+  const said =
+    error instanceof Error ? error.message || String((error as { code?: string }).code) : String(error);
   const message = `cannot connect to the ${side} ${settings.label}: ${said}`;
   const sqlstate = sqlstateOf(error);
-  if (sqlstate === "53300") return new ReplicateError("TOO_MANY_CONNECTIONS", message, { cause: error, sqlstate });
+  if (sqlstate === "53300")
+    return new ReplicateError("TOO_MANY_CONNECTIONS", message, { cause: error, sqlstate });
   if (sqlstate !== undefined && (sqlstate.startsWith("28") || sqlstate === "3D000" || sqlstate === "42501")) {
-    return new ReplicateError("LOGIN_REFUSED", message, { cause: error, sqlstate });
+    const hint = sqlstate === "28P01" ? { hint: passwordHint(settings) } : {};
+    return new ReplicateError("LOGIN_REFUSED", message, { cause: error, sqlstate, ...hint });
   }
   if (/does not support SSL|self-signed|self signed|certificate|password must be a string/i.test(said)) {
     return new ReplicateError("LOGIN_REFUSED", message, { cause: error });
@@ -170,4 +207,9 @@ function connectError(error: unknown, side: Side, settings: ConnectionSettings):
     return new ReplicateError("SERVER_UNREACHABLE", message, { cause: error });
   }
   return asReplicateError(error, message);
+}
+
+function passwordHint(settings: ConnectionSettings): string {
+  const places = "Give the password in the URL, in a variable such as PGPASSWORD, or in ~/.pgpass.";
+  return [...(settings.warnings ?? []).map((each) => `Note: ${each}.`), places].join(" ");
 }
