@@ -233,8 +233,11 @@ class Check {
   }
 
   integer(path: string, value: unknown, least: number, most: number): number | undefined {
-    const isRight = typeof value === "number" && Number.isInteger(value) && value >= least && value <= most;
-    return isRight ? value : this.problem(path, `has to be a whole number from ${least} to ${most}`);
+    // A flag or an expanded variable comes as text.
+    const number = typeof value === "string" && /^\s*\d+\s*$/.test(value) ? Number(value) : value;
+    const isRight =
+      typeof number === "number" && Number.isInteger(number) && number >= least && number <= most;
+    return isRight ? number : this.problem(path, `has to be a whole number from ${least} to ${most}`);
   }
 
   size(path: string, value: unknown, leastBytes: number): number | undefined {

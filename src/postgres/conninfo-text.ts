@@ -111,30 +111,28 @@ class Parser implements ConninfoText {
       this.#setDecoded("user", colon < 0 ? login : login.slice(0, colon));
       if (colon >= 0) this.#setDecoded("password", login.slice(colon + 1));
     }
-    this.#hostAndPort(authority.slice(at + 1), unsure);
+    if (!this.#hostAndPort(authority.slice(at + 1), unsure)) return;
     const question = rest.indexOf("?");
     const path = question < 0 ? rest : rest.slice(0, question);
     this.#setDecoded("dbname", path.slice(1));
     if (question >= 0) this.#query(rest.slice(question + 1), unsure);
   }
 
-  #hostAndPort(text: string, unsure: boolean): void {
-    if (text.includes(",")) {
-      this.problems.push("several hosts are not supported: name the primary server alone");
-      return;
-    }
+  /** Returns false where the URL makes no sense, so that what follows would only lead to more confusion. */
+  #hostAndPort(text: string, unsure: boolean): boolean {
     const match = /^(\[[^\]]*\]|[^:]*)(?::(.*))?$/.exec(text);
     const [, host = "", port] = match ?? [];
-    if (match === null || (port !== undefined && !/^\d*$/.test(port))) {
+    if (match === null || (port !== undefined && !/^[\d,]*$/.test(port))) {
       this.problems.push(
         unsure
           ? "the password holds a character that has to be written in percent-encoding: / as %2F, ? as %3F"
           : "the port of the URL is not a number (an IPv6 address goes into brackets)",
       );
-      return;
+      return false;
     }
     this.#setDecoded("host", host.startsWith("[") ? host.slice(1, -1) : host);
     this.set("port", port ?? "");
+    return true;
   }
 
   #query(text: string, unsure: boolean): void {

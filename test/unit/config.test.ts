@@ -1,0 +1,252 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+
+import { loadOptions, readConfigFile } from "../../src/config-file.ts";
+import { parseSize, resolveConfig, type SyncOptions } from "../../src/config.ts";
+import { ReplicateError } from "../../src/errors.ts";
+
+let folder: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "replicate-config-"));
+});
+afterEach(() => rmSync(folder, { recursive: true }));
+
+function write(text: string): string {
+  const path = join(folder, "replicate.yaml");
+  writeFileSync(path, text);
+  return path;
+}
+
+function problemsOf(act: () => unknown): Record<string, string> {
+  try {
+    act();
+  } catch (error) {
+    expect(error).toBeInstanceOf(ReplicateError);
+    expect((error as ReplicateError).code).toBe("CONFIG_INVALID");
+    return Object.fromEntries(
+      (error as ReplicateError).problems.map(({ subject, message }) => [subject, message]),
+    );
+  }
+  throw new Error("nothing was wrong");
+}
+
+const sides = { source: "host=s dbname=shop", target: "host=t dbname=shop" };
+
+describe("resolveConfig", () => {
+  it("fills in the defaults", () => {
+    const config = resolveConfig(sides, {});
+    expect(config).toMatchObject({
+      name: "default",
+      source: { host: "s", database: "shop" },
+      target: { host: "t" },
+      tables: [],
+      exclude: [],
+      overrides: {},
+      copy: { jobs: 4, indexJobs: 2, partBytes: 128 * 1024 ** 2, indexMemoryBytes: 1024 ** 3 },
+    });
+  });
+
+  it("is frozen", () => {
+    const config = resolveConfig({ ...sides, tables: ["a"], overrides: { a: { target: "b" } } }, {});
+    for (const part of [
+      config,
+      config.source,
+      config.tables,
+      config.copy,
+      config.overrides,
+      config.overrides["a"],
+    ]) {
+      expect(Object.isFrozen(part)).toBe(true);
+    }
+  });
+
+  it("takes undefined for not given", () => {
+    const given = { ...sides, name: undefined, tables: undefined, copy: { jobs: undefined } };
+    expect(resolveConfig(given as unknown as SyncOptions, {})).toMatchObject({
+      name: "default",
+      copy: { jobs: 4 },
+    });
+  });
+
+  it("gives each side a password of its own", () => {
+    const env = { PGPASSWORD: "both", REPLICATE_TARGET_PASSWORD: "target's" };
+    const config = resolveConfig({ source: "host=s", target: "host=t" }, env);
+    expect([config.source.password, config.target.password]).toEqual(["both", "target's"]);
+    expect(resolveConfig({ source: "host=s", target: "host=t password=x" }, env).target.password).toBe("x");
+  });
+
+  it("reports everything that is wrong at once", () => {
+    const wrong = {
+      name: "my sync",
+      source: "host=h port=x sslmode=y",
+      tables: ["public.*", "a.b.c"],
+      exclude: "public.x",
+      conflict: { latest: "updated_at" },
+      direction: "both",
+      jobs: 3,
+      copy: { jobs: 0, indexJobs: 1.5, partSize: "1kB", indexMemory: "lots", jbos: 1 },
+      overrides: {
+        "public.users": { target: "app.users", where: "true", columns: {}, capture: "rwo", skipNoop: true },
+        "public.people": { target: "App.Users", conflict: "skip" },
+        "public.x*": { target: "y" },
+      },
+    };
+    expect(problemsOf(() => resolveConfig(wrong as unknown as SyncOptions, {}))).toEqual({
+      name: "has to consist of 1 to 50 letters, digits, _ and -",
+      source: "sslmode has to be one of disable, allow, prefer, require, verify-ca, verify-full",
+      target: "is missing: give --target, the variable REPLICATE_TARGET, or a line in the file",
+      tables: expect.stringContaining("a.b.c: it has more than one dot"),
+      exclude: 'has to be a list of patterns such as ["public.*"]',
+      conflict: "latest is not available in this version, only source-wins",
+      direction: "both is not available in this version, only one-way",
+      jobs: "is no setting",
+      "copy.jobs": "has to be a whole number from 1 to 64",
+      "copy.indexJobs": "has to be a whole number from 1 to 64",
+      "copy.partSize": "has to be at least 8kB",
+      "copy.indexMemory": "has to be a size such as 128MB or 1GB",
+      "copy.jbos": 'is no setting; did you mean "jobs"?',
+      "overrides.public.users.where": "is not available in this version",
+      "overrides.public.users.columns": "is not available in this version",
+      "overrides.public.users.capture": "has to be one of row, statement",
+      "overrides.public.users.skipNoop": "has to be one of auto, on, off",
+      "overrides.public.people.conflict": "is not available in this version",
+      "overrides.public.people.target": "public.users is mapped to the same table",
+      "overrides.public.x*": "a pattern with * or ? cannot be mapped to one target table",
+    });
+  });
+
+  it.each([null, [], "x", 3])("refuses settings that are %j", (settings) => {
+    expect(problemsOf(() => resolveConfig(settings as unknown as SyncOptions, {}))).toHaveProperty(
+      "settings",
+    );
+  });
+});
+
+it.each([
+  ["128MB", 128 * 1024 ** 2],
+  ["1 gb", 1024 ** 3],
+  ["1.5GiB", 1.5 * 1024 ** 3],
+  ["8kB", 8192],
+  ["10B", 10],
+  [4096, 4096],
+  ["12", 12],
+  ["1XB", undefined],
+  ["-1", undefined],
+  ["", undefined],
+  [Number.NaN, undefined],
+  ["99999999TB", undefined],
+])("the size %j is %j bytes", (size, bytes) => {
+  expect(parseSize(size)).toBe(bytes);
+});
+
+describe("readConfigFile", () => {
+  it("expands variables in values only", () => {
+    const path = write(
+      [
+        "source: ${SOURCE}",
+        'target: "postgresql://u:${PASSWORD}@t/d"',
+        "tables: [public.*, '${T}.x']",
+        "name: a$b",
+        "exclude: ['$${T}']",
+        "overrides: { '${T}': {} }",
+      ].join("\n"),
+    );
+    const file = readConfigFile(path, { SOURCE: "host=s", PASSWORD: "${T}: x", T: "app" });
+    expect(file).toEqual({
+      settings: {
+        source: "host=s",
+        target: "postgresql://u:${T}: x@t/d",
+        tables: ["public.*", "app.x"],
+        name: "a$b",
+        exclude: ["${T}"],
+        overrides: { "${T}": {} },
+      },
+      problems: [],
+    });
+  });
+
+  it("reports variables that are not set", () => {
+    const path = write("source: ${NONE}\ncopy: { partSize: '${EMPTY}', jobs: '${ no }' }");
+    expect(readConfigFile(path, { EMPTY: "" }).problems).toEqual([
+      { subject: "source", message: "the variable NONE is not set" },
+      { subject: "copy.partSize", message: "the variable EMPTY is not set" },
+      { subject: "copy.jobs", message: expect.stringContaining("does not begin a variable") },
+    ]);
+  });
+
+  it.each([
+    ["source: [", /line \d+, column \d+ is not correct YAML/],
+    ["source: 'secret\ntarget: secret", /not correct YAML/],
+    ["source: secret: secret", /line 1, column \d+ is not correct YAML/],
+    ["source: a\nsource: secret", /line 2, column 1 is not correct YAML \(duplicate key\)/],
+    ["tables:\n  - *.audit_*\nsource: secret", /line 2: a value that begins with \* has to be in quotes/],
+    ["- secret", /names and values/],
+    ["secret", /names and values/],
+  ])("explains what is wrong with %j", (text, message) => {
+    const { problems } = readConfigFile(write(text), {});
+    expect(problems.map((each) => each.message)).toContainEqual(expect.stringMatching(message));
+    expect(JSON.stringify(problems)).not.toContain("secret");
+  });
+
+  it("may be empty, but has to exist", () => {
+    expect(readConfigFile(write("# nothing\n"), {})).toEqual({ settings: {}, problems: [] });
+    const path = join(folder, "none.yaml");
+    expect(readConfigFile(path, {}).problems).toEqual([{ subject: path, message: "there is no such file" }]);
+  });
+});
+
+describe("loadOptions", () => {
+  const flag = (origin: string, path: string, value: unknown) => ({ origin, path, value });
+
+  it("prefers flags to variables and variables to the file", () => {
+    const file = write("name: file\nsource: host=file\ntarget: host=file\ncopy: { jobs: 1, indexJobs: 3 }\n");
+    const env = { REPLICATE_NAME: "variable", REPLICATE_SOURCE: "host=variable", REPLICATE_TARGET: "" };
+    const flags = [
+      flag("--name", "name", "flag"),
+      flag("--jobs", "copy.jobs", "2"),
+      flag("--tables", "tables", undefined),
+    ];
+    const options = loadOptions({ file, flags }, env);
+    expect(options).toEqual({
+      name: "flag",
+      source: "host=variable",
+      target: "host=file",
+      copy: { jobs: "2", indexJobs: 3 },
+    });
+    expect(resolveConfig(options, env).copy).toMatchObject({ jobs: 2, indexJobs: 3 });
+  });
+
+  it("finds the file through REPLICATE_CONFIG", () => {
+    const env = { REPLICATE_CONFIG: write("source: host=s\ntarget: host=t\n") };
+    expect(loadOptions({}, env)).toEqual({ source: "host=s", target: "host=t" });
+  });
+
+  it("reports the problems of all origins, each under the name that the user knows", () => {
+    const file = write("tabels: [a]\nsource: ${NONE}\ncopy: { partSize: 1XB }\n");
+    const flags = [flag("--jobs", "copy.jobs", "many")];
+    expect(problemsOf(() => loadOptions({ file, flags }, { REPLICATE_TARGET: "nonsense" }))).toEqual({
+      source: "the variable NONE is not set",
+      tabels: 'is no setting; did you mean "tables"?',
+      REPLICATE_TARGET: expect.stringContaining("neither a URL"),
+      "--jobs": "has to be a whole number from 1 to 64",
+      "copy.partSize": "has to be a size such as 128MB or 1GB",
+    });
+  });
+
+  it("does not ask for a variable in a line that a flag replaces", () => {
+    const file = write("source: ${NONE}\ntarget: host=t\n");
+    expect(loadOptions({ file, flags: [flag("--source", "source", "host=s")] }, {})).toMatchObject({
+      source: "host=s",
+    });
+  });
+
+  it("does not miss what an unreadable file may hold", () => {
+    const file = join(folder, "none.yaml");
+    expect(problemsOf(() => loadOptions({ file, flags: [flag("--jobs", "copy.jobs", "x")] }, {}))).toEqual({
+      [file]: "there is no such file",
+      "--jobs": "has to be a whole number from 1 to 64",
+    });
+  });
+});
