@@ -24,8 +24,9 @@ declare module "vitest" {
 }
 
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
-  const source = process.env["REPLICATE_TEST_SOURCE_URL"];
-  const target = process.env["REPLICATE_TEST_TARGET_URL"];
+  // CI systems set variables that have no value to the empty string.
+  const source = process.env["REPLICATE_TEST_SOURCE_URL"] || undefined;
+  const target = process.env["REPLICATE_TEST_TARGET_URL"] || undefined;
   if (source !== undefined && target !== undefined) {
     await Promise.all([serverVersion(source), serverVersion(target)]);
     project.provide("servers", { source, target, byVersion: {}, sourceVersion: "13", targetVersion: "18" });

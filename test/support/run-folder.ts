@@ -34,6 +34,8 @@ export function runFolder(): string {
   const inherited = process.env[variable];
   if (inherited !== undefined && existsSync(join(inherited, "owner.json"))) {
     folder = inherited;
+    // The test runner's workers outlive a runner that was killed, and would keep their servers up.
+    if (process.send !== undefined) process.once("disconnect", () => process.exit(1));
     return folder;
   }
   const base = baseFolder();
