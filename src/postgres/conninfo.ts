@@ -149,7 +149,7 @@ function systemUser(): string | undefined {
 }
 
 function invalid(problems: readonly string[]): ReplicateError {
-  return new ReplicateError("CONFIG_INVALID", "the connection cannot be understood", {
+  return new ReplicateError("CONFIG_INVALID", `the connection cannot be understood: ${problems.join("; ")}`, {
     problems: problems.map((message) => ({ subject: "connection", message })),
   });
 }

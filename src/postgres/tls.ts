@@ -18,7 +18,7 @@ const versions: readonly string[] = ["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"];
 /**
  * `allow` is treated as `prefer`: encryption first, then without. A root certificate, named or lying in
  * ~/.postgresql/root.crt, is checked against in every mode that encrypts, as libpq does; without one `require`
- * encrypts and verifies nothing.
+ * encrypts and verifies nothing. `no-verify`, a word of node-postgres that stands in many URLs, never verifies.
  */
 export function tlsSettings(
   values: Readonly<Record<string, string>>,
@@ -27,7 +27,9 @@ export function tlsSettings(
 ): TlsSettings {
   const problems: string[] = [];
   const isSystemRoot = values["sslrootcert"] === "system";
-  const mode = values["sslmode"] ?? (isSystemRoot ? "verify-full" : "prefer");
+  const written = values["sslmode"] ?? (isSystemRoot ? "verify-full" : "prefer");
+  const isNeverVerifying = written === "no-verify";
+  const mode = isNeverVerifying ? "require" : written;
   if (!isMode(mode)) {
     problems.push(`sslmode has to be one of ${modes.join(", ")}`);
     return { ssl: false, sslFallback: false, problems };
@@ -53,7 +55,7 @@ export function tlsSettings(
   const root = isSystemRoot ? undefined : read("sslrootcert", "root.crt");
   const certificate = read("sslcert", "postgresql.crt");
   const key = certificate === undefined ? undefined : read("sslkey", "postgresql.key");
-  const isVerifying = root !== undefined || isSystemRoot;
+  const isVerifying = !isNeverVerifying && (root !== undefined || isSystemRoot);
   if (mode.startsWith("verify") && !isVerifying && values["sslrootcert"] === undefined) {
     problems.push(
       `sslmode=${mode} needs a root certificate: sslrootcert=FILE, or sslrootcert=system for public authorities`,

@@ -311,6 +311,7 @@ describe("sslmode", () => {
     file(".postgresql/root.crt", "ROOT");
     expect(ssl("sslmode=require")).toMatchObject({ rejectUnauthorized: true, ca: Buffer.from("ROOT") });
     expect(ssl("sslmode=require").checkServerIdentity?.("h", stranger)).toBeUndefined();
+    expect(ssl("sslmode=no-verify")).toMatchObject({ rejectUnauthorized: false });
   });
 
   it("verify-ca verifies the chain, verify-full the name too", () => {
