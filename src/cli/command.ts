@@ -1,0 +1,48 @@
+/** What every command is given, and what the commands share. */
+import { ReplicateError, openSync, type Sync, type SyncOptions } from "../index.ts";
+import type { Values, VerbName } from "./options.ts";
+import type { Output } from "./output.ts";
+import type { Progress } from "./progress.ts";
+import type { Terminal } from "./terminal.ts";
+
+export interface CommandContext {
+  readonly verb: VerbName;
+  readonly values: Values;
+  /** Flags, variables and file put together and checked. */
+  readonly options: SyncOptions;
+  readonly terminal: Terminal;
+  readonly output: Output;
+  readonly progress: Progress;
+  /** Fires at the first request to stop. */
+  readonly signal: AbortSignal;
+}
+
+/** Does what the verb says and prints the result; returns the exit code. Throws ReplicateError. */
+export type Command = (context: CommandContext) => Promise<number>;
+
+/** Verbs that print one line of JSON per event and a last one with the result, instead of one document. */
+export function printsLines(verb: VerbName): boolean {
+  return verb === "copy" || verb === "follow" || verb === "run";
+}
+
+export function open({ options, output, progress, terminal }: CommandContext): Promise<Sync> {
+  return openSync({ ...options, logger: output.log, onEvent: progress.onEvent, env: terminal.env });
+}
+
+/** The result for programs. */
+export function printResult({ verb, output }: CommandContext, result: object): void {
+  if (printsLines(verb)) output.line({ type: "result", verb, ...result });
+  else output.document(result);
+}
+
+/** Whether the work ended because a person asked for it, which may cut its connections. */
+export function wasStopped(error: unknown, signal: AbortSignal): boolean {
+  return (
+    signal.aborted && error instanceof ReplicateError && ["ABORTED", "CONNECTION_LOST"].includes(error.code)
+  );
+}
+
+/** How to call the program again for this sync. */
+export function nextCommand({ options }: CommandContext, command: string): string {
+  return `replicate ${command}${options.name === undefined || options.name === "default" ? "" : ` --name ${options.name}`}`;
+}

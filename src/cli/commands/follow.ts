@@ -1,0 +1,51 @@
+import type { Sync } from "../../index.ts";
+import { open, printResult, wasStopped, type Command, type CommandContext } from "../command.ts";
+import { count } from "../format.ts";
+
+/** How following ended, and what it did meanwhile. */
+interface FollowResult {
+  readonly batches: number;
+  readonly rows: number;
+  /** The source snapshot that the target equals; null if no batch was applied. */
+  readonly position: string | null;
+  readonly reason: "stopped" | "caught-up" | "once";
+}
+
+export const follow: Command = async (context) => {
+  await using sync = await open(context);
+  const result = await applyBatches(sync, context);
+  printResult(context, result);
+  printFollow(context, result);
+  return 0;
+};
+
+/** Follows until the end or until stopped, which is no failure: every batch is complete or not there at all. */
+export async function applyBatches(
+  sync: Sync,
+  { values, signal, progress, output }: CommandContext,
+): Promise<FollowResult> {
+  const once = values.once === true;
+  const untilCaughtUp = values["until-caught-up"] === true;
+  output.log.info({}, untilCaughtUp || once ? "applying changes" : "following; SIGINT or SIGTERM ends it cleanly");
+  let batches = 0;
+  let rows = 0;
+  let position: string | null = null;
+  try {
+    for await (const batch of sync.follow({ untilCaughtUp, once, signal })) {
+      batches++;
+      rows += batch.rows;
+      position = batch.position;
+      progress.batch(batch);
+    }
+  } catch (error) {
+    if (!wasStopped(error, signal)) throw error;
+  } finally {
+    output.endProgress(true);
+  }
+  return { batches, rows, position, reason: signal.aborted ? "stopped" : once ? "once" : "caught-up" };
+}
+
+export function printFollow({ output }: CommandContext, { batches, rows, reason }: FollowResult): void {
+  const ended = { stopped: "stopped", "caught-up": "caught up", once: "done" }[reason];
+  output.print(`${ended}: ${count(batches, "batch", "batches")} with ${count(rows, "row")} applied`);
+}

@@ -1,0 +1,62 @@
+import type { VerifyReport } from "../../index.ts";
+import { nextCommand, open, printResult, type Command } from "../command.ts";
+import { count } from "../format.ts";
+import { toJson } from "../output.ts";
+
+/** Differences of one table that are shown to people; programs get all. */
+const mostDifferences = 20;
+
+export const verify: Command = async (context) => {
+  const { signal, values, output } = context;
+  await using sync = await open(context);
+  const report = await sync.verify({
+    signal,
+    repair: values.repair === true,
+    ...(values.tables === undefined ? {} : { tables: values.tables }),
+    ...(values.jobs === undefined ? {} : { jobs: Number(values.jobs) }),
+  });
+  output.endProgress();
+  printResult(context, report);
+  output.print(...report.tables.flatMap(tableLines), summary(report));
+  if (!report.equal) {
+    output.print(
+      values.repair === true
+        ? `the differing rows come again with the next batches: ${nextCommand(context, "follow")}`
+        : `next: ${nextCommand(context, "verify --repair")}, then ${nextCommand(context, "follow")}`,
+    );
+  }
+  return report.equal ? 0 : 1;
+};
+
+function tableLines({ table, differences }: VerifyReport["tables"][number]): string[] {
+  if (differences.length === 0) return [];
+  const hidden = differences.length - mostDifferences;
+  return [
+    `${table}: ${count(differences.length, "difference")}`,
+    ...differences.slice(0, mostDifferences).map(({ kind, key, columns }) => {
+      const where = columns.length === 0 ? "" : ` in ${columns.join(", ")}`;
+      return `  ${kind} ${toJson(key)}${where}`;
+    }),
+    ...(hidden > 0 ? [`  and ${count(hidden, "more", "more")}; --json lists all`] : []),
+  ];
+}
+
+function summary({ equal, tables }: VerifyReport): string {
+  const sum = (of: (table: VerifyReport["tables"][number]) => number): number =>
+    tables.reduce((total, table) => total + of(table), 0);
+  const pending = sum((table) => table.pending);
+  const compared = `${count(tables.length, "table")}, ${count(
+    sum((table) => table.rows),
+    "row",
+  )} compared`;
+  const waiting =
+    pending === 0 ? "" : `; ${count(pending, "changed row")} left out that are still to be applied`;
+  return `${
+    equal
+      ? "equal"
+      : `different: ${count(
+          sum((table) => table.differences.length),
+          "difference",
+        )}`
+  }: ${compared}${waiting}`;
+}

@@ -1,0 +1,120 @@
+/** The command line: parses, makes one call to the library, prints. Importing this file does nothing. */
+import { readFileSync } from "node:fs";
+import { loadOptions, ReplicateError } from "../index.ts";
+import { parseArguments, settingsOf, type Arguments } from "./arguments.ts";
+import { printsLines, type Command } from "./command.ts";
+import { copy } from "./commands/copy.ts";
+import { drop } from "./commands/drop.ts";
+import { follow } from "./commands/follow.ts";
+import { init } from "./commands/init.ts";
+import { preflight } from "./commands/preflight.ts";
+import { run } from "./commands/run.ts";
+import { sequences } from "./commands/sequences.ts";
+import { status } from "./commands/status.ts";
+import { verify } from "./commands/verify.ts";
+import { programHelp, verbHelp } from "./help.ts";
+import type { Values, VerbName } from "./options.ts";
+import { Output } from "./output.ts";
+import { Progress } from "./progress.ts";
+import { processTerminal, type Terminal } from "./terminal.ts";
+
+const commands: Readonly<Record<VerbName, Command>> = {
+  preflight,
+  init,
+  copy,
+  follow,
+  run,
+  verify,
+  status,
+  sequences,
+  drop,
+};
+
+/** Runs one command. Never throws; returns the exit code. `argv` begins after the program's name. */
+export async function main(argv: readonly string[], terminal: Terminal = processTerminal()): Promise<number> {
+  let parsed: Arguments;
+  try {
+    if (argv.length === 0) {
+      terminal.stderr.write(`${programHelp()}\n`);
+      return 2;
+    }
+    parsed = parseArguments(argv);
+  } catch (error) {
+    // Whether JSON is wanted has to be guessed from a line that could not be read.
+    const output = new Output(terminal, {
+      json: argv.includes("--json"),
+      logLevel: "info",
+      logFormat: "text",
+    });
+    return fail(error, output, { isLine: false, logLevel: "info" });
+  }
+  const { verb, values } = parsed;
+  if (values.version === true) {
+    terminal.stdout.write(`${version()}\n`);
+    return 0;
+  }
+  if (verb === undefined || values.help === true) {
+    terminal.stdout.write(`${verb === undefined ? programHelp() : verbHelp(verb)}\n`);
+    return 0;
+  }
+  return await execute(verb, values, terminal);
+}
+
+async function execute(verb: VerbName, values: Values, terminal: Terminal): Promise<number> {
+  const { env } = terminal;
+  // The arguments may hold a password, and everybody may see them.
+  terminal.setTitle?.(`replicate ${verb} ${values.name ?? env["REPLICATE_NAME"] ?? ""}`.trimEnd());
+  const logLevel = values["log-level"] ?? "info";
+  const logFormat = values["log-format"] === "json" ? "json" : "text";
+  const output = new Output(terminal, { json: values.json === true, logLevel, logFormat });
+  const controller = new AbortController();
+  const forget = terminal.onStop?.((cause) => {
+    if (controller.signal.aborted && cause !== "EPIPE") terminal.exit?.(130);
+    if (!controller.signal.aborted && cause !== "EPIPE") {
+      output.log.info({}, `${cause}: ending cleanly; a second one ends at once`);
+    }
+    controller.abort();
+  });
+  try {
+    const options = loadOptions({ file: values.config, flags: settingsOf(values, verb) }, env);
+    terminal.setTitle?.(`replicate ${verb} ${options.name ?? "default"}`);
+    const progress = new Progress(output, values.json === true && printsLines(verb));
+    return await commands[verb]({
+      verb,
+      values,
+      options,
+      terminal,
+      output,
+      progress,
+      signal: controller.signal,
+    });
+  } catch (error) {
+    output.endProgress(true);
+    return fail(error, output, { isLine: printsLines(verb), logLevel });
+  } finally {
+    forget?.();
+  }
+}
+
+function fail(
+  error: unknown,
+  output: Output,
+  options: { readonly isLine: boolean; readonly logLevel: string },
+): number {
+  const known =
+    error instanceof ReplicateError
+      ? error
+      : new ReplicateError("INTERNAL", error instanceof Error ? error.message : String(error), {
+          cause: error,
+        });
+  output.error(known, {
+    isLine: options.isLine,
+    withStack: known.code === "INTERNAL" && options.logLevel === "debug",
+  });
+  return known.exitCode;
+}
+
+function version(): string {
+  const text = readFileSync(new URL("../../package.json", import.meta.url), "utf8");
+  return (JSON.parse(text) as { version: string }).version;
+}

@@ -1,0 +1,256 @@
+/**
+ * The command line in one table. The parser, the help texts and the reference in the README are made from it, so
+ * that none of them can say anything else.
+ */
+
+interface Option {
+  /** flag: no value. list: one or more values. integer: a whole number, checked here; other values are checked with the settings. */
+  readonly type: "flag" | "text" | "integer" | "list";
+  readonly help: string;
+  /** How the value is called in help texts; for all but flags. */
+  readonly value?: string;
+  readonly choices?: readonly string[];
+}
+
+export const options = {
+  name: { type: "text", value: "SYNC", help: 'name of the sync, "default" if none is given' },
+  source: { type: "text", value: "CONN", help: "the server to read from: a URL or a libpq keyword string" },
+  target: { type: "text", value: "CONN", help: "the server to write to" },
+  config: { type: "text", value: "FILE", help: "YAML file with settings; flags and variables win over it" },
+  "source-host": { type: "text", value: "HOST", help: "its host, or the folder of its socket" },
+  "source-port": { type: "text", value: "PORT", help: "its port" },
+  "source-user": {
+    type: "text",
+    value: "USER",
+    help: "who logs in; the password comes from REPLICATE_SOURCE_PASSWORD or ~/.pgpass",
+  },
+  "source-dbname": { type: "text", value: "NAME", help: "its database" },
+  "source-sslmode": {
+    type: "text",
+    value: "MODE",
+    help: "how it is encrypted: disable, prefer, require, verify-ca, verify-full",
+  },
+  "target-host": { type: "text", value: "HOST", help: "its host, or the folder of its socket" },
+  "target-port": { type: "text", value: "PORT", help: "its port" },
+  "target-user": {
+    type: "text",
+    value: "USER",
+    help: "who logs in; the password comes from REPLICATE_TARGET_PASSWORD or ~/.pgpass",
+  },
+  "target-dbname": { type: "text", value: "NAME", help: "its database" },
+  "target-sslmode": {
+    type: "text",
+    value: "MODE",
+    help: "how it is encrypted: disable, prefer, require, verify-ca, verify-full",
+  },
+  json: {
+    type: "flag",
+    help: "the result as JSON on stdout; one line per event where a command runs for long",
+  },
+  "log-level": {
+    type: "text",
+    value: "LEVEL",
+    choices: ["debug", "info", "warn", "error", "silent"],
+    help: "how much is said on stderr while it works; info by default",
+  },
+  "log-format": {
+    type: "text",
+    value: "FORMAT",
+    choices: ["text", "json"],
+    help: "form of the lines on stderr; text by default",
+  },
+  help: { type: "flag", help: "explains the command" },
+  version: { type: "flag", help: "the version of this program" },
+
+  tables: {
+    type: "list",
+    value: "PATTERN…",
+    help: `tables by pattern: 'public.*' '*.audit_*' users 'app."Users"'; all if none is given`,
+  },
+  "exclude-tables": { type: "list", value: "PATTERN…", help: "tables to leave out" },
+  jobs: { type: "text", value: "N", help: "connections that work at the same time, 4 by default" },
+  "index-jobs": { type: "text", value: "N", help: "indexes built at the same time, 2 by default" },
+  "part-size": {
+    type: "text",
+    value: "SIZE",
+    help: "size of the parts that tables are copied in, 128MB by default",
+  },
+  "index-memory": {
+    type: "text",
+    value: "SIZE",
+    help: "memory for all index builds together, 1GB by default",
+  },
+  overwrite: { type: "flag", help: "replace rows that are in the target's tables; refused otherwise" },
+  adopt: {
+    type: "flag",
+    help: "take the rows in the target's tables for a finished copy made by other means",
+  },
+  restart: { type: "flag", help: "copy everything again from the start" },
+  "until-caught-up": { type: "flag", help: "end when nothing is left to apply" },
+  once: { type: "flag", help: "end after one batch" },
+  repair: { type: "flag", help: "bring the differing rows again with the next batches of follow" },
+  margin: {
+    type: "integer",
+    value: "N",
+    help: "set the target's sequences this many values ahead, 0 by default",
+  },
+  watch: { type: "flag", help: "show it again every two seconds" },
+  yes: { type: "flag", help: "do not ask" },
+  "source-only": { type: "flag", help: "only the source's side; the target is gone" },
+  "target-only": { type: "flag", help: "only the target's side; the source is gone" },
+  "dry-run": { type: "flag", help: "say what would be done, change nothing" },
+} as const satisfies Record<string, Option>;
+
+export type OptionName = keyof typeof options;
+
+type ValueOf<O extends Option> = O["type"] extends "flag"
+  ? boolean
+  : O["type"] extends "list"
+    ? readonly string[]
+    : O["type"] extends "integer"
+      ? number
+      : string;
+
+/** What was given. A flag that was not given is undefined. */
+export type Values = { readonly [N in OptionName]?: ValueOf<(typeof options)[N]> };
+
+interface Verb {
+  readonly summary: string;
+  /** More about it, one paragraph per entry. */
+  readonly details: readonly string[];
+  /** Its own options; those for every verb come with it. */
+  readonly options: readonly OptionName[];
+  readonly examples: readonly { readonly command: string; readonly says: string }[];
+}
+
+/** Title of the options that the help of a single verb leaves out. */
+export const partsTitle = "The source or the target in parts, instead of as a whole";
+
+/** Options that every verb takes. */
+export const commonOptions = {
+  "Which sync": ["name", "source", "target", "config"],
+  [partsTitle]: [
+    "source-host", "source-port", "source-user", "source-dbname", "source-sslmode",
+    "target-host", "target-port", "target-user", "target-dbname", "target-sslmode",
+  ],
+  Output: ["json", "log-level", "log-format", "help", "version"],
+} as const satisfies Record<string, readonly OptionName[]>; // prettier-ignore
+
+const copyOptions = ["jobs", "index-jobs", "part-size", "index-memory", "overwrite", "adopt"] as const;
+
+/** The verbs in the order in which they are used. */
+export const verbs = {
+  preflight: {
+    summary: "checks everything and changes nothing",
+    details: [
+      "Every finding comes with the statement that repairs it. Exit code 1 if something blocks the start.",
+    ],
+    options: ["tables", "exclude-tables"],
+    examples: [{ command: "preflight --tables 'public.*'", says: "can these tables be replicated?" }],
+  },
+  init: {
+    summary: "starts to record changes on the source",
+    details: [
+      "Runs preflight, creates schema replicate on both sides, and installs the capture on the source, table by table under a short lock timeout. Run again, it adds what is new and leaves the rest alone.",
+    ],
+    options: ["tables", "exclude-tables", "dry-run"],
+    examples: [
+      {
+        command: "init --tables 'public.*' --exclude-tables '*.audit_*'",
+        says: "all of public but the audit logs",
+      },
+    ],
+  },
+  copy: {
+    summary: "copies the rows; run again, it resumes",
+    details: [
+      "Takes the target's indexes and constraints away, copies the tables in parts by several connections, and builds everything again. After an interruption the same command goes on where it stopped; several copies may run at once.",
+    ],
+    options: [...copyOptions, "restart", "dry-run"],
+    examples: [{ command: "copy --jobs 8 --index-jobs 4", says: "for big servers on both sides" }],
+  },
+  follow: {
+    summary: "applies the changes until it is stopped",
+    details: [
+      "One batch is one transaction on the target, which so always equals the source at some moment. SIGINT or SIGTERM ends it cleanly with exit code 0; started again it goes on. Lost connections are opened again.",
+    ],
+    options: ["until-caught-up", "once"],
+    examples: [{ command: "follow --until-caught-up", says: "apply what there is, then end" }],
+  },
+  run: {
+    summary: "init, copy and follow, one after another",
+    details: ["What most people type. It may be stopped and started again at any time."],
+    options: ["tables", "exclude-tables", ...copyOptions, "until-caught-up"],
+    examples: [
+      {
+        command: "run --source postgresql://… --target postgresql://…",
+        says: "moves a database and keeps it in step",
+      },
+    ],
+  },
+  verify: {
+    summary: "compares both sides, also while they are written to",
+    details: ["Names every key and column that differs. Exit code 0: equal; 1: different."],
+    options: ["tables", "repair", "jobs"],
+    examples: [
+      {
+        command: "verify --tables public.users --repair",
+        says: "compare one table, and bring what differs again",
+      },
+    ],
+  },
+  status: {
+    summary: "where the sync stands",
+    details: ["Works from any machine, whether a runner is alive or not."],
+    options: ["watch"],
+    examples: [{ command: "status --watch", says: "keep an eye on it" }],
+  },
+  sequences: {
+    summary: "carries the values of sequences to the target",
+    details: ["Needed before applications write to the target. Never sets a sequence of the target back."],
+    options: ["margin"],
+    examples: [{ command: "sequences --margin 1000", says: "leave room for numbers still being given out" }],
+  },
+  drop: {
+    summary: "removes the sync and leaves no trace",
+    details: [
+      "Removes the capture where no other sync needs it and schema replicate where nothing is left in it. First restores what the copy took away from the target's tables. The rows stay.",
+    ],
+    options: ["yes", "source-only", "target-only", "dry-run"],
+    examples: [{ command: "drop --dry-run", says: "what would be removed?" }],
+  },
+} as const satisfies Record<string, Verb>;
+
+export type VerbName = keyof typeof verbs;
+
+export const verbNames = Object.keys(verbs) as readonly VerbName[];
+
+/** The exit codes, for help and reference. */
+export const exitCodes = [
+  [0, "done"],
+  [1, "the answer is no: blocking findings, differences, target tables that are not empty"],
+  [2, "wrong usage or configuration; all problems are listed"],
+  [3, "failed: a server cannot be reached, the source was lost, an internal error"],
+  [4, "another runner holds the sync"],
+] as const;
+
+/** Variables that stand for flags. */
+export const variables = [
+  [
+    "REPLICATE_NAME, REPLICATE_SOURCE, REPLICATE_TARGET, REPLICATE_CONFIG",
+    "stand for the flags of the same names",
+  ],
+  [
+    "REPLICATE_SOURCE_PASSWORD, REPLICATE_TARGET_PASSWORD",
+    "for connections that are given without a password",
+  ],
+  ["PGHOST, PGPASSWORD, PGSERVICE, PGPASSFILE and others of libpq", "fill in what a connection leaves out"],
+] as const;
+
+export function optionsOf(verb: VerbName): readonly OptionName[] {
+  return [...verbs[verb].options, ...Object.values(commonOptions).flat()];
+}
+
+export function optionSpec(name: OptionName): Option {
+  return options[name];
+}

@@ -1,0 +1,138 @@
+/** The status for people who were woken up by it. */
+import type { Status } from "../index.ts";
+import { leftInvalidLines } from "./findings.ts";
+import { bytes, columns, count, duration, number, percent } from "./format.ts";
+
+/** How many tables are listed at most. */
+const mostTables = 20;
+
+const phases: Readonly<Record<Status["phase"], string>> = {
+  new: "nothing is set up yet",
+  initialised: "changes are being recorded on the source; no rows are copied yet",
+  copying: "the rows are being copied",
+  copied: "the rows are copied; the changes since then wait to be applied",
+  "catching-up": "applying the changes that have piled up",
+  following: "the target keeps up with the source",
+  failed: "stopped by an error",
+};
+
+export function statusLines(status: Status, now: Date): string[] {
+  const { copy, follow, lag } = status;
+  const name = status.sync === "default" ? "" : ` --name ${status.sync}`;
+  const rows: (readonly [string, string])[] = [["runner", runnerText(status, now)]];
+  if (status.phase === "copying" || status.phase === "initialised") rows.push(["copy", copyText(status)]);
+  else
+    rows.push([
+      "copied",
+      `${copy.tablesDone} of ${count(copy.tablesTotal, "table")}, ${count(copy.rowsDone, "row")}`,
+    ]);
+  if (follow.batches > 0) {
+    const rate = follow.rowsPerSecond > 0 ? `, ${number(follow.rowsPerSecond)} rows/s now` : "";
+    const last = follow.lastBatchAt === null ? "" : `, the last one ${ago(follow.lastBatchAt, now)}`;
+    rows.push([
+      "applied",
+      `${count(follow.rowsApplied, "row")} in ${count(follow.batches, "batch", "batches")}${last}${rate}`,
+    ]);
+  }
+  if (status.phase !== "new") rows.push(["lag", lagText(lag)]);
+  if (status.phase !== "copying" && status.owed.open > 0) {
+    rows.push([
+      "owed",
+      `${count(status.owed.open, "index, constraint or trigger", "indexes, constraints and triggers")} of the target to be restored`,
+    ]);
+  }
+  if (status.sourceError !== null) rows.push(["source", status.sourceError]);
+  if (status.conflicts > 0) rows.push(["conflicts", number(status.conflicts)]);
+  return [
+    `${status.sync}: ${status.phase} - ${phases[status.phase]}`,
+    ...columns(rows.map(([label, text]) => [`  ${label}`, text])),
+    ...leftInvalidLines(status.owed.leftInvalid),
+    ...errorLines(status, now),
+    ...tableLines(status),
+    ...nextLines(status, name),
+  ];
+}
+
+function runnerText({ runner }: Status, now: Date): string {
+  const where = runner.host === null ? "" : ` on ${runner.host}, pid ${runner.pid}`;
+  if (runner.alive) return `alive${where}${runner.since === null ? "" : `, for ${age(runner.since, now)}`}`;
+  return runner.host === null ? "none so far" : `none; the last one ran${where}`;
+}
+
+function copyText({ copy }: Status): string {
+  const { bytesDone, bytesTotal, indexesDone, indexesTotal, etaSeconds } = copy;
+  return [
+    `${copy.tablesDone} of ${count(copy.tablesTotal, "table")}`,
+    `${bytes(bytesDone)} of ${bytes(bytesTotal)} (${percent(bytesDone, bytesTotal)} %)`,
+    count(copy.rowsDone, "row"),
+    ...(indexesTotal > 0 ? [`indexes ${indexesDone} of ${indexesTotal}`] : []),
+    ...(etaSeconds === null ? [] : [`about ${duration(etaSeconds)} left`]),
+  ].join(", ");
+}
+
+function lagText(lag: Status["lag"]): string {
+  const blocked = lag.blockedBy === null ? "" : `; held up by ${lag.blockedBy}`;
+  if (lag.rows === null) return `unknown, because the source cannot be asked${blocked}`;
+  if (lag.rows === 0) return `none${blocked}`;
+  return `${duration(lag.seconds)}, ${count(lag.rows, "change")} waiting${blocked}`;
+}
+
+function errorLines({ lastError }: Status, now: Date): string[] {
+  if (lastError === null) return [];
+  return [
+    "",
+    `  last error, ${ago(lastError.at, now)}, ${lastError.cleared ? "over since" : "not over yet"}:`,
+    `    ${lastError.code}: ${lastError.message}`,
+    ...(lastError.cleared ? [] : [`    what to do: ${lastError.hint}`]),
+  ];
+}
+
+/** Only tables that are not simply following: those are what one looks for. */
+function tableLines({ tables }: Status): string[] {
+  const shown = tables.filter(({ state, pending }) => state !== "following" || (pending ?? 0) > 0);
+  if (shown.length === 0) return [];
+  const quiet = tables.length - shown.length;
+  const hidden = shown.length - mostTables;
+  return [
+    "",
+    ...columns([
+      ["  table", "state", "rows", "size", "waiting"],
+      ...shown
+        .slice(0, mostTables)
+        .map(({ source, target, state, rows, bytes: size, pending }) => [
+          `  ${source}${source === target ? "" : ` -> ${target}`}`,
+          state,
+          number(rows),
+          bytes(size),
+          pending === null ? "?" : number(pending),
+        ]),
+    ]),
+    ...(hidden > 0 ? [`  and ${count(hidden, "more", "more")}; --json lists all`] : []),
+    ...(quiet > 0 ? [`  ${count(quiet, "other table")} following with nothing waiting`] : []),
+  ];
+}
+
+function nextLines({ phase, runner, lastError }: Status, name: string): string[] {
+  const follow = `start: replicate follow${name}`;
+  const steps: Readonly<Record<Status["phase"], string | undefined>> = {
+    new: `start: replicate init${name}`,
+    initialised: `start: replicate copy${name}`,
+    copying: runner.alive
+      ? undefined
+      : `if no copy is running, the same command resumes it: replicate copy${name}`,
+    copied: runner.alive ? undefined : follow,
+    "catching-up": runner.alive ? undefined : `nobody applies changes; ${follow}`,
+    following: runner.alive ? undefined : `nobody applies changes; ${follow}`,
+    failed: lastError?.hint,
+  };
+  const step = steps[phase];
+  return step === undefined ? [] : ["", `next: ${step}`];
+}
+
+function age(at: string | Date, now: Date): string {
+  return duration(Math.max(0, (now.getTime() - new Date(at).getTime()) / 1000));
+}
+
+function ago(at: string | Date, now: Date): string {
+  return `${age(at, now)} ago`;
+}
