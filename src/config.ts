@@ -36,10 +36,10 @@ export interface TableOverride {
   /** Default "row". */
   readonly capture?: CaptureMethod;
   /**
-   * Whether updates that change nothing are left out. "auto" (default): where the table stores nothing out of line,
-   * because the comparison would have to fetch it.
+   * Whether updates that change nothing are left out, once the table is copied. Default false: the comparison costs
+   * every update, and three times the trigger where a row stores values out of line.
    */
-  readonly skipNoop?: "auto" | "on" | "off";
+  readonly skipNoop?: boolean;
 }
 
 /** The same, checked, with defaults and connection look-ups filled in, and frozen. */
@@ -190,7 +190,7 @@ function checkOverrides(check: Check, value: unknown): Record<string, TableOverr
       }
     }
     const capture = check.oneOf(`${path}.capture`, given["capture"], ["row", "statement"] as const);
-    const skipNoop = check.oneOf(`${path}.skipNoop`, given["skipNoop"], ["auto", "on", "off"] as const);
+    const skipNoop = check.boolean(`${path}.skipNoop`, given["skipNoop"]);
     overrides[table] = Object.freeze({
       ...(target === undefined ? {} : { target }),
       ...(capture === undefined ? {} : { capture }),
@@ -251,6 +251,11 @@ class Check {
     if (value === undefined || value === null) return undefined;
     const found = allowed.find((each) => each === value);
     return found ?? this.problem(path, `has to be one of ${allowed.join(", ")}`);
+  }
+
+  boolean(path: string, value: unknown): boolean | undefined {
+    if (value === undefined || value === null || typeof value === "boolean") return value ?? undefined;
+    return this.problem(path, "has to be true or false");
   }
 
   patterns(path: string, value: unknown): readonly string[] | undefined {

@@ -13,7 +13,11 @@ interface ErrorRule {
   readonly hint: string;
 }
 
-const rule = (exitCode: ErrorRule["exitCode"], retry: Retry, hint: string): ErrorRule => ({ exitCode, retry, hint });
+const rule = (exitCode: ErrorRule["exitCode"], retry: Retry, hint: string): ErrorRule => ({
+  exitCode,
+  retry,
+  hint,
+});
 
 /** The code table. Exit codes: 1 the answer is no, 2 usage or configuration, 3 failed, 4 another runner. */
 export const errorRules = {
@@ -22,15 +26,27 @@ export const errorRules = {
   /** The command line cannot be understood. */
   USAGE_INVALID: rule(2, "never", "Run the command with --help."),
   /** A table pattern selects nothing. */
-  PATTERN_MATCHES_NOTHING: rule(2, "never", "Check the spelling, and quote names with capitals: 'public.\"Users\"'."),
+  PATTERN_MATCHES_NOTHING: rule(
+    2,
+    "never",
+    "Check the spelling, and quote names with capitals: 'public.\"Users\"'.",
+  ),
   /** No connection to a server: wrong host or port, firewall, server down. */
   SERVER_UNREACHABLE: rule(3, "now", "Check host, port and firewall, and that the server runs."),
   /** The server refused user, password, database or the encryption asked for. */
   LOGIN_REFUSED: rule(3, "never", "Check user, password, database name and sslmode of this connection."),
   /** Too many connections on the server or for the role. */
-  TOO_MANY_CONNECTIONS: rule(3, "now", "Use fewer --jobs, or raise the connection limit of the role or server."),
+  TOO_MANY_CONNECTIONS: rule(
+    3,
+    "now",
+    "Use fewer --jobs, or raise the connection limit of the role or server.",
+  ),
   /** An established connection broke. */
-  CONNECTION_LOST: rule(3, "now", "It reconnects by itself; if it does not, check the network and the server's log."),
+  CONNECTION_LOST: rule(
+    3,
+    "now",
+    "It reconnects by itself; if it does not, check the network and the server's log.",
+  ),
   /** The server is older than 10. */
   SERVER_TOO_OLD: rule(3, "never", "PostgreSQL 10 is the oldest version supported."),
   /** The server is a hot standby: nothing can be installed there. */
@@ -38,11 +54,19 @@ export const errorRules = {
   /** A pooler in transaction mode sits in between: sessions are not ours alone. */
   POOLER_IN_BETWEEN: rule(3, "never", "Connect directly to the server, or through a pool in session mode."),
   /** Source and target are the same database and no table is mapped to another name. */
-  SAME_DATABASE: rule(2, "never", "Give another target, or map the tables to other names (overrides: target)."),
+  SAME_DATABASE: rule(
+    2,
+    "never",
+    "Give another target, or map the tables to other names (overrides: target).",
+  ),
   /** Something blocks the start; every finding is listed with its remedy. */
   PREFLIGHT_BLOCKED: rule(1, "never", "Run the statement given with each finding, then this command again."),
   /** A privilege is missing. */
-  PERMISSION_DENIED: rule(3, "never", "Grant the role the named privilege, or connect as the owner of the tables."),
+  PERMISSION_DENIED: rule(
+    3,
+    "never",
+    "Grant the role the named privilege, or connect as the owner of the tables.",
+  ),
   /** `init` has not been run for this sync, or the sync was dropped. */
   SYNC_UNKNOWN: rule(2, "never", "Run `replicate init` first, with the same --name."),
   /** The state was written by a newer version of this program. */
@@ -52,21 +76,41 @@ export const errorRules = {
   /** Another process runs `follow` on this sync. */
   RUNNER_ACTIVE: rule(4, "later", "Stop the other runner, or look at `replicate status`."),
   /** The target's table holds rows and nothing said what to do with them. */
-  TARGET_NOT_EMPTY: rule(1, "never", "Use --overwrite to replace the rows, or --adopt to keep them as already copied."),
+  TARGET_NOT_EMPTY: rule(
+    1,
+    "never",
+    "Use --overwrite to replace the rows, or --adopt to keep them as already copied.",
+  ),
   /** `follow` or `verify` before the data are there. */
   COPY_UNFINISHED: rule(1, "never", "Run `replicate copy` until it says that it is done."),
   /** A table's shape changed on the source, and the target does not fit any more. */
-  TABLE_SHAPE_CHANGED: rule(1, "never", "Run the given statement on the target, then start again: it goes on by itself."),
+  TABLE_SHAPE_CHANGED: rule(
+    1,
+    "never",
+    "Run the given statement on the target, then start again: it goes on by itself.",
+  ),
   /** The capture of a table is missing or was disabled: changes may have been missed. */
   CAPTURE_BROKEN: rule(1, "never", "Run the given statement on the source, then start again."),
   /** A lock could not be had within the retries; nothing waits behind us meanwhile. */
-  LOCK_NOT_AVAILABLE: rule(3, "later", "End the transaction that holds the table, or run the command again later."),
+  LOCK_NOT_AVAILABLE: rule(
+    3,
+    "later",
+    "End the transaction that holds the table, or run the command again later.",
+  ),
   /** The source is not the one this sync knows: restored, replaced, or failed over with loss. */
-  SOURCE_LOST: rule(3, "never", "Changes may be missing. Bring the right source back, or drop the sync and copy again."),
+  SOURCE_LOST: rule(
+    3,
+    "never",
+    "Changes may be missing. Bring the right source back, or drop the sync and copy again.",
+  ),
   /** The target refused a row. */
   ROW_REFUSED: rule(3, "never", "Repair the target's constraint or the row on the source, then start again."),
   /** `verify` found differences. */
-  VERIFY_DIFFERENT: rule(1, "never", "Run `replicate verify --repair`, then `replicate follow`, to bring the rows again."),
+  VERIFY_DIFFERENT: rule(
+    1,
+    "never",
+    "Run `replicate verify --repair`, then `replicate follow`, to bring the rows again.",
+  ),
   /** The caller's AbortSignal fired. */
   ABORTED: rule(3, "later", "The same command resumes where it stopped."),
   /** The server answered a statement of ours with an error that nothing above describes. */

@@ -14,7 +14,12 @@ export interface TableProgress {
 
 export type SyncEvent =
   | { readonly type: "capture-installed"; readonly table: string }
-  | { readonly type: "capture-waiting"; readonly table: string; readonly blockedBy: string; readonly attempt: number }
+  | {
+      readonly type: "capture-waiting";
+      readonly table: string;
+      readonly blockedBy: string;
+      readonly attempt: number;
+    }
   | { readonly type: "copy-planned"; readonly tables: number; readonly parts: number; readonly bytes: number }
   | {
       readonly type: "copy-progress";
@@ -29,19 +34,38 @@ export type SyncEvent =
       /** Tables with a part in flight. */
       readonly tables: readonly TableProgress[];
       /** Indexes being built, with `pg_stat_progress_create_index` where the target has it. */
-      readonly building: readonly { readonly index: string; readonly phase: string; readonly percent: number | null }[];
+      readonly building: readonly {
+        readonly index: string;
+        readonly phase: string;
+        readonly percent: number | null;
+      }[];
     }
   | { readonly type: "table-copied"; readonly table: string; readonly rows: number; readonly bytes: number }
   | { readonly type: "table-restarted"; readonly table: string; readonly reason: string }
   | { readonly type: "index-built"; readonly table: string; readonly index: string; readonly seconds: number }
-  | { readonly type: "constraint-left-invalid"; readonly table: string; readonly constraint: string; readonly reason: string }
-  | { readonly type: "copy-finished"; readonly rows: number; readonly bytes: number; readonly seconds: number }
+  | {
+      readonly type: "constraint-left-invalid";
+      readonly table: string;
+      readonly constraint: string;
+      readonly reason: string;
+    }
+  | {
+      readonly type: "copy-finished";
+      readonly rows: number;
+      readonly bytes: number;
+      readonly seconds: number;
+    }
   | { readonly type: "batch-applied"; readonly batch: Batch }
   | { readonly type: "caught-up"; readonly position: string }
   | { readonly type: "constraint-validated"; readonly table: string; readonly constraint: string }
   | { readonly type: "table-reread"; readonly table: string; readonly reason: string }
   | { readonly type: "partition-adopted"; readonly table: string; readonly partition: string }
-  | { readonly type: "connection-lost"; readonly side: Side; readonly message: string; readonly retryInMs: number }
+  | {
+      readonly type: "connection-lost";
+      readonly side: Side;
+      readonly message: string;
+      readonly retryInMs: number;
+    }
   | { readonly type: "connection-restored"; readonly side: Side }
   | {
       readonly type: "verify-progress";

@@ -1,13 +1,12 @@
 -- What: describes tables: columns, the key that identifies a row, leaf partitions, sizes, storage.
 -- Runs on: source and target. $1: oid[] of ordinary or partitioned tables.
--- Returns: oid, schema, name, kind, owner, file, parent, columns, key, leaves, persistence, pages, rows, bytes.
---          columns and leaves are JSON arrays, key is JSON or null. Types are written so that they can be used in a
---          cast; `baseType` has domains resolved and no length or precision.
+-- Returns: the fields of `Table` in src/catalog/table.ts. columns and leaves are JSON arrays, key is JSON or null. Types
+--          are written so that they can be used in a cast; `baseType` has domains resolved and no length or precision.
 -- Reads through to_jsonb() where a column does not exist on every version.
 with recursive
 wanted as (
   select c.oid, c.relname, c.relnamespace, c.relkind, c.relowner, c.relpersistence, c.reltoastrelid, c.reltuples,
-         c.relispartition, c.relrowsecurity, c.relforcerowsecurity
+         c.relispartition, c.relrowsecurity, c.relhasrules
   from pg_catalog.pg_class c
   where c.oid = any ($1::oid[])
 ),
@@ -42,6 +41,8 @@ select
   coalesce(pg_catalog.pg_relation_filenode(w.oid), 0)::text as "file",
   w.relispartition as "isPartition",
   w.relpersistence::text as "persistence",
+  w.relhasrules as "hasRules",
+  exists (select 1 from pg_catalog.pg_constraint f where f.confrelid = w.oid and f.contype = 'f') as "isReferenced",
   w.relrowsecurity as "rowSecurity",
   pg_catalog.row_security_active(w.oid) as "rowSecurityActive",
   greatest(w.reltuples, 0)::float8 as "estimatedRows",

@@ -94,3 +94,12 @@ export function keyMatchSql(capture: Capture, rowAlias: string, keyAlias: string
     .map((column, index) => `${rowAlias}.${ident(column.name)} ${column.equals} ${keyAlias}.k${index + 1}`)
     .join(" and ");
 }
+
+/** One row per capture: how many deltas the window holds, and which markers (see catalog/delta). */
+export function windowCountSql(captureId: number, position: string | null): string {
+  const rows = deltaTables(captureId).map(
+    (delta) => `select truncated from ${delta} where ${windowSql(position)}`,
+  );
+  return `select ${captureId} as id, count(*) as n, pg_catalog.array_agg(distinct truncated) filter (where truncated is not null) as markers
+    from (${rows.join(" union all ")}) as w`;
+}

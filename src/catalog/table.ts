@@ -67,6 +67,10 @@ export interface Table {
   readonly isPartition: boolean;
   /** p permanent, u unlogged, t temporary. */
   readonly persistence: string;
+  /** ON CONFLICT is refused where a rule acts on INSERT or UPDATE, even a disabled one. */
+  readonly hasRules: boolean;
+  /** A foreign key of some table points here: TRUNCATE is refused. */
+  readonly isReferenced: boolean;
   readonly rowSecurity: boolean;
   /** Row security would hide rows from the session's role. */
   readonly rowSecurityActive: boolean;
@@ -82,9 +86,9 @@ export interface Table {
 
 /** Describes the tables that exist among these oids, sorted by schema and name. */
 export async function describeTables(connection: Connection, oids: readonly number[]): Promise<Table[]> {
-  return await connection.rows<Table>(load("catalog/tables"), [oids]).then((rows) =>
-    rows.map((row) => ({ ...row, oid: Number(row.oid) })),
-  );
+  return await connection
+    .rows<Table>(load("catalog/tables"), [oids])
+    .then((rows) => rows.map((row) => ({ ...row, oid: Number(row.oid) })));
 }
 
 /** Columns that hold data of their own: generated ones are computed on either side. */

@@ -5,24 +5,29 @@
 
 /** Every step there is, in the order of the data's way. */
 export const failpoints = [
+  "init.source-registered",
+  "init.captured",
   "copy.prepare.saved",
   "copy.prepare.dropped",
+  "copy.prepare.truncated",
   "copy.prepare.planned",
   "copy.prepare.committed",
   "copy.part.taken",
   "copy.part.snapshot",
   "copy.part.loaded",
-  "copy.part.marked",
   "copy.part.committed",
-  "copy.table.loaded",
-  "copy.restart.truncated",
-  "copy.restart.committed",
-  "copy.table.copied",
   "owed.taken",
   "owed.restored",
   "owed.marked",
   "owed.committed",
   "owed.validated",
+  "batch.read",
+  "batch.staged",
+  "batch.committed",
+  "rotate.switched",
+  "rotate.truncated",
+  "drop.detached",
+  "drop.forgotten",
 ] as const;
 
 const wanted = process.env["REPLICATE_FAILPOINT"];

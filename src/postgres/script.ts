@@ -24,11 +24,11 @@ export function tagCount(result: StatementResult | undefined): number {
 
 export interface ScriptHooks {
   /** Called when a statement is complete, before the data of later ones arrive. */
-  onStatement?(result: StatementResult, index: number): void;
+  readonly onStatement?: (result: StatementResult, index: number) => void;
   /** One CopyData payload of the n-th COPY TO STDOUT of the script, counting from 0. */
-  onCopyData?(copy: number, payload: Buffer): void;
+  readonly onCopyData?: (copy: number, payload: Buffer) => void;
   /** The n-th COPY TO STDOUT is complete. */
-  onCopyEnd?(copy: number): void;
+  readonly onCopyEnd?: (copy: number) => void;
 }
 
 interface WireSocket {
@@ -36,8 +36,6 @@ interface WireSocket {
   pause(): void;
   resume(): void;
   once(event: "drain" | "close", listener: () => void): void;
-  cork(): void;
-  uncork(): void;
 }
 
 interface WireConnection {
@@ -83,13 +81,15 @@ class ScriptQuery {
   }
 
   handleDataRow(message: { fields: (string | null)[] }): void {
-    this.#rows.push(Object.fromEntries(this.#fields.map((name, index) => [name, message.fields[index] ?? null])));
+    this.#rows.push(
+      Object.fromEntries(this.#fields.map((name, index) => [name, message.fields[index] ?? null])),
+    );
   }
 
   handleCommandComplete(message: { text: string }): void {
     const result = { tag: message.text, rows: this.#rows };
     this.#rows = [];
-    if (this.#isCopying || /^COPY /.test(message.text)) {
+    if (this.#isCopying || message.text.startsWith("COPY ")) {
       this.#isCopying = false;
       this.hooks.onCopyEnd?.(this.#copies);
       this.#copies += 1;
@@ -149,19 +149,68 @@ export function setFlow(connection: Connection, isFlowing: boolean): void {
 }
 
 const FRAME_BYTES = 64 * 1024;
+const HEADER_BYTES = 5;
 const COPY_DONE = Buffer.from([0x63, 0, 0, 0, 4]);
 
 /**
- * A script whose COPY FROM STDIN statements are fed while it runs, one after the other: `write` adds to the current
- * COPY, `endCopy` completes it. Payloads are gathered into frames of 64 KiB, because the server handles
- * frames one by one.
+ * Gathers COPY payloads into CopyData frames of 64 KiB, because the server handles frames one by one. Payloads are
+ * copied: the driver's parser uses their memory again.
+ */
+export class CopyFrames {
+  readonly #sink: (frame: Buffer) => boolean;
+  #block = Buffer.allocUnsafe(HEADER_BYTES + FRAME_BYTES);
+  #length = HEADER_BYTES;
+
+  /** `sink` takes complete frames and tells whether it wants more now. */
+  constructor(sink: (frame: Buffer) => boolean) {
+    this.#sink = sink;
+  }
+
+  /** False when the sink is full. */
+  add(payload: Buffer): boolean {
+    if (this.#length + payload.length <= this.#block.length) {
+      this.#length += payload.copy(this.#block, this.#length);
+      return true;
+    }
+    const isFlowing = this.#flush();
+    if (payload.length <= FRAME_BYTES) {
+      this.#length += payload.copy(this.#block, this.#length);
+      return isFlowing;
+    }
+    const frame = Buffer.allocUnsafe(HEADER_BYTES + payload.length);
+    payload.copy(frame, HEADER_BYTES);
+    return this.#emit(frame);
+  }
+
+  /** Completes a COPY. */
+  end(): void {
+    this.#flush();
+    this.#sink(COPY_DONE);
+  }
+
+  #flush(): boolean {
+    if (this.#length === HEADER_BYTES) return true;
+    const frame = this.#block.subarray(0, this.#length);
+    this.#block = Buffer.allocUnsafe(HEADER_BYTES + FRAME_BYTES);
+    this.#length = HEADER_BYTES;
+    return this.#emit(frame);
+  }
+
+  #emit(frame: Buffer): boolean {
+    frame[0] = 0x64;
+    frame.writeUInt32BE(frame.length - 1, 1);
+    return this.#sink(frame);
+  }
+}
+
+/**
+ * A script whose COPY FROM STDIN statements are fed while it runs: frames of `CopyFrames`, in the order of the
+ * statements.
  */
 export class FeedingScript {
   readonly done: Promise<StatementResult[]>;
   readonly #query: ScriptQuery;
   #wire: WireConnection | undefined;
-  #pending: Buffer[] = [];
-  #pendingBytes = 0;
   #queued: Buffer[] = [];
 
   constructor(connection: Connection, text: string) {
@@ -173,17 +222,14 @@ export class FeedingScript {
     submit(connection, this.#query);
   }
 
-  /** Adds COPY data. Returns false when the socket is full: wait for `drained` before writing more. */
-  write(payload: Buffer): boolean {
-    this.#pending.push(payload);
-    this.#pendingBytes += payload.length;
-    return this.#pendingBytes < FRAME_BYTES || this.#flush();
-  }
-
-  /** Completes the current COPY. */
-  endCopy(): void {
-    this.#flush();
-    this.#send(COPY_DONE);
+  /** Returns false when the socket is full: wait for `drained` before sending more. */
+  send(frame: Buffer): boolean {
+    if (this.#query.failed) return true;
+    if (this.#wire === undefined) {
+      this.#queued.push(frame);
+      return true;
+    }
+    return this.#wire.stream.write(frame);
   }
 
   /** Resolves when the socket takes more data, or when the script is over. */
@@ -200,25 +246,5 @@ export class FeedingScript {
         () => undefined,
       ),
     ]);
-  }
-
-  #flush(): boolean {
-    if (this.#pendingBytes === 0) return true;
-    const header = Buffer.allocUnsafe(5);
-    header[0] = 0x64;
-    header.writeUInt32BE(this.#pendingBytes + 4, 1);
-    const frame = Buffer.concat([header, ...this.#pending], this.#pendingBytes + 5);
-    this.#pending = [];
-    this.#pendingBytes = 0;
-    return this.#send(frame);
-  }
-
-  #send(frame: Buffer): boolean {
-    if (this.#query.failed) return true;
-    if (this.#wire === undefined) {
-      this.#queued.push(frame);
-      return true;
-    }
-    return this.#wire.stream.write(frame);
   }
 }

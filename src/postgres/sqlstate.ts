@@ -26,11 +26,14 @@ const socketErrors = new Set([
 export function isConnectionFailure(error: unknown): boolean {
   if (error instanceof ReplicateError) return error.retry === "now";
   const state = sqlstateOf(error);
-  if (state !== undefined) return state.startsWith("08") || ["57P01", "57P02", "57P03", "57P05", "53300"].includes(state);
+  if (state !== undefined)
+    return state.startsWith("08") || ["57P01", "57P02", "57P03", "57P05", "53300"].includes(state);
   const code = (error as { code?: unknown } | null)?.code;
   if (typeof code === "string" && socketErrors.has(code)) return true;
   const message = error instanceof Error ? error.message : "";
-  return /Connection terminated|not queryable|Client was closed|connection is closed|timeout expired|Premature close/i.test(message);
+  return /Connection terminated|not queryable|Client was closed|connection is closed|timeout expired|Premature close/i.test(
+    message,
+  );
 }
 
 /** True when the same transaction may succeed on a second try: deadlock, serialisation, lock timeout. */

@@ -23,9 +23,13 @@ export async function stateVersion(connection: Connection): Promise<number> {
     `select pg_catalog.to_regclass('replicate.migration') is not null as exists`,
   );
   if (!exists) {
-    throw new ReplicateError("SYNC_MISMATCH", `the ${connection.side} has a schema named replicate that is not ours`, {
-      hint: "Rename or drop that schema: the name is needed.",
-    });
+    throw new ReplicateError(
+      "SYNC_MISMATCH",
+      `the ${connection.side} has a schema named replicate that is not ours`,
+      {
+        hint: "Rename or drop that schema: the name is needed.",
+      },
+    );
   }
   const { version } = await connection.row<{ version: number }>(
     `select coalesce(max(version), 0) as version from replicate.migration`,

@@ -10,6 +10,13 @@ import { INVALID_SCHEMA, UNDEFINED_TABLE, sqlstateOf } from "../postgres/sqlstat
  */
 export type TableState = "new" | "copying" | "loaded" | "copied" | "following";
 
+export interface KnownPartition {
+  readonly name: string;
+  readonly bound: string;
+  /** Detached or dropped since; kept so that its rows can be taken from the target. */
+  readonly isGone?: boolean;
+}
+
 export interface SyncTable {
   readonly captureId: number;
   readonly sourceRelid: number;
@@ -21,7 +28,7 @@ export interface SyncTable {
   readonly state: TableState;
   readonly fingerprint: string | null;
   /** Leaf partitions of the source known to us, by oid. */
-  readonly partitions: Readonly<Record<string, { readonly name: string; readonly bound: string }>>;
+  readonly partitions: Readonly<Record<string, KnownPartition>>;
   readonly sourceFile: string | null;
   readonly rowsCopied: number;
   readonly bytesCopied: number;

@@ -88,7 +88,7 @@ describe("resolveConfig", () => {
       jobs: 3,
       copy: { jobs: 0, indexJobs: 1.5, partSize: "1kB", indexMemory: "lots", jbos: 1 },
       overrides: {
-        "public.users": { target: "app.users", where: "true", columns: {}, capture: "rwo", skipNoop: true },
+        "public.users": { target: "app.users", where: "true", columns: {}, capture: "rwo", skipNoop: "auto" },
         "public.people": { target: "App.Users", conflict: "skip" },
         "public.x*": { target: "y" },
       },
@@ -110,7 +110,7 @@ describe("resolveConfig", () => {
       "overrides.public.users.where": "is not available in this version",
       "overrides.public.users.columns": "is not available in this version",
       "overrides.public.users.capture": "has to be one of row, statement",
-      "overrides.public.users.skipNoop": "has to be one of auto, on, off",
+      "overrides.public.users.skipNoop": "has to be true or false",
       "overrides.public.people.conflict": "is not available in this version",
       "overrides.public.people.target": "public.users is mapped to the same table",
       "overrides.public.x*": "a pattern with * or ? cannot be mapped to one target table",

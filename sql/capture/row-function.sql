@@ -1,0 +1,48 @@
+-- What: the function behind the capture triggers of one table whose changes are captured row by row. It notes the key
+--       in the active delta table; an update notes the old key too if it differs, by image, so that 1.0 -> 1.00
+--       counts. TRUNCATE notes which relation was emptied.
+-- Runs on: source. Replaced at every rotation, to point at the other delta table.
+-- Returns: null, which AFTER triggers ignore.
+--
+-- The application must never fail or wait because of this function:
+-- * SECURITY DEFINER: its roles need no rights here. Every name and operator is qualified, because no search_path is
+--   set (that would cost a fifth of the trigger's time).
+-- * The key is read in a block of its own: if a key column was renamed, dropped or retyped, the row is noted without a
+--   key, as a wish to read the whole table again. The block writes nothing, so it costs no subtransaction id.
+-- * No look-up, no dynamic SQL, no lock but the delta table's own.
+create or replace function replicate.capture_{{id}}() returns trigger
+language plpgsql security definer
+as {{tag}}
+declare
+  {{variables}}
+  is_moved boolean := false;
+begin
+  if TG_OP = 'TRUNCATE' then
+    insert into {{delta}} (truncated) values (TG_RELID);
+    return null;
+  end if;
+  {{skip_noop}}
+  begin
+    if TG_OP = 'DELETE' then
+      {{read_old_as_key}}
+    else
+      {{read_new_as_key}}
+      if TG_OP = 'UPDATE' then
+        is_moved := row({{old_plain}})::pg_catalog.record operator(pg_catalog.*<>) row({{new_plain}})::pg_catalog.record;
+        if is_moved then
+          {{read_old}}
+        end if;
+      end if;
+    end if;
+  exception when others then
+    insert into {{delta}} (truncated) values (0);
+    return null;
+  end;
+  insert into {{delta}} ({{columns}}) values ({{key_variables}});
+  if is_moved then
+    insert into {{delta}} ({{columns}}) values ({{old_variables}});
+  end if;
+  return null;
+end
+{{tag}};
+revoke execute on function replicate.capture_{{id}}() from public;

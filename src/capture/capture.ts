@@ -1,0 +1,303 @@
+/** Capture: triggers on the source that note which keys changed. Attached and removed table by table. */
+import {
+  captureKey,
+  deltaTables,
+  loadCaptures,
+  type Capture,
+  type CaptureKeyColumn,
+} from "../catalog/delta.ts";
+import { describeTables, tableLabel, tableSql, type Key, type Table } from "../catalog/table.ts";
+import type { CaptureMethod } from "../config.ts";
+import { ReplicateError } from "../errors.ts";
+import type { Connection } from "../postgres/connect.ts";
+import { withBriefLocks } from "../postgres/lock.ts";
+import { fill, ident, load, qualified } from "../postgres/sql.ts";
+import type { SyncContext } from "../state/context.ts";
+
+/** Sorts behind the application's own triggers, so that it sees what they made of the row. */
+export const CAPTURE_TRIGGER = "zzz_replicate_capture";
+export const TRUNCATE_TRIGGER = "zzz_replicate_truncate";
+
+/**
+ * Makes sure that the table is captured and that this sync reads the capture. One transaction; the lock waits out
+ * writers in flight, so every transaction that commits later has its deltas. Returns the capture.
+ * Throws LOCK_NOT_AVAILABLE; the driver's errors where privileges are missing.
+ */
+export async function attachCapture(
+  context: SyncContext,
+  source: Connection,
+  table: Table,
+  method: CaptureMethod,
+): Promise<Capture> {
+  const label = tableLabel(table);
+  const onWait = (blockedBy: string, attempt: number): void =>
+    context.emit({ type: "capture-waiting", table: label, blockedBy, attempt });
+  return await withBriefLocks(source, { what: label, signal: context.signal, onWait }, async () => {
+    const [known] = await source.rows<{ id: number; skipNoop: boolean; isSubscribed: boolean }>(
+      `select c.id, c.skip_noop as "skipNoop", s.sync is not null as "isSubscribed"
+       from replicate.capture c left join replicate.subscription s on s.capture_id = c.id and s.sync = $2
+       where c.relid = $1 for update of c`,
+      [table.oid, context.config.name],
+    );
+    if (known?.isSubscribed) return await loadOne(source, known.id);
+    await source.script(`lock table ${tableSql(table)} in share row exclusive mode`);
+    // Under the lock the shape cannot change any more.
+    const [locked] = await describeTables(source, [table.oid]);
+    if (locked?.key == null) throw new ReplicateError("CAPTURE_BROKEN", `${label} has no key any more`);
+    const id = known?.id ?? (await createCapture(source, locked, locked.key, method));
+    if (known?.skipNoop) {
+      // A copy must see every update: one that changes nothing still moves the row. The lock has waited out those
+      // who may have run the old function.
+      await source.rows(`update replicate.capture set skip_noop = false where id = $1`, [id]);
+      await installFunction(source, await loadOne(source, id));
+    }
+    await source.rows(`insert into replicate.subscription (sync, capture_id) values ($1, $2)`, [
+      context.config.name,
+      id,
+    ]);
+    return await loadOne(source, id);
+  });
+}
+
+async function loadOne(source: Connection, id: number): Promise<Capture> {
+  const [capture] = await loadCaptures(source, [id]);
+  if (capture === undefined) throw new ReplicateError("INTERNAL", `capture ${id} vanished`);
+  return capture;
+}
+
+async function createCapture(
+  source: Connection,
+  table: Table,
+  key: Key,
+  wished: CaptureMethod,
+): Promise<number> {
+  const keyColumns = captureKey(table, key);
+  // Statement triggers do not see writes that name another relation of a partition tree.
+  const method = table.kind === "p" || table.isPartition ? "row" : wished;
+  const { id } = await source.row<{ id: number }>(
+    `insert into replicate.capture (relid, key_columns, method, skip_noop, delta_a, delta_b)
+     values ($1, $2, $3, false, 0, 0) returning id`,
+    [table.oid, JSON.stringify(keyColumns), method],
+  );
+  const columns = keyColumns.map((column, index) => {
+    const collation = column.collation === null ? "" : ` collate ${column.collation}`;
+    return `k${index + 1} ${column.deltaType}${collation}`;
+  });
+  for (const delta of deltaTables(id)) {
+    await source.script(fill("capture/delta-table", { delta, columns: columns.join(", ") }));
+  }
+  const [a, b] = deltaTables(id);
+  await source.rows(
+    `update replicate.capture set delta_a = $2::regclass, delta_b = $3::regclass where id = $1`,
+    [id, a, b],
+  );
+  const capture: Capture = { id, relid: table.oid, keyColumns, method, skipNoop: false, active: "a" };
+  await installFunction(source, capture);
+  await installTriggers(source, table, capture);
+  for (const leaf of table.leaves) await installTruncateTrigger(source, leaf, capture);
+  return id;
+}
+
+/** (Re)creates the trigger function of a capture, as its row in replicate.capture says. */
+export async function installFunction(source: Connection, capture: Capture): Promise<void> {
+  await source.script(functionSql(capture));
+}
+
+/** The trigger function of a capture as SQL. */
+export function functionSql(capture: Capture): string {
+  const { id, keyColumns } = capture;
+  const each = (show: (column: CaptureKeyColumn, n: number) => string, separator = ", "): string =>
+    keyColumns.map((column, index) => show(column, index + 1)).join(separator);
+  const common = {
+    id: String(id),
+    delta: deltaTables(id)[capture.active === "a" ? 0 : 1],
+    columns: each((_, n) => `k${n}`),
+    tag: bodyTag(capture),
+  };
+  if (capture.method === "statement") {
+    return fill("capture/statement-function", {
+      ...common,
+      changed_key: each((column) => keyValue("r", column)),
+    });
+  }
+  return fill("capture/row-function", {
+    ...common,
+    variables: each((column, n) => `key_${n} ${column.deltaType};\n  old_${n} ${column.deltaType};`, "\n  "),
+    skip_noop: capture.skipNoop
+      ? "if TG_OP = 'UPDATE' and not (OLD operator(pg_catalog.*<>) NEW) then\n    return null;\n  end if;"
+      : "",
+    read_new_as_key: each((column, n) => `key_${n} := ${keyValue("NEW", column)};`, " "),
+    read_old_as_key: each((column, n) => `key_${n} := ${keyValue("OLD", column)};`, " "),
+    read_old: each((column, n) => `old_${n} := ${keyValue("OLD", column)};`, " "),
+    old_plain: each((column) => `OLD.${ident(column.name)}`),
+    new_plain: each((column) => `NEW.${ident(column.name)}`),
+    key_variables: each((_, n) => `key_${n}`),
+    old_variables: each((_, n) => `old_${n}`),
+  });
+}
+
+/** A dollar quote that no column name contains. */
+function bodyTag(capture: Capture): string {
+  let tag = "$capture$";
+  for (let n = 1; capture.keyColumns.some((column) => column.name.includes(tag)); n += 1)
+    tag = `$capture${n}$`;
+  return tag;
+}
+
+function keyValue(row: string, column: CaptureKeyColumn): string {
+  const value = `${row}.${ident(column.name)}`;
+  return column.deltaType === "text" ? `${value}::pg_catalog.text` : value;
+}
+
+async function installTriggers(source: Connection, table: Table, capture: Capture): Promise<void> {
+  const holes = { id: String(capture.id), table: tableSql(table) };
+  if (capture.method === "statement") {
+    await source.script(fill("capture/statement-triggers", holes));
+  } else if (table.kind === "p" && source.version < 110_000) {
+    // Partitioned tables take row triggers from 11 on; before, each leaf has its own.
+    for (const leaf of table.leaves) {
+      await source.script(
+        fill("capture/row-trigger", { ...holes, table: qualified(leaf.schema, leaf.name) }),
+      );
+    }
+  } else {
+    await source.script(fill("capture/row-trigger", holes));
+  }
+  await source.script(fill("capture/truncate-trigger", holes));
+}
+
+async function installTruncateTrigger(
+  source: Connection,
+  leaf: { readonly schema: string; readonly name: string },
+  capture: Capture,
+): Promise<void> {
+  await source.script(
+    fill("capture/truncate-trigger", { id: String(capture.id), table: qualified(leaf.schema, leaf.name) }),
+  );
+}
+
+/**
+ * Takes a new leaf partition in: gives it the triggers it does not inherit and notes the keys of the rows that it
+ * brought along, so that the next batch brings them.
+ */
+export async function adoptLeaf(
+  context: SyncContext,
+  source: Connection,
+  capture: Capture,
+  leaf: { readonly oid: number; readonly schema: string; readonly name: string },
+): Promise<void> {
+  await withBriefLocks(source, { what: tableLabel(leaf), signal: context.signal }, async () => {
+    await source.script(`lock table ${qualified(leaf.schema, leaf.name)} in share row exclusive mode`);
+    const installed = await source.rows<{ name: string }>(
+      `select tgname::text as name from pg_catalog.pg_trigger where tgrelid = $1 and tgname = any ($2::text[])`,
+      [leaf.oid, [TRUNCATE_TRIGGER, CAPTURE_TRIGGER]],
+    );
+    const names = installed.map((trigger) => trigger.name);
+    if (!names.includes(TRUNCATE_TRIGGER)) await installTruncateTrigger(source, leaf, capture);
+    if (!names.includes(CAPTURE_TRIGGER) && source.version < 110_000) {
+      const holes = { id: String(capture.id), table: qualified(leaf.schema, leaf.name) };
+      await source.script(fill("capture/row-trigger", holes));
+    }
+    await noteAllKeys(source, capture, `only ${qualified(leaf.schema, leaf.name)}`);
+  });
+}
+
+/** Notes every key of a relation as changed, as if each row had been updated. Returns how many. */
+async function noteAllKeys(source: Connection, capture: Capture, from: string): Promise<number> {
+  const [current] = await source.rows<{ active: "a" | "b" }>(
+    `select active from replicate.capture where id = $1 for share`,
+    [capture.id],
+  );
+  const delta = deltaTables(capture.id)[current?.active === "b" ? 1 : 0];
+  const columns = capture.keyColumns.map((_, index) => `k${index + 1}`).join(", ");
+  const keys = capture.keyColumns.map((column) => keyValue("r", column)).join(", ");
+  const [result] = await source.script(`insert into ${delta} (${columns}) select ${keys} from ${from} as r`);
+  return result?.rowCount ?? 0;
+}
+
+/** Notes given keys, in their recorded form, as changed: one array per row. */
+export async function noteKeys(
+  source: Connection,
+  capture: Capture,
+  keys: readonly (readonly (string | null)[])[],
+): Promise<void> {
+  const columns = capture.keyColumns.map((_, index) => `k${index + 1}`);
+  const values = capture.keyColumns.map((column, index) => `(v ->> ${index})::${column.deltaType}`);
+  await source.transaction(async () => {
+    const [current] = await source.rows<{ active: "a" | "b" }>(
+      `select active from replicate.capture where id = $1 for share`,
+      [capture.id],
+    );
+    const delta = deltaTables(capture.id)[current?.active === "b" ? 1 : 0];
+    await source.rows(
+      `insert into ${delta} (${columns.join(", ")})
+       select ${values.join(", ")} from pg_catalog.jsonb_array_elements($1::jsonb) as v`,
+      [JSON.stringify(keys)],
+    );
+  });
+}
+
+/** Notes that the whole table has to be read again: changes may have been missed. */
+export async function noteReread(source: Connection, capture: Capture): Promise<void> {
+  await noteTruncated(source, capture, 0);
+}
+
+/** Notes that a relation of the table lost all its rows without a trigger telling. */
+export async function noteTruncated(source: Connection, capture: Capture, relid: number): Promise<void> {
+  const delta = deltaTables(capture.id)[capture.active === "a" ? 0 : 1];
+  await source.rows(`insert into ${delta} (truncated) values ($1)`, [relid]);
+}
+
+/**
+ * Ends a sync's reading of a capture, and removes the capture from the source when no other sync reads it. Returns
+ * the names of what was removed. A table that is gone already is no error.
+ */
+export async function detachCapture(
+  context: SyncContext,
+  source: Connection,
+  captureId: number,
+): Promise<string[]> {
+  const { relid } = await source.row<{ relid: number }>(
+    `select relid::bigint::float8 as relid from replicate.capture where id = $1`,
+    [captureId],
+  );
+  const [table] = await describeTables(source, [relid]);
+  const what = table === undefined ? `relation ${relid}` : tableLabel(table);
+  return await withBriefLocks(source, { what, signal: context.signal }, async () => {
+    await source.rows(`delete from replicate.subscription where sync = $1 and capture_id = $2`, [
+      context.config.name,
+      captureId,
+    ]);
+    const [other] = await source.rows(`select 1 from replicate.subscription where capture_id = $1`, [
+      captureId,
+    ]);
+    if (other !== undefined) return [];
+    const triggers = await source.rows<{ table: string; trigger: string }>(load("capture/triggers-of"), [
+      captureId,
+    ]);
+    for (const { table: on, trigger } of triggers) {
+      await source.script(`drop trigger if exists ${ident(trigger)} on ${on}`);
+    }
+    const [a, b] = deltaTables(captureId);
+    await source.script(
+      `drop function if exists replicate.capture_${captureId}(); drop table if exists ${a}, ${b}`,
+    );
+    await source.rows(`delete from replicate.capture where id = $1`, [captureId]);
+    return [...triggers.map(({ table: on, trigger }) => `trigger ${trigger} on ${on}`), a, b];
+  });
+}
+
+/** Turns no-op suppression on, once no sync copies the table any more. Returns whether it is on now. */
+export async function enableSkipNoop(source: Connection, captureId: number): Promise<boolean> {
+  return await source.transaction(async () => {
+    const rows = await source.rows(
+      `update replicate.capture c set skip_noop = true
+       where id = $1 and method = 'row'
+         and not exists (select 1 from replicate.subscription s where s.capture_id = c.id and s.holds)
+       returning id`,
+      [captureId],
+    );
+    if (rows.length > 0) await installFunction(source, await loadOne(source, captureId));
+    return rows.length > 0;
+  });
+}

@@ -1,0 +1,149 @@
+/** Drop: the target gets back what it is owed, the source loses its capture, and no trace is left on either. */
+import { detachCapture } from "../capture/capture.ts";
+import { ReplicateError } from "../errors.ts";
+import type { Side } from "../events.ts";
+import type { Connection } from "../postgres/connect.ts";
+import { failpoint } from "../postgres/failpoint.ts";
+import type { SyncContext } from "../state/context.ts";
+import { SCHEMA_LOCK, stateVersion } from "../state/migrate.ts";
+import { countOwed, allKinds, payOwed, type LeftInvalid } from "../state/owed.ts";
+import { isRunnerAlive } from "../state/runner-lock.ts";
+
+export interface DropOptions {
+  /** The target is gone. */
+  readonly sourceOnly?: boolean;
+  /** The source is gone. */
+  readonly targetOnly?: boolean;
+  readonly dryRun?: boolean;
+}
+
+export interface DropReport {
+  readonly removed: readonly { readonly side: Side; readonly object: string }[];
+  /** Objects of the target that were given back. */
+  readonly restored: number;
+  /** Constraints that are NOT VALID now, because rows of the source break them. */
+  readonly leftInvalid: readonly LeftInvalid[];
+  readonly dryRun: boolean;
+}
+
+/**
+ * Removes the sync. Can be interrupted anywhere and repeated. Throws SYNC_UNKNOWN when there is nothing of it,
+ * RUNNER_ACTIVE while somebody follows it, and STATEMENT_FAILED when something owed cannot be restored: the ledger stays then.
+ */
+export async function dropSync(context: SyncContext, options: DropOptions = {}): Promise<DropReport> {
+  const removed: { side: Side; object: string }[] = [];
+  const note = (side: Side, object: string): void => {
+    removed.push({ side, object });
+    if (!options.dryRun) context.emit({ type: "object-removed", side, object });
+  };
+  let restored = 0;
+  let leftInvalid: readonly LeftInvalid[] = [];
+  let isKnown = false;
+
+  if (!options.sourceOnly) {
+    await using target = await context.target("drop");
+    if (await knows(target, "sync", context.config.name)) {
+      isKnown = true;
+      if (await isRunnerAlive(target, context.config.name)) {
+        throw new ReplicateError("RUNNER_ACTIVE", `sync ${context.config.name} is being followed`, {
+          hint: "Stop that runner first.",
+        });
+      }
+      if (options.dryRun) {
+        restored = await countOwed(target, context.config.name, { kinds: allKinds });
+      } else {
+        const paid = await payOwed(context);
+        if (paid.failed.length > 0) {
+          throw new ReplicateError("STATEMENT_FAILED", "the target did not take everything back", {
+            problems: paid.failed,
+            hint: "Repair what the messages say and run drop again: the definitions are kept until then.",
+          });
+        }
+        restored = paid.restored;
+        leftInvalid = paid.leftInvalid;
+      }
+    }
+  }
+  if (!options.targetOnly) {
+    await using source = await context.source("drop");
+    isKnown = (await dropSource(context, source, options.dryRun ?? false, note)) || isKnown;
+  }
+  if (!options.sourceOnly) {
+    await using target = await context.target("drop");
+    await dropTarget(context, target, options.dryRun ?? false, note);
+  }
+  if (!isKnown)
+    throw new ReplicateError("SYNC_UNKNOWN", `there is no sync named ${context.config.name} to drop`);
+  return { removed, restored, leftInvalid, dryRun: options.dryRun ?? false };
+}
+
+async function knows(connection: Connection, table: "sync" | "source_sync", sync: string): Promise<boolean> {
+  if ((await stateVersion(connection)) === 0) return false;
+  return (await connection.rows(`select 1 from replicate.${table} where name = $1`, [sync])).length > 0;
+}
+
+async function dropSource(
+  context: SyncContext,
+  source: Connection,
+  dryRun: boolean,
+  note: (side: Side, object: string) => void,
+): Promise<boolean> {
+  const { name } = context.config;
+  const isKnown = await knows(source, "source_sync", name);
+  if (isKnown) {
+    const captures = await source.rows<{ id: number; table: string; isShared: boolean }>(
+      `select c.id, coalesce(c.relid::pg_catalog.regclass::text, 'a dropped table') as table,
+              exists (select 1 from replicate.subscription o where o.capture_id = c.id and o.sync <> $1) as "isShared"
+       from replicate.subscription s join replicate.capture c on c.id = s.capture_id
+       where s.sync = $1 order by c.id`,
+      [name],
+    );
+    for (const capture of captures) {
+      if (!dryRun) await detachCapture(context, source, capture.id);
+      if (!capture.isShared) note("source", `capture of ${capture.table}`);
+      await failpoint("drop.detached");
+    }
+    if (!dryRun) await source.rows(`delete from replicate.source_sync where name = $1`, [name]);
+  }
+  await dropSchema(source, dryRun, note);
+  return isKnown;
+}
+
+async function dropTarget(
+  context: SyncContext,
+  target: Connection,
+  dryRun: boolean,
+  note: (side: Side, object: string) => void,
+): Promise<void> {
+  const { name } = context.config;
+  if (await knows(target, "sync", name)) {
+    note("target", `state of sync ${name}`);
+    if (!dryRun) {
+      await target.transaction(async () => {
+        await target.rows(`delete from replicate.owed where sync = $1`, [name]);
+        await target.rows(`delete from replicate.sync where name = $1`, [name]);
+      });
+    }
+  }
+  await failpoint("drop.forgotten");
+  await dropSchema(target, dryRun, note);
+}
+
+/** Removes schema replicate when no sync uses this database in either role. */
+async function dropSchema(
+  connection: Connection,
+  dryRun: boolean,
+  note: (side: Side, object: string) => void,
+): Promise<void> {
+  await connection.transaction(async () => {
+    await connection.script(SCHEMA_LOCK);
+    if ((await stateVersion(connection)) === 0) return;
+    const { syncs } = await connection.row<{ syncs: number }>(
+      `select (select count(*) from replicate.sync)::int + (select count(*) from replicate.source_sync)::int
+              + (select count(*) from replicate.capture)::int as syncs`,
+    );
+    if (syncs > 0) return;
+    note(connection.side, "schema replicate");
+    if (!dryRun) await connection.script("drop schema replicate cascade");
+  });
+}

@@ -1,0 +1,207 @@
+/** What changed on the source besides rows: columns, keys, triggers, partitions. Noticed before rows are read. */
+import { adoptLeaf, functionSql, noteReread, noteTruncated } from "../capture/capture.ts";
+import { loadCaptures, type Capture } from "../catalog/delta.ts";
+import { describeTables, tableLabel, tableSql, type Table } from "../catalog/table.ts";
+import { ReplicateError, type Problem } from "../errors.ts";
+import type { Connection } from "../postgres/connect.ts";
+import { ident } from "../postgres/sql.ts";
+import type { SyncContext } from "../state/context.ts";
+import type { SyncTable } from "../state/sync-table.ts";
+import type { Partition } from "./read-batch.ts";
+import type { Shape, TableMode } from "./shape.ts";
+
+/** `columns`: [attnum, name, type oid, typmod, collation, generated]; `triggers`: [name, enabled, xmin]. */
+interface Fingerprint {
+  readonly columns: readonly (readonly (string | number)[])[];
+  /** Column numbers of each unique index, separated by spaces. */
+  readonly keys: readonly string[];
+  readonly triggers: readonly (readonly [string, string, string])[];
+  readonly file: number;
+}
+
+const parse = (text: string): Fingerprint => JSON.parse(text) as Fingerprint;
+const same = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
+
+/** True when nothing changed that matters for reading rows or for trusting the capture. */
+export function isSameShape(known: string, found: string): boolean {
+  if (known === found) return true;
+  const a = parse(known);
+  const b = parse(found);
+  return same(a.columns, b.columns) && same(a.triggers, b.triggers) && same(a.keys, b.keys);
+}
+
+/**
+ * Decides on a table whose fingerprint is not the one we know. Returns when the table can go on with the new one; asks
+ * for the whole table to be read again where changes may have been missed. Throws CAPTURE_BROKEN and
+ * TABLE_SHAPE_CHANGED with the statement to run.
+ */
+export async function settleDrift(
+  context: SyncContext,
+  source: Connection,
+  shape: Shape,
+  known: string,
+  found: string,
+): Promise<void> {
+  const { label, target } = shape;
+  const captureId = shape.capture.id;
+  const before = parse(known);
+  const now = parse(found);
+  const [capture] = await loadCaptures(source, [captureId]);
+  if (capture === undefined) throw new ReplicateError("CAPTURE_BROKEN", `the capture of ${label} is gone`);
+  const [table] = await describeTables(source, [capture.relid]);
+  if (table === undefined) return;
+
+  const problems: Problem[] = [];
+  for (const [name] of before.triggers) {
+    const trigger = now.triggers.find(([each]) => each === name);
+    if (trigger?.[1] === "A") continue;
+    problems.push({
+      subject: label,
+      message: `trigger ${name} is ${trigger === undefined ? "gone" : "disabled"}: changes are not captured`,
+      remedy:
+        trigger === undefined
+          ? `create trigger ${name} …;  -- run \`replicate drop\` and \`replicate init\`: the table has to be copied again`
+          : `alter table ${tableSql(table)} enable always trigger ${name};`,
+    });
+  }
+  if (problems.length > 0) {
+    throw new ReplicateError("CAPTURE_BROKEN", `${label} is not captured any more`, {
+      problems,
+      hint: "Run the statement on the source, then start again: the table will be read again as a whole.",
+    });
+  }
+
+  const captured = capture.keyColumns.map((column) => String(column.attnum)).sort();
+  if (!now.keys.some((key) => same(key.split(" ").sort(), captured))) {
+    const names = capture.keyColumns.map((column) => column.name).join(", ");
+    throw new ReplicateError("TABLE_SHAPE_CHANGED", `the key of ${label} changed`, {
+      problems: [
+        {
+          subject: label,
+          message: `there is no unique index on (${names}) any more, by which its rows are replicated`,
+          remedy: `create unique index on ${tableSql(table)} (${names});  -- on the source`,
+        },
+      ],
+      hint: `Or take the table out and in again: replicate drop, then init and copy with the new key.`,
+    });
+  }
+  if (!same(before.columns, now.columns)) {
+    await refreshKeyNames(source, capture, now);
+    const found = renamedAndDropped(label, before, now, target);
+    if (found.length > 0) {
+      throw new ReplicateError("TABLE_SHAPE_CHANGED", `columns of ${label} changed on the source`, {
+        problems: found,
+      });
+    }
+  }
+
+  const wasOff = !same(before.triggers, now.triggers);
+  const wasRewritten = !same(before.columns, now.columns) && before.file !== now.file;
+  if (wasOff || wasRewritten) {
+    const reason = wasOff
+      ? "its capture was off for a while"
+      : "its columns changed in a way that rewrote all rows";
+    await noteReread(source, capture);
+    context.emit({ type: "table-reread", table: label, reason });
+    context.log.warn({ table: label }, `${label} is read again as a whole: ${reason}`);
+  }
+}
+
+/** What a comparison of both sides alone could only take for a missing column, or not notice at all. */
+function renamedAndDropped(label: string, before: Fingerprint, now: Fingerprint, target: Table): Problem[] {
+  const has = (name: string): boolean => target.columns.some((column) => column.name === name);
+  return before.columns.flatMap(([attnum, oldName]): Problem[] => {
+    const name = String(oldName);
+    const column = now.columns.find((each) => each[0] === attnum);
+    if (column === undefined) {
+      if (!has(name) || now.columns.some((each) => each[1] === name)) return [];
+      return [
+        {
+          subject: label,
+          message: `column ${ident(name)} was dropped on the source`,
+          remedy: `alter table ${tableSql(target)} drop column ${ident(name)};`,
+        },
+      ];
+    }
+    const newName = String(column[1]);
+    if (newName === name || has(newName) || !has(name)) return [];
+    return [
+      {
+        subject: label,
+        message: `column ${ident(name)} was renamed to ${ident(newName)} on the source`,
+        remedy: `alter table ${tableSql(target)} rename column ${ident(name)} to ${ident(newName)};`,
+      },
+    ];
+  });
+}
+
+/** The trigger function names the key's columns: after a rename it has to be made anew. */
+async function refreshKeyNames(source: Connection, capture: Capture, now: Fingerprint): Promise<void> {
+  const names = new Map(now.columns.map((column) => [Number(column[0]), String(column[1])]));
+  const keyColumns = capture.keyColumns.map((column) => ({
+    ...column,
+    name: names.get(column.attnum) ?? column.name,
+  }));
+  const isRenamed = !same(
+    keyColumns.map((column) => column.name),
+    capture.keyColumns.map((column) => column.name),
+  );
+  await source.transaction(async () => {
+    if (isRenamed) {
+      await source.rows(`update replicate.capture set key_columns = $2 where id = $1`, [
+        capture.id,
+        JSON.stringify(keyColumns),
+      ]);
+    }
+    // Also after a mere retype: open sessions have the old type in their plans until the function changes.
+    await source.script(functionSql({ ...capture, keyColumns }));
+  });
+}
+
+/**
+ * Compares the partitions in a batch's snapshot with those known. Takes new ones in, and notes those that are gone.
+ * Returns the new map for the ledger, or null when nothing changed.
+ */
+export async function settlePartitions(
+  context: SyncContext,
+  source: Connection,
+  entry: SyncTable,
+  found: readonly Partition[],
+): Promise<SyncTable["partitions"] | null> {
+  const [capture] = await loadCaptures(source, [entry.captureId]);
+  if (capture === undefined) return null;
+  const label = tableLabel({ schema: entry.sourceSchema, name: entry.sourceName });
+  const partitions = { ...entry.partitions };
+  let isChanged = false;
+  for (const leaf of found) {
+    const known = partitions[leaf.oid];
+    if (known !== undefined && leaf.isCaptured && known.isGone !== true) continue;
+    await adoptLeaf(context, source, capture, leaf);
+    partitions[leaf.oid] = { name: leaf.name, bound: leaf.bound };
+    context.emit({ type: "partition-adopted", table: label, partition: tableLabel(leaf) });
+    isChanged = true;
+  }
+  for (const [oid, leaf] of Object.entries(partitions)) {
+    if (leaf.isGone === true || found.some((each) => String(each.oid) === oid)) continue;
+    // As if it had been truncated: the rows went without a delta.
+    await noteTruncated(source, capture, Number(oid));
+    partitions[oid] = { ...leaf, isGone: true };
+    isChanged = true;
+  }
+  return isChanged ? partitions : null;
+}
+
+/** How a table is treated, from the markers in its window. */
+export function modeOf(shape: Shape, markers: readonly number[]): TableMode {
+  if (markers.includes(0)) return { kind: "reread" };
+  if (markers.includes(shape.source.oid)) return { kind: "truncate" };
+  if (markers.length === 0) return { kind: "keys" };
+  const leaves: string[] = [];
+  for (const oid of markers) {
+    const leaf = shape.entry.partitions[oid];
+    const twin = shape.target.leaves.find((each) => each.name === leaf?.name && each.bound === leaf.bound);
+    if (twin === undefined) return { kind: "reread" };
+    leaves.push(tableSql(twin));
+  }
+  return { kind: "leaf", leaves };
+}

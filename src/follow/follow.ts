@@ -1,0 +1,267 @@
+/** Follow: batch after batch until stopped, over restarts of both servers and breaks of the network. */
+import type { Batch } from "../events.ts";
+import type { Connection } from "../postgres/connect.ts";
+import { sleep } from "../postgres/sleep.ts";
+import { asReplicateError, isConnectionFailure, isRetryableConflict } from "../postgres/sqlstate.ts";
+import { payOwed } from "../state/owed.ts";
+import type { SyncContext } from "../state/context.ts";
+import { beat, endRunner, storeError, takeRunner } from "../state/runner-lock.ts";
+import { FollowSession } from "./session.ts";
+
+export interface FollowOptions {
+  /** End when a look at the source, begun after the call, found nothing left to apply. */
+  readonly untilCaughtUp?: boolean;
+  /** End after one batch, or at once when there is nothing to apply. */
+  readonly once?: boolean;
+  /** Milliseconds without a connection after which to give up. Default 30 minutes. */
+  readonly retryBudgetMs?: number;
+}
+
+const RETRY_BUDGET_MS = 30 * 60_000;
+/** Pauses between looks at the source: short while batches come, growing to a second while nothing happens. */
+const BUSY_PAUSE_MS = 5;
+const IDLE_PAUSE_MS = 1000;
+const PAUSE_GROWTH = 1.5;
+/** A look may take this share of the time, so that many tables are looked at less often. */
+const LOOK_SHARE = 0.02;
+const BEAT_MS = 2000;
+const SWEEP_MS = 5000;
+/** A sweep may take this share of the time. */
+const SWEEP_SHARE = 0.01;
+const ROTATE_MS = 250;
+/** Nothing to apply for so long: rotate what is left, so that looks become cheap. */
+const SETTLED_MS = 3000;
+/** A stop waits so long for the batch at hand, then cuts it off; the target rolls it back. */
+const STOP_GRACE_MS = 10_000;
+
+/**
+ * Yields each batch after its commit on the target. Ends when the context's signal fires, or as `options` say.
+ * Throws RUNNER_ACTIVE, SOURCE_LOST, COPY_UNFINISHED, TABLE_SHAPE_CHANGED, CAPTURE_BROKEN, ROW_REFUSED,
+ * and the connection errors once the retry budget is spent.
+ */
+export async function* followSync(context: SyncContext, options: FollowOptions = {}): AsyncGenerator<Batch> {
+  const run = new FollowRun(context, options);
+  try {
+    yield* run.batches();
+  } finally {
+    await run.end();
+  }
+}
+
+class FollowRun {
+  readonly #context: SyncContext;
+  readonly #options: FollowOptions;
+  #session: FollowSession | undefined;
+  #control: Connection | undefined;
+  /** Backend of our last target session: it may outlive a broken connection, and still hold the runner's lock. */
+  #formerPid: number | undefined;
+  #failingSince: number | undefined;
+  #backoffMs = 200;
+  #lastBeat = 0;
+  #nextSweep = 0;
+  #lastRotate = 0;
+  #lastBatch = Date.now();
+  #isAcknowledged = false;
+  #rowsSinceBeat = 0;
+  #constraints: Promise<void> | undefined;
+  #hasConstraints = false;
+
+  constructor(context: SyncContext, options: FollowOptions) {
+    this.#context = context;
+    this.#options = options;
+  }
+
+  async *batches(): AsyncGenerator<Batch> {
+    const { signal } = this.#context;
+    // Cuts a batch that does not end by itself soon after a stop was asked for.
+    const onAbort = (): void => {
+      setTimeout(() => this.#cut(), STOP_GRACE_MS).unref();
+    };
+    signal.addEventListener("abort", onAbort, { once: true });
+    let pauseMs = BUSY_PAUSE_MS;
+    try {
+      while (!signal.aborted) {
+        try {
+          const session = (this.#session ??= await this.#open());
+          const startedAt = Date.now();
+          if (startedAt >= this.#nextSweep) await this.#sweep(session);
+          const batch = await session.next();
+          this.#recovered();
+          await this.#upkeep(session, batch);
+          if (batch !== null) {
+            yield batch;
+            if (this.#options.once) return;
+            pauseMs = BUSY_PAUSE_MS;
+          } else {
+            if (this.#options.once) return;
+            if (this.#options.untilCaughtUp) {
+              this.#context.emit({ type: "caught-up", position: session.position.snapshot ?? "" });
+              await this.#constraints;
+              return;
+            }
+            const lookMs = Date.now() - startedAt;
+            pauseMs = Math.min(Math.max(pauseMs * PAUSE_GROWTH, lookMs / LOOK_SHARE), IDLE_PAUSE_MS);
+          }
+        } catch (error) {
+          await this.#failed(error);
+          pauseMs = BUSY_PAUSE_MS;
+          continue;
+        }
+        await sleep(pauseMs, signal).catch(() => undefined);
+      }
+    } finally {
+      signal.removeEventListener("abort", onAbort);
+    }
+  }
+
+  async #open(): Promise<FollowSession> {
+    const { name } = this.#context.config;
+    let source: Connection | undefined;
+    let target: Connection | undefined;
+    try {
+      target = await this.#context.target("follow");
+      await takeRunner(target, name, this.#formerPid);
+      this.#formerPid = target.pid;
+      source = await this.#context.source("follow");
+      this.#control ??= await this.#context.target("follow heartbeat");
+      const session = await FollowSession.open(this.#context, source, target);
+      this.#nextSweep = 0;
+      this.#isAcknowledged = false;
+      return session;
+    } catch (error) {
+      await Promise.all([source?.close(), target?.close()]);
+      throw error;
+    }
+  }
+
+  async #sweep(session: FollowSession): Promise<void> {
+    const startedAt = Date.now();
+    await session.sweep();
+    const now = Date.now();
+    this.#nextSweep = now + Math.max(SWEEP_MS, (now - startedAt) / SWEEP_SHARE);
+  }
+
+  /** What is done between batches: heartbeat, rotation, constraints. */
+  async #upkeep(session: FollowSession, batch: Batch | null): Promise<void> {
+    const now = Date.now();
+    if (batch !== null) {
+      this.#lastBatch = now;
+      this.#rowsSinceBeat += batch.rows;
+      this.#isAcknowledged = false;
+      this.#context.emit({ type: "batch-applied", batch });
+    }
+    const isSettled = now - this.#lastBatch > SETTLED_MS || this.#options.untilCaughtUp === true;
+    if (batch === null && isSettled && !this.#isAcknowledged) {
+      await session.acknowledge();
+      this.#isAcknowledged = true;
+      this.#lastRotate = 0;
+    }
+    if (now - this.#lastRotate > ROTATE_MS) {
+      await session.rotate(batch === null && isSettled);
+      this.#lastRotate = Date.now();
+    }
+    if (now - this.#lastBeat > BEAT_MS) await this.#beat(batch, now);
+    this.#restoreConstraints(session);
+  }
+
+  async #beat(batch: Batch | null, now: number): Promise<void> {
+    const seconds = (now - this.#lastBeat) / 1000;
+    const rate = this.#lastBeat === 0 ? 0 : this.#rowsSinceBeat / seconds;
+    this.#lastBeat = now;
+    this.#rowsSinceBeat = 0;
+    if (this.#control === undefined || this.#control.isBroken)
+      this.#control = await this.#context.target("follow heartbeat");
+    await beat(this.#control, this.#context.config.name, {
+      caughtUp: batch === null,
+      rowsPerSecond: rate,
+      lagRows: batch?.rows ?? 0,
+      lagSeconds: batch?.lagSeconds ?? 0,
+      blockedBy: null,
+    });
+  }
+
+  /**
+   * Restores foreign keys once the target is consistent, in a session of its own while batches go on. Only where
+   * they do not act on replicated rows; elsewhere they wait for the end of the sync.
+   */
+  #restoreConstraints(session: FollowSession): void {
+    if (this.#hasConstraints || !this.#context.isReplicaRole) return;
+    if (session.tables.some((table) => table.state !== "following")) return;
+    this.#hasConstraints = true;
+    this.#constraints = payOwed(this.#context, { kinds: ["foreign-key"] })
+      .then(({ restored, failed }) => {
+        for (const problem of failed) {
+          this.#context.emit({ type: "warning", message: `${problem.subject}: ${problem.message}` });
+        }
+        // TRUNCATE is refused on a table that a foreign key references, so the statements change.
+        if (restored > 0) session.isStale = true;
+      })
+      .catch((error: unknown) => {
+        this.#hasConstraints = false;
+        const { message } = asReplicateError(error, "restoring foreign keys");
+        this.#context.emit({ type: "warning", message });
+      });
+  }
+
+  async #failed(error: unknown): Promise<void> {
+    const { signal } = this.#context;
+    const isPassing = isConnectionFailure(error) || isRetryableConflict(error) || this.#isCut();
+    await this.#close();
+    if (signal.aborted) return;
+    const failure = asReplicateError(error, "follow");
+    if (!isPassing) {
+      if (this.#control !== undefined) await storeError(this.#control, this.#context.config.name, failure);
+      throw failure;
+    }
+    const now = Date.now();
+    this.#failingSince ??= now;
+    if (now - this.#failingSince > (this.#options.retryBudgetMs ?? RETRY_BUDGET_MS)) throw failure;
+    const side = /\btarget\b/.test(failure.message) ? "target" : "source";
+    this.#context.emit({
+      type: "connection-lost",
+      side,
+      message: failure.message,
+      retryInMs: this.#backoffMs,
+    });
+    if (this.#control !== undefined && !this.#control.isBroken) {
+      await storeError(this.#control, this.#context.config.name, failure);
+    }
+    await sleep(this.#backoffMs, signal).catch(() => undefined);
+    this.#backoffMs = Math.min(this.#backoffMs * 2, 10_000);
+  }
+
+  #recovered(): void {
+    if (this.#failingSince === undefined) return;
+    this.#failingSince = undefined;
+    this.#backoffMs = 200;
+    this.#context.emit({ type: "connection-restored", side: "source" });
+  }
+
+  #isCut(): boolean {
+    return this.#session !== undefined && (this.#session.source.isBroken || this.#session.target.isBroken);
+  }
+
+  #cut(): void {
+    this.#session?.source.destroy();
+    this.#session?.target.destroy();
+  }
+
+  async #close(): Promise<void> {
+    const session = this.#session;
+    this.#session = undefined;
+    if (this.#control?.isBroken) {
+      await this.#control.close();
+      this.#control = undefined;
+    }
+    if (session !== undefined) await Promise.all([session.source.close(), session.target.close()]);
+  }
+
+  async end(): Promise<void> {
+    await this.#close();
+    await this.#constraints;
+    if (this.#control !== undefined) {
+      if (!this.#control.isBroken) await endRunner(this.#control, this.#context.config.name);
+      await this.#control.close();
+    }
+  }
+}

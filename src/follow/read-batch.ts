@@ -1,0 +1,247 @@
+/**
+ * Reads one batch from the source: locks the tables, takes the snapshot, makes sure that nothing was overlooked and that
+ * the tables still have the shape we know, and only then reads rows.
+ */
+import type { Connection } from "../postgres/connect.ts";
+import { runScript, type StatementResult } from "../postgres/script.ts";
+import { literal, load } from "../postgres/sql.ts";
+import { fromSql, tableSql } from "../catalog/table.ts";
+import { failpoint } from "../postgres/failpoint.ts";
+import { windowCountSql } from "../catalog/delta.ts";
+import { copyOutSql, type Shape, type TableMode } from "./shape.ts";
+
+/** A capture whose delta tables hold something, applied or not. */
+export interface Dirty {
+  readonly id: number;
+  readonly a: number;
+  readonly b: number;
+  readonly active: "a" | "b";
+}
+
+/** What the window of one capture holds. */
+export interface Window {
+  readonly id: number;
+  readonly rows: number;
+  /** Oids of truncated relations; 0 asks for the whole table. */
+  readonly markers: readonly number[];
+}
+
+export interface Partition {
+  readonly root: number;
+  readonly oid: number;
+  readonly schema: string;
+  readonly name: string;
+  readonly bound: string;
+  readonly isCaptured: boolean;
+}
+
+/** What the batch's snapshot says before rows are read. */
+export interface Examination {
+  /** The snapshot: position of the target once the batch is applied. */
+  readonly snapshot: string;
+  readonly dirty: readonly Dirty[];
+  readonly windows: ReadonlyMap<number, Window>;
+  /** By source oid; a table that is gone is missing. */
+  readonly fingerprints: ReadonlyMap<number, { readonly name: string; readonly text: string }>;
+  readonly partitions: readonly Partition[];
+  /** When the snapshot was taken, by our clock. */
+  readonly takenAt: number;
+}
+
+/** Fixed for the life of a source session. */
+export interface Reader {
+  readonly source: Connection;
+  readonly sync: string;
+}
+
+/** Prepares the queries that every batch repeats. Once per source session. */
+export async function prepareReader(source: Connection, sync: string): Promise<Reader> {
+  const inline = (path: string, types: string): string =>
+    `prepare ${path.slice(path.indexOf("/") + 1)} ${types} as ${load(path)}`;
+  await source.script(inline("capture/dirty", "(text, int[], text)"));
+  await source.script(inline("catalog/fingerprint", "(oid[])"));
+  await source.script(inline("catalog/partitions", "(oid[])"));
+  return { source, sync };
+}
+
+const array = (values: readonly number[]): string => `'{${values.join(",")}}'`;
+
+function dirtySql(reader: Reader, excluded: readonly number[], lastSnapshot: string | null): string {
+  return `execute dirty(${literal(reader.sync)}, ${array(excluded)}, ${literal(lastSnapshot)})`;
+}
+
+function readDirty(result: StatementResult | undefined): Dirty[] {
+  return (result?.rows ?? []).map((row) => ({
+    id: Number(row["id"]),
+    a: Number(row["a"]),
+    b: Number(row["b"]),
+    active: row["active"] === "b" ? "b" : "a",
+  }));
+}
+
+/**
+ * The cheap look: which captures hold deltas at all. Null when no transaction ended since `lastSnapshot`.
+ * Its answer is a hint; `examine` looks again in the batch's snapshot.
+ */
+export async function look(
+  reader: Reader,
+  excluded: readonly number[],
+  lastSnapshot: string | null,
+): Promise<{ readonly snapshot: string; readonly dirty: readonly Dirty[] }> {
+  const results = await runScript(
+    reader.source,
+    `select pg_catalog.txid_current_snapshot()::text as snapshot; ${dirtySql(reader, excluded, lastSnapshot)}`,
+  );
+  return { snapshot: results[0]?.rows[0]?.["snapshot"] ?? "", dirty: readDirty(results[1]) };
+}
+
+export interface BatchRequest {
+  readonly excluded: readonly number[];
+  /** Tables to lock and read. */
+  readonly shapes: readonly Shape[];
+  /** Captures known to hold deltas, to be counted in the snapshot. */
+  readonly known: readonly number[];
+  /** Position of a table before this batch. */
+  readonly positionOf: (captureId: number) => string | null;
+  /** Partitioned roots of the sync, whose partitions are checked in every batch. */
+  readonly roots: readonly { readonly oid: number; readonly sql: string }[];
+}
+
+/** Statements that open the batch's transaction and examine it; `parse` turns their results into an Examination. */
+function examineScript(
+  reader: Reader,
+  request: BatchRequest,
+): { text: string; count: number; parse(results: readonly StatementResult[]): Examination } {
+  const locks = [
+    ...new Set([
+      ...request.shapes.map((shape) => fromSql(shape.source)),
+      ...request.roots.map((root) => root.sql),
+    ]),
+  ];
+  const counted = [...new Set([...request.known, ...request.shapes.map((shape) => shape.capture.id)])];
+  const statements = [
+    "begin isolation level repeatable read",
+    // Before the snapshot: a rewrite or TRUNCATE that commits after a snapshot shows that snapshot an empty table.
+    ...locks.map((table) => `lock table ${table} in access share mode`),
+    "select pg_catalog.txid_current_snapshot()::text as snapshot",
+    dirtySql(reader, request.excluded, null),
+    counted.length === 0
+      ? "select 0 as id, 0 as n, null as markers where false"
+      : counted.map((id) => windowCountSql(id, request.positionOf(id))).join(" union all "),
+    `execute fingerprint(${array(request.shapes.map((shape) => shape.source.oid))})`,
+    request.roots.length === 0
+      ? "select 1 where false"
+      : `execute partitions(${array(request.roots.map((root) => root.oid))})`,
+  ];
+  const first = 1 + locks.length;
+  return {
+    text: statements.join(";\n"),
+    count: statements.length,
+    parse: (results) => {
+      const [snapshot, dirty, windows, fingerprints, partitions] = results.slice(first);
+      return {
+        snapshot: snapshot?.rows[0]?.["snapshot"] ?? "",
+        dirty: readDirty(dirty),
+        windows: new Map((windows?.rows ?? []).map((row) => [Number(row["id"]), readWindow(row)])),
+        fingerprints: new Map(
+          (fingerprints?.rows ?? []).map((row) => [
+            Number(row["relid"]),
+            {
+              name: tableSql({ schema: row["schema"] ?? "", name: row["name"] ?? "" }),
+              text: row["fingerprint"] ?? "",
+            },
+          ]),
+        ),
+        partitions: (partitions?.rows ?? []).map((row) => ({
+          root: Number(row["root"]),
+          oid: Number(row["oid"]),
+          schema: row["schema"] ?? "",
+          name: row["name"] ?? "",
+          bound: row["bound"] ?? "",
+          isCaptured: row["isCaptured"] === "t",
+        })),
+        takenAt: Date.now(),
+      };
+    },
+  };
+}
+
+function readWindow(row: Readonly<Record<string, string | null>>): Window {
+  const markers = (row["markers"] ?? "{}").slice(1, -1);
+  return {
+    id: Number(row["id"]),
+    rows: Number(row["n"]),
+    markers: markers === "" ? [] : markers.split(",").map(Number),
+  };
+}
+
+/** Opens the batch's transaction and examines it. The transaction stays open. */
+export async function examine(reader: Reader, request: BatchRequest): Promise<Examination> {
+  const script = examineScript(reader, request);
+  return script.parse(await runScript(reader.source, script.text));
+}
+
+export interface ReadRequest {
+  readonly reads: readonly { readonly shape: Shape; readonly mode: TableMode; readonly rows: number }[];
+  readonly positionOf: (captureId: number) => string | null;
+  /** What is written on the source in the batch's transaction, see `acknowledgeSql`. */
+  readonly acknowledge: string;
+  /** Called with each row of COPY data, in the order of `reads`. */
+  readonly onData: (read: number, payload: Buffer) => void;
+}
+
+/** Below this share of a table, its rows are looked up by key; above, the planner chooses. */
+const LOOKUP_SHARE = 0.05;
+
+function readScript(request: ReadRequest): string {
+  const copies = request.reads.map(({ shape, mode, rows }) => {
+    // Delta tables have no statistics; a plan that scans the table for a handful of keys would ruin the source.
+    const isLookup = mode.kind !== "reread" && rows < LOOKUP_SHARE * shape.source.estimatedRows;
+    const setting = isLookup ? "off" : "on";
+    return `set local enable_hashjoin = ${setting}; set local enable_mergejoin = ${setting};
+      ${copyOutSql(shape, request.positionOf(shape.capture.id), mode)}`;
+  });
+  return [...copies, request.acknowledge, "commit"].join(";\n");
+}
+
+/** Reads the rows of an examined batch and commits on the source. */
+export async function read(reader: Reader, request: ReadRequest): Promise<void> {
+  await runScript(reader.source, readScript(request), { onCopyData: request.onData });
+  await failpoint("batch.read");
+}
+
+/**
+ * Examines and reads in one round trip, on the assumption that the batch touches the tables that the last one did.
+ * The caller checks the examination and throws the rows away if it was wrong.
+ */
+export async function examineAndRead(
+  reader: Reader,
+  request: BatchRequest,
+  reading: ReadRequest,
+): Promise<Examination> {
+  const script = examineScript(reader, request);
+  const results = await runScript(reader.source, `${script.text};\n${readScript(reading)}`, {
+    onCopyData: reading.onData,
+  });
+  await failpoint("batch.read");
+  return script.parse(results);
+}
+
+/**
+ * Marks on the source, in the transaction that reads a batch: a new token, the position that the target has
+ * reached, and that tables which follow need not be held back any more.
+ */
+export function acknowledgeSql(
+  reader: Reader,
+  token: string,
+  nextToken: string,
+  position: string | null,
+  joined: readonly number[],
+): string {
+  const sync = literal(reader.sync);
+  const release =
+    joined.length === 0
+      ? ""
+      : `update replicate.subscription set holds = false where sync = ${sync} and holds and capture_id = any (${array(joined)});`;
+  return `${release} update replicate.source_sync set token = ${literal(nextToken)}, previous_token = ${literal(token)}, position = ${literal(position)} where name = ${sync}`;
+}

@@ -1,0 +1,455 @@
+/** One life of the runner between two reconnects: its sessions, its tables, and the next batch. */
+import { randomUUID } from "node:crypto";
+import { noteKeys } from "../capture/capture.ts";
+import { clearInactive, switchDelta } from "../capture/rotate.ts";
+import { fromSql } from "../catalog/table.ts";
+import { ReplicateError } from "../errors.ts";
+import type { Batch } from "../events.ts";
+import type { Connection } from "../postgres/connect.ts";
+import { load } from "../postgres/sql.ts";
+import { POSITION_MOVED, UNDEFINED_TABLE, sqlstateOf } from "../postgres/sqlstate.ts";
+import type { SyncContext } from "../state/context.ts";
+import { loadTables, type SyncTable } from "../state/sync-table.ts";
+import { BatchWriter, DriftSignal, type BatchTable, type Position } from "./apply-batch.ts";
+import { isSameShape, modeOf, settleDrift, settlePartitions } from "./drift.ts";
+import {
+  acknowledgeSql, examine, examineAndRead, look, prepareReader, read,
+  type BatchRequest, type Dirty, type Examination, type Reader,
+} from "./read-batch.ts"; // prettier-ignore
+import { loadShapes, type Shape } from "./shape.ts";
+
+/** Applied deltas of a capture that are kept at most, in bytes, before its delta table is switched. */
+const SWITCH_BYTES = 2 * 1024 * 1024;
+/** A batch is guessed to touch the tables of the last one only while batches are small. */
+const SPECULATE_ROWS = 2000;
+
+export interface SessionPosition extends Position {
+  readonly batches: number;
+}
+
+export class FollowSession {
+  readonly context: SyncContext;
+  readonly source: Connection;
+  readonly target: Connection;
+  position: SessionPosition;
+  /** The snapshot up to which nothing is open; later than the position when nothing happened since. */
+  examined: string | null = null;
+  /** Set from outside when the tables have to be described anew before the next batch. */
+  isStale = false;
+  /** Captures whose delta tables hold something, applied or not. */
+  dirty: readonly Dirty[] = [];
+  readonly #reader: Reader;
+  #entries = new Map<number, SyncTable>();
+  #shapes = new Map<number, Shape>();
+  /** Tables of the last batch, if it was small. */
+  #expected: readonly number[] = [];
+  #driftRetries = 0;
+
+  private constructor(
+    context: SyncContext,
+    source: Connection,
+    target: Connection,
+    reader: Reader,
+    position: SessionPosition,
+  ) {
+    this.context = context;
+    this.source = source;
+    this.target = target;
+    this.#reader = reader;
+    this.position = position;
+  }
+
+  /** Checks that source and target belong together and loads the tables. Throws SOURCE_LOST, COPY_UNFINISHED. */
+  static async open(context: SyncContext, source: Connection, target: Connection): Promise<FollowSession> {
+    const { name } = context.config;
+    const [position] = await target.rows<{ snapshot: string | null; token: string; batches: number }>(
+      `select position as snapshot, token, batches::float8 as batches from replicate.sync where name = $1`,
+      [name],
+    );
+    if (position === undefined)
+      throw new ReplicateError("SYNC_UNKNOWN", `the target knows no sync named ${name}`);
+    await checkSource(source, name, position);
+    const session = new FollowSession(context, source, target, await prepareReader(source, name), position);
+    await session.loadEntries();
+    return session;
+  }
+
+  /** Reads the tables of the sync anew, to see those whose copy finished meanwhile. */
+  async loadEntries(): Promise<void> {
+    const entries = await loadTables(this.target, this.context.config.name);
+    const ready = entries.filter((entry) => entry.state === "copied" || entry.state === "following");
+    if (ready.length === 0) {
+      throw new ReplicateError(
+        "COPY_UNFINISHED",
+        `no table of sync ${this.context.config.name} is copied yet`,
+      );
+    }
+    this.#entries = new Map(entries.map((entry) => [entry.captureId, entry]));
+    this.#shapes = new Map(
+      (await loadShapes(this.source, this.target, ready)).map((shape) => [shape.capture.id, shape]),
+    );
+  }
+
+  get tables(): readonly SyncTable[] {
+    return [...this.#entries.values()];
+  }
+
+  /** Captures whose tables are not copied yet: their deltas wait. */
+  get #excluded(): number[] {
+    return [...this.#entries.keys()].filter((id) => !this.#shapes.has(id));
+  }
+
+  #positionOf = (captureId: number): string | null =>
+    this.#entries.get(captureId)?.state === "following" ? this.position.snapshot : null;
+
+  #request(shapes: readonly Shape[]): BatchRequest {
+    const roots = [...this.#shapes.values()]
+      .filter((shape) => shape.source.kind === "p")
+      .map((shape) => ({ oid: shape.source.oid, sql: fromSql(shape.source) }));
+    return {
+      excluded: this.#excluded,
+      shapes,
+      known: this.dirty.map((each) => each.id).filter((id) => this.#shapes.has(id)),
+      positionOf: this.#positionOf,
+      roots,
+    };
+  }
+
+  /** Applies the next batch. Returns null when there is nothing to apply. */
+  async next(): Promise<Batch | null> {
+    const startedAt = Date.now();
+    if (this.isStale) {
+      this.isStale = false;
+      await this.loadEntries();
+    }
+    try {
+      const joining = [...this.#shapes.values()].filter((shape) => shape.entry.state === "copied");
+      if (joining.length === 0 && this.#expected.length > 0) {
+        const batch = await this.#speculate(startedAt);
+        if (batch !== undefined) return batch;
+      }
+      return await this.#careful(joining, startedAt);
+    } catch (error) {
+      if (error instanceof DriftSignal) return await this.#pull(error);
+      if (sqlstateOf(error) === UNDEFINED_TABLE && !this.source.isBroken) {
+        // A table was renamed or dropped since we learned its name; loading says which.
+        await this.source.script("rollback");
+        await this.loadEntries();
+        return await this.next();
+      }
+      if (sqlstateOf(error) === POSITION_MOVED) {
+        throw new ReplicateError("RUNNER_ACTIVE", "another runner moved the position of this sync", {
+          cause: error,
+        });
+      }
+      throw error;
+    }
+  }
+
+  /** One round trip to the source, guessing that the batch touches the tables of the last one. */
+  async #speculate(startedAt: number): Promise<Batch | null | undefined> {
+    const shapes = this.#expected.flatMap((id) => this.#shapes.get(id) ?? []);
+    const tables = shapes.map((shape) => ({
+      shape,
+      mode: { kind: "keys" as const },
+      fingerprint: shape.entry.fingerprint ?? "",
+    }));
+    const writer = new BatchWriter(this.source, this.target, this.context.config.name, this.position, tables);
+    await writer.prepare();
+    const token = randomUUID();
+    const found = await examineAndRead(this.#reader, this.#request(shapes), {
+      reads: tables.map((table) => ({ ...table, rows: SPECULATE_ROWS })),
+      positionOf: this.#positionOf,
+      acknowledge: this.#acknowledge(token),
+      onData: (index, payload) => writer.add(index, payload, undefined),
+    });
+    this.dirty = found.dirty;
+    const rows = this.#openRows(found);
+    const isRight =
+      !writer.isOverflown &&
+      this.#missing(found, shapes).length === 0 &&
+      shapes.every((shape) => this.#isUnchanged(shape, found)) &&
+      this.#strangePartitions(found).length === 0 &&
+      [...found.windows.values()].every(
+        (window) => window.markers.length === 0 && (window.rows === 0 || this.#expected.includes(window.id)),
+      );
+    if (!isRight) {
+      this.#expected = [];
+      return undefined;
+    }
+    if (rows === 0) {
+      this.#expected = [];
+      this.examined = found.snapshot;
+      return null;
+    }
+    return await this.#commit(writer, tables, found, token, startedAt);
+  }
+
+  /** Looks, locks, examines, and only then reads. */
+  async #careful(joining: readonly Shape[], startedAt: number): Promise<Batch | null> {
+    const looked = await look(this.#reader, this.#excluded, joining.length > 0 ? null : this.examined);
+    // An empty answer for the snapshot that was examined last says only that nothing ended since.
+    if (looked.snapshot !== this.examined) this.dirty = looked.dirty;
+    if (joining.length === 0 && looked.dirty.length === 0) {
+      this.examined = looked.snapshot;
+      return null;
+    }
+    const wanted = new Set(joining.map((shape) => shape.capture.id));
+    for (let attempt = 0; attempt < 10; attempt += 1) {
+      const shapes = [...wanted].flatMap((id) => this.#shapes.get(id) ?? []);
+      const found = await examine(this.#reader, this.#request(shapes));
+      this.dirty = found.dirty;
+      const missing = this.#missing(found, shapes);
+      const open = [...found.windows.values()].filter((window) => window.rows > 0 && !wanted.has(window.id));
+      if (missing.length > 0 || open.length > 0) {
+        await this.source.script("rollback");
+        for (const { id } of open) wanted.add(id);
+        // Those that were not counted in this snapshot are counted in the next.
+        continue;
+      }
+      if (await this.#settle(found, shapes)) continue;
+      if (shapes.length === 0) {
+        await this.source.script("rollback");
+        this.examined = found.snapshot;
+        return null;
+      }
+      return await this.#readAndApply(shapes, found, startedAt);
+    }
+    return null;
+  }
+
+  async #readAndApply(shapes: readonly Shape[], found: Examination, startedAt: number): Promise<Batch> {
+    const tables: BatchTable[] = shapes.map((shape) => ({
+      shape,
+      mode: modeOf(shape, found.windows.get(shape.capture.id)?.markers ?? []),
+      fingerprint: found.fingerprints.get(shape.source.oid)?.text ?? "",
+    }));
+    const writer = new BatchWriter(this.source, this.target, this.context.config.name, this.position, tables);
+    await writer.prepare();
+    const token = randomUUID();
+    await read(this.#reader, {
+      reads: tables.map((table) => ({
+        ...table,
+        rows: found.windows.get(table.shape.capture.id)?.rows ?? 0,
+      })),
+      positionOf: this.#positionOf,
+      acknowledge: this.#acknowledge(token),
+      onData: (index, payload) => writer.add(index, payload, { snapshot: found.snapshot, token }),
+    });
+    return await this.#commit(writer, tables, found, token, startedAt);
+  }
+
+  async #commit(
+    writer: BatchWriter,
+    tables: readonly BatchTable[],
+    found: Examination,
+    token: string,
+    startedAt: number,
+  ): Promise<Batch> {
+    const counts = await writer.apply({ snapshot: found.snapshot, token });
+    this.position = { snapshot: found.snapshot, token, batches: this.position.batches + 1 };
+    this.examined = found.snapshot;
+    this.#driftRetries = 0;
+    const isJoin = tables.some(({ shape }) => shape.entry.state === "copied");
+    for (const { shape, fingerprint } of tables)
+      this.#update(shape.entry.captureId, { state: "following", fingerprint });
+    const rows = [...counts.values()].reduce((sum, count) => sum + count, 0);
+    this.#expected = rows <= SPECULATE_ROWS && !isJoin ? tables.map(({ shape }) => shape.capture.id) : [];
+    const now = Date.now();
+    return {
+      number: this.position.batches,
+      position: found.snapshot,
+      rows,
+      tables: [...counts.values()].filter((count) => count > 0).length,
+      seconds: (now - startedAt) / 1000,
+      lagSeconds: (now - found.takenAt) / 1000,
+    };
+  }
+
+  #update(captureId: number, change: Partial<SyncTable>): void {
+    const entry = this.#entries.get(captureId);
+    const shape = this.#shapes.get(captureId);
+    if (entry === undefined) return;
+    const updated = { ...entry, ...change };
+    this.#entries.set(captureId, updated);
+    if (shape !== undefined) this.#shapes.set(captureId, { ...shape, entry: updated });
+  }
+
+  #acknowledge(token: string): string {
+    const joined = [...this.#entries.values()]
+      .filter((entry) => entry.state === "following")
+      .map((entry) => entry.captureId);
+    return acknowledgeSql(this.#reader, this.position.token, token, this.position.snapshot, joined);
+  }
+
+  /** Captures that hold deltas now and were neither locked nor counted in the snapshot. */
+  #missing(found: Examination, shapes: readonly Shape[]): number[] {
+    return found.dirty
+      .map((each) => each.id)
+      .filter(
+        (id) =>
+          this.#shapes.has(id) && !found.windows.has(id) && !shapes.some((shape) => shape.capture.id === id),
+      );
+  }
+
+  #openRows(found: Examination): number {
+    return [...found.windows.values()].reduce((sum, window) => sum + window.rows, 0);
+  }
+
+  #isUnchanged(shape: Shape, found: Examination): boolean {
+    const now = found.fingerprints.get(shape.source.oid);
+    return (
+      now !== undefined &&
+      shape.entry.fingerprint !== null &&
+      isSameShape(shape.entry.fingerprint, now.text) &&
+      now.name === `${fromSql(shape.source).replace(/^only /, "")}`
+    );
+  }
+
+  #strangePartitions(found: Examination): Shape[] {
+    return [...this.#shapes.values()].filter((shape) => {
+      if (shape.source.kind !== "p") return false;
+      const leaves = found.partitions.filter((leaf) => leaf.root === shape.source.oid);
+      const known = Object.entries(shape.entry.partitions).filter(([, leaf]) => leaf.isGone !== true);
+      return (
+        leaves.length !== known.length ||
+        leaves.some((leaf) => !leaf.isCaptured || !known.some(([oid]) => oid === String(leaf.oid)))
+      );
+    });
+  }
+
+  /** Ends the examined transaction and settles what changed; true when the batch has to be examined anew. */
+  async #settle(found: Examination, shapes: readonly Shape[]): Promise<boolean> {
+    const changed = shapes.filter((shape) => !this.#isUnchanged(shape, found));
+    const partitioned = this.#strangePartitions(found);
+    if (changed.length === 0 && partitioned.length === 0) return false;
+    await this.source.script("rollback");
+    for (const shape of partitioned) {
+      const leaves = found.partitions.filter((leaf) => leaf.root === shape.source.oid);
+      const partitions = await settlePartitions(this.context, this.source, shape.entry, leaves);
+      if (partitions !== null) await this.#store(shape.entry.captureId, { partitions });
+    }
+    for (const shape of changed) {
+      await this.#settleShape(shape, found.fingerprints.get(shape.source.oid)?.text);
+    }
+    await this.loadEntries();
+    return true;
+  }
+
+  async #settleShape(shape: Shape, found: string | undefined): Promise<void> {
+    // A table that is gone is reported by loadEntries, with all others that do not fit.
+    if (found === undefined) return;
+    const known = shape.entry.fingerprint;
+    if (known !== null && !isSameShape(known, found)) {
+      await settleDrift(this.context, this.source, shape, known, found);
+      // Throws while the target does not fit, so that the old fingerprint stays until it does.
+      await loadShapes(this.source, this.target, [shape.entry]);
+    }
+    await this.#store(shape.entry.captureId, { fingerprint: found });
+  }
+
+  async #store(
+    captureId: number,
+    change: { fingerprint?: string; partitions?: SyncTable["partitions"] },
+  ): Promise<void> {
+    await this.target.rows(
+      `update replicate.sync_table
+       set fingerprint = coalesce($3, fingerprint), partitions = coalesce($4::jsonb, partitions)
+       where sync = $1 and capture_id = $2`,
+      [
+        this.context.config.name,
+        captureId,
+        change.fingerprint ?? null,
+        change.partitions === undefined ? null : JSON.stringify(change.partitions),
+      ],
+    );
+    this.#update(captureId, change);
+  }
+
+  /**
+   * Looks at every table, also those without changes: a disabled trigger and a dropped table make none. Throws as
+   * `settleDrift` does.
+   */
+  async sweep(): Promise<void> {
+    const shapes = [...this.#shapes.values()];
+    const rows = await this.source.rows<{ relid: string; fingerprint: string }>(load("catalog/fingerprint"), [
+      shapes.map((shape) => shape.source.oid),
+    ]);
+    const found = new Map(rows.map((row) => [Number(row.relid), row.fingerprint]));
+    const changed = shapes.filter((shape) => {
+      const now = found.get(shape.source.oid);
+      return (
+        now === undefined || shape.entry.fingerprint === null || !isSameShape(shape.entry.fingerprint, now)
+      );
+    });
+    for (const shape of changed) await this.#settleShape(shape, found.get(shape.source.oid));
+    if (changed.length > 0) await this.loadEntries();
+  }
+
+  /** Has the target's blocking rows read again with the next batch. */
+  async #pull(signal: DriftSignal): Promise<Batch | null> {
+    const { shape, keys } = signal.drift;
+    if (!this.source.isBroken) await this.source.script("rollback");
+    this.#driftRetries += 1;
+    if (this.#driftRetries > 20) {
+      throw new ReplicateError("ROW_REFUSED", `rows of the target's ${shape.label} keep blocking the batch`, {
+        hint: "Run `replicate verify` to see where the target was changed.",
+      });
+    }
+    this.context.log.warn(
+      { table: shape.label, rows: keys.length },
+      "rows on the target that the source does not have block a batch: they are read again",
+    );
+    await noteKeys(this.source, shape.capture, keys);
+    this.#expected = [];
+    return await this.next();
+  }
+
+  /** Throws applied deltas away where there are enough of them, or all when nothing else is to be done. */
+  async rotate(isIdle: boolean): Promise<void> {
+    for (const each of this.dirty) {
+      if (!this.#shapes.has(each.id)) continue;
+      const active = each.active === "a" ? each.a : each.b;
+      const inactive = each.active === "a" ? each.b : each.a;
+      if (inactive > 0) {
+        await clearInactive(this.source, each.id);
+      } else if (active > (isIdle ? 0 : SWITCH_BYTES)) {
+        await switchDelta(this.source, each.id);
+      }
+    }
+  }
+
+  /** Tells the source how far the target is, outside of a batch. */
+  async acknowledge(): Promise<void> {
+    await this.source.script(this.#acknowledgeOnly());
+  }
+
+  #acknowledgeOnly(): string {
+    return acknowledgeSql(this.#reader, this.position.token, this.position.token, this.position.snapshot, [...this.#entries.values()].filter((entry) => entry.state === "following").map((entry) => entry.captureId)); // prettier-ignore
+  }
+}
+
+/** Source and target must know each other's token, and the source's transaction ids must not have gone back. */
+async function checkSource(source: Connection, sync: string, position: Position): Promise<void> {
+  let known: { token: string; previous: string; xmax: string } | undefined;
+  try {
+    [known] = await source.rows<{ token: string; previous: string; xmax: string }>(
+      `select token, previous_token as previous,
+              pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot())::text as xmax
+       from replicate.source_sync where name = $1`,
+      [sync],
+    );
+  } catch (error) {
+    if (!["42P01", "3F000"].includes(sqlstateOf(error) ?? "")) throw error;
+  }
+  const lost = (why: string): ReplicateError =>
+    new ReplicateError("SOURCE_LOST", `this is not the source that sync ${sync} knows: ${why}`);
+  if (known === undefined) throw lost("it has no state of this sync");
+  if (known.token !== position.token && known.previous !== position.token) {
+    throw lost(
+      "it lacks what was already applied, so it was restored from an older copy or failed over with loss",
+    );
+  }
+  const xmax = position.snapshot?.split(":")[1];
+  if (xmax !== undefined && BigInt(xmax) > BigInt(known.xmax)) throw lost("its transaction ids went back");
+}

@@ -1,0 +1,221 @@
+/** The shape of a followed table: both sides' columns and the statements made of them. */
+import { columnPlan, type ColumnPlan } from "../catalog/columns.ts";
+import {
+  changedKeysSql, keyMatchSql, loadCaptures, windowSql, type Capture,
+} from "../catalog/delta.ts"; // prettier-ignore
+import {
+  describeTables,
+  fromSql,
+  tableLabel,
+  tableSql,
+  type Column,
+  type KeyColumn,
+  type Table,
+} from "../catalog/table.ts";
+import { ReplicateError } from "../errors.ts";
+import type { Connection } from "../postgres/connect.ts";
+import { ident } from "../postgres/sql.ts";
+import type { SyncTable } from "../state/sync-table.ts";
+
+/**
+ * How a batch treats one table. keys: the changed keys. truncate: empty the target first. reread: every row, and
+ * what the source does not have is deleted. leaf: empty some of the target's partitions first.
+ */
+export type TableMode =
+  | { readonly kind: "keys" | "truncate" | "reread" }
+  | { readonly kind: "leaf"; readonly leaves: readonly string[] };
+
+export interface Shape {
+  readonly entry: SyncTable;
+  readonly capture: Capture;
+  readonly source: Table;
+  readonly target: Table;
+  readonly plan: ColumnPlan;
+  readonly label: string;
+  /** Key columns as the target has them, in the capture's order. */
+  readonly targetKey: readonly { readonly column: Column; readonly equals: string }[];
+  /** False where ON CONFLICT cannot be used: rows are deleted and inserted instead. */
+  readonly canUpsert: boolean;
+}
+
+/**
+ * Describes tables on both sides. Throws TABLE_SHAPE_CHANGED with the exact statements where the target does not fit.
+ */
+export async function loadShapes(
+  source: Connection,
+  target: Connection,
+  entries: readonly SyncTable[],
+): Promise<Shape[]> {
+  const [captures, sources, targets] = await Promise.all([
+    loadCaptures(source, entries.map((entry) => entry.captureId)).then((all) => new Map(all.map((each) => [each.id, each]))),
+    byOid(source, entries.map((entry) => entry.sourceRelid)),
+    byOid(target, entries.map((entry) => entry.targetRelid)),
+  ]); // prettier-ignore
+  const shapes: Shape[] = [];
+  const problems: { subject: string; message: string; remedy?: string }[] = [];
+  for (const entry of entries) {
+    const label = tableLabel({ schema: entry.sourceSchema, name: entry.sourceName });
+    const capture = captures.get(entry.captureId);
+    const sourceTable = sources.get(entry.sourceRelid);
+    const targetTable = targets.get(entry.targetRelid);
+    if (capture === undefined || sourceTable === undefined) {
+      problems.push({
+        subject: label,
+        message: capture === undefined ? "its capture is gone from the source" : "was dropped on the source",
+        remedy:
+          "run `replicate init` again: a table that is gone leaves the sync, a new one of the same name joins it",
+      });
+      continue;
+    }
+    if (targetTable === undefined) {
+      problems.push({
+        subject: label,
+        message: "its table on the target was dropped",
+        remedy: "run `replicate drop`, then `replicate init`",
+      });
+      continue;
+    }
+    const plan = columnPlan(sourceTable, targetTable);
+    problems.push(...plan.problems.map((problem) => ({ ...problem, subject: label })));
+    const targetKey = capture.keyColumns.map((keyColumn) => {
+      const pair = plan.columns.find((each) => each.source.attnum === keyColumn.attnum);
+      const column = pair?.target ?? targetTable.columns.find((each) => each.name === keyColumn.name);
+      const key: KeyColumn | undefined = targetTable.key?.columns.find((each) => each.name === column?.name);
+      return { column: column as Column, equals: key?.equals ?? keyColumn.equals };
+    });
+    if (targetKey.some(({ column }) => column === undefined)) {
+      problems.push({
+        subject: label,
+        message: `its key columns (${capture.keyColumns.map((column) => column.name).join(", ")}) are not all there any more`,
+        remedy:
+          "run `replicate init`, then `replicate copy --overwrite`: the table is captured and copied anew",
+      });
+      continue;
+    }
+    const keyNames = targetKey.map(({ column }) => column.name).sort().join("\0"); // prettier-ignore
+    const uniqueNames = targetTable.key?.columns.map((column) => column.name).sort().join("\0"); // prettier-ignore
+    const isKey = (column: Column): boolean => targetKey.some((key) => key.column.attnum === column.attnum);
+    shapes.push({
+      entry,
+      capture,
+      source: sourceTable,
+      target: targetTable,
+      plan,
+      label,
+      targetKey,
+      canUpsert:
+        keyNames === uniqueNames &&
+        targetTable.key?.isDeferrable === false &&
+        !targetTable.hasRules &&
+        !(targetTable.kind === "p" && target.version < 110_000) &&
+        plan.columns.every((pair) => pair.target.identity !== "a" || isKey(pair.target)),
+    });
+  }
+  if (problems.length > 0) {
+    throw new ReplicateError("TABLE_SHAPE_CHANGED", `the target does not fit the source any more: ${[...new Set(problems.map((problem) => problem.subject))].join(", ")}`, { problems }); // prettier-ignore
+  }
+  return shapes;
+}
+
+async function byOid(connection: Connection, oids: readonly number[]): Promise<Map<number, Table>> {
+  return new Map((await describeTables(connection, oids)).map((table) => [table.oid, table]));
+}
+
+export function stageName(shape: Shape): string {
+  return `pg_temp.stage_${shape.capture.id}`;
+}
+
+/** Columns besides the key that are carried over. */
+function otherColumns(shape: Shape): ColumnPlan["columns"] {
+  return shape.plan.columns.filter(
+    (pair) => !shape.capture.keyColumns.some((key) => key.attnum === pair.source.attnum),
+  );
+}
+
+/** Staging: key columns k1…, whether the row exists on the source, and its other columns c1…; in base types. */
+export function createStageSql(shape: Shape): string {
+  const keys = shape.targetKey.map(({ column }, index) => {
+    const collation = column.collation === null ? "" : ` collate ${column.collation}`;
+    return `k${index + 1} ${column.baseType}${collation}`;
+  });
+  const others = otherColumns(shape).map((pair, index) => `c${index + 1} ${pair.target.baseType}`);
+  const columns = [...keys, "present boolean", ...others].join(", ");
+  return `create temporary table if not exists ${stageName(shape).slice("pg_temp.".length)} (${columns}) on commit delete rows`;
+}
+
+const copyOptions = (shape: Shape): string => (shape.plan.binary ? " with (format binary)" : "");
+
+export function copyInSql(shape: Shape): string {
+  return `copy ${stageName(shape)} from stdin${copyOptions(shape)}`;
+}
+
+/** Reads the current rows of the keys that changed since `position`; a key without a row comes as absent. */
+export function copyOutSql(shape: Shape, position: string | null, mode: TableMode): string {
+  const others = otherColumns(shape).map((pair) => `, t.${ident(pair.source.name)}`).join(""); // prettier-ignore
+  const keys = shape.capture.keyColumns;
+  if (mode.kind === "reread") {
+    const own = keys.map((key) => `t.${ident(key.name)}::${key.readType}`).join(", ");
+    return `copy (select ${own}, true${others} from ${fromSql(shape.source)} as t) to stdout${copyOptions(shape)}`;
+  }
+  const own = keys
+    .map((key, index) => `coalesce(t.${ident(key.name)}::${key.readType}, d.k${index + 1})`)
+    .join(", ");
+  const first = ident((keys[0] as (typeof keys)[number]).name);
+  return `copy (
+    select ${own}, t.${first} is not null${others}
+    from (select distinct * from (${changedKeysSql(shape.capture, windowSql(position))}) as k) as d
+    left join ${fromSql(shape.source)} as t on ${keyMatchSql(shape.capture, "t", "d")}
+  ) to stdout${copyOptions(shape)}`;
+}
+
+/** Makes the target's rows equal the staged ones. `replace` deletes and inserts all instead of upserting. */
+export function applySql(shape: Shape, mode: TableMode, replace: boolean): string[] {
+  const table = tableSql(shape.target);
+  const rows = fromSql(shape.target);
+  const stage = stageName(shape);
+  const match = shape.targetKey
+    .map(({ column, equals }, index) => `t.${ident(column.name)} ${equals} s.k${index + 1}`)
+    .join(" and ");
+  const isReplacing = replace || !shape.canUpsert;
+  const empty = (name: string, from: string): string =>
+    shape.target.isReferenced ? `delete from ${from}` : `truncate ${name}`;
+
+  const statements: string[] = [];
+  if (mode.kind === "truncate")
+    statements.push(empty(shape.target.kind === "p" ? table : `only ${table}`, rows));
+  if (mode.kind === "leaf")
+    statements.push(...mode.leaves.map((leaf) => empty(`only ${leaf}`, `only ${leaf}`)));
+  if (mode.kind === "reread") {
+    statements.push(`delete from ${rows} as t where not exists (select 1 from ${stage} as s where ${match})`);
+  }
+  statements.push(
+    `delete from ${rows} as t using ${stage} as s where ${match}${isReplacing ? "" : " and not s.present"}`,
+  );
+
+  const others = otherColumns(shape);
+  const keyNames = shape.targetKey.map(({ column }) => ident(column.name));
+  const ownKeys = shape.targetKey.flatMap(({ column }, index) =>
+    column.generated === ""
+      ? [{ name: ident(column.name), value: `s.k${index + 1}`, identity: column.identity }]
+      : [],
+  );
+  const columns = [
+    ...ownKeys,
+    ...others.map((pair, index) => ({
+      name: ident(pair.target.name),
+      value: `s.c${index + 1}`,
+      identity: pair.target.identity,
+    })),
+  ];
+  const updates = columns.filter((column) => column.identity !== "a");
+  const conflict = isReplacing
+    ? ""
+    : updates.length === 0
+      ? ` on conflict (${keyNames.join(", ")}) do nothing`
+      : ` on conflict (${keyNames.join(", ")}) do update set ${updates.map(({ name }) => `${name} = excluded.${name}`).join(", ")}`;
+  statements.push(
+    `insert into ${table} (${columns.map(({ name }) => name).join(", ")}) overriding system value
+     select ${columns.map(({ value }) => value).join(", ")} from ${stage} as s where s.present${conflict}`,
+  );
+  return statements;
+}

@@ -1,0 +1,22 @@
+/** The public API, in the order data flows. */
+export { openSync, type CallOptions, type OpenOptions, type PreflightReport, type Sync } from "./sync.ts";
+export { defaults, resolveConfig } from "./config.ts";
+export {
+  loadOptions,
+  readConfigFile,
+  type ConfigFile,
+  type GivenSetting,
+  type OptionSources,
+} from "./config-file.ts";
+export type { CaptureMethod, ResolvedConfig, SyncOptions, TableOverride } from "./config.ts";
+export { ReplicateError, errorRules, type ErrorCode, type Problem, type Retry } from "./errors.ts";
+export type { Batch, OnEvent, Side, SyncEvent, TableProgress } from "./events.ts";
+export type { Logger } from "./state/context.ts";
+export type { Finding, Severity } from "./preflight/preflight.ts";
+export type { InitOptions, InitReport } from "./init/init.ts";
+export type { CopyOptions, CopyReport } from "./copy/copy.ts";
+export type { FollowOptions } from "./follow/follow.ts";
+export type { VerifyOptions, VerifyReport } from "./verify/verify.ts";
+export type { Phase, Status } from "./status/status.ts";
+export type { SequenceChange, SequencesOptions, SequencesReport } from "./cutover/sequences.ts";
+export type { DropOptions, DropReport } from "./drop/drop.ts";

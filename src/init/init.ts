@@ -1,0 +1,188 @@
+/** Init: state on both sides, and capture on the source. Again: adds what is new, changes nothing else. */
+import { randomUUID } from "node:crypto";
+import { attachCapture, detachCapture } from "../capture/capture.ts";
+import { tableLabel } from "../catalog/table.ts";
+import { ReplicateError } from "../errors.ts";
+import type { Connection } from "../postgres/connect.ts";
+import { failpoint } from "../postgres/failpoint.ts";
+import { literal, load } from "../postgres/sql.ts";
+import { preflight, refuseBlocking, type Finding, type TablePair } from "../preflight/preflight.ts";
+import type { SyncContext } from "../state/context.ts";
+import { migrate, stateVersion } from "../state/migrate.ts";
+import { loadTables, type KnownPartition, type SyncTable } from "../state/sync-table.ts";
+
+export interface InitOptions {
+  /** Only say what would be done. */
+  readonly dryRun?: boolean;
+}
+
+export interface InitReport {
+  readonly tables: readonly { readonly source: string; readonly target: string; readonly isNew: boolean }[];
+  readonly findings: readonly Finding[];
+  readonly dryRun: boolean;
+}
+
+/**
+ * Throws PREFLIGHT_BLOCKED, PATTERN_MATCHES_NOTHING, SAME_DATABASE and the like before anything is changed;
+ * LOCK_NOT_AVAILABLE when a table stays locked by somebody, after which the same call carries on.
+ */
+export async function initSync(context: SyncContext, options: InitOptions = {}): Promise<InitReport> {
+  await using source = await context.source("init");
+  await using target = await context.target("init");
+  const known = await knownTables(target, context.config.name);
+  const { findings, pairs } = await preflight(
+    context,
+    source,
+    target,
+    new Set(known.map((table) => table.sourceRelid)),
+  );
+  refuseBlocking(findings);
+  const isNew = (pair: TablePair): boolean => !known.some((table) => table.sourceRelid === pair.source.oid);
+  const report: InitReport = {
+    tables: pairs.map((pair) => ({
+      source: tableLabel(pair.source),
+      target: tableLabel(pair.target),
+      isNew: isNew(pair),
+    })),
+    findings,
+    dryRun: options.dryRun ?? false,
+  };
+  if (options.dryRun) return report;
+
+  await migrate(source);
+  await migrate(target);
+  await registerSync(context, source, target);
+  await forgetDropped(context, source, target);
+  for (const pair of pairs) {
+    const capture = await attachCapture(context, source, pair.source, pair.override.capture ?? "row");
+    await failpoint("init.captured");
+    const registered = await registerTable(source, target, context.config.name, capture.id, pair);
+    if (registered) context.emit({ type: "capture-installed", table: tableLabel(pair.source) });
+  }
+  return report;
+}
+
+/** Tables of the sync by an earlier init; none when there was no such init. */
+async function knownTables(target: Connection, sync: string): Promise<SyncTable[]> {
+  if ((await stateVersion(target)) === 0) return [];
+  return await loadTables(target, sync).catch((error: unknown) => {
+    if (error instanceof ReplicateError && error.code === "SYNC_UNKNOWN") return [];
+    throw error;
+  });
+}
+
+/** Gives the sync its row on both sides, with a common token. Safe to interrupt anywhere and to repeat. */
+async function registerSync(context: SyncContext, source: Connection, target: Connection): Promise<void> {
+  const { name } = context.config;
+  const [remembered] = await target.rows<{ token: string }>(
+    `select token from replicate.sync where name = $1`,
+    [name],
+  );
+  const [found] = await source.rows<{ token: string; previous: string }>(
+    `select token, previous_token as previous from replicate.source_sync where name = $1`,
+    [name],
+  );
+  if (
+    remembered !== undefined &&
+    found !== undefined &&
+    ![found.token, found.previous].includes(remembered.token)
+  ) {
+    throw new ReplicateError(
+      "SOURCE_LOST",
+      `the source has another sync named ${name}, or was restored from an older copy`,
+      {
+        hint: "Use another --name, or drop the sync and copy again.",
+      },
+    );
+  }
+  if (remembered !== undefined && found === undefined) {
+    const copied = await target.rows(
+      `select 1 from replicate.sync_table where sync = $1 and state <> 'new' limit 1`,
+      [name],
+    );
+    if (copied.length > 0) {
+      throw new ReplicateError(
+        "SOURCE_LOST",
+        `the target has sync ${name}, and this source knows nothing of it`,
+        {
+          hint: "Connect to the right source, or run `replicate drop --target-only` and start again.",
+        },
+      );
+    }
+  }
+  const token = remembered?.token ?? randomUUID();
+  if (remembered === undefined && found !== undefined) {
+    // The target is new, so nothing of what an earlier target had applied counts.
+    await source.script(`begin;
+      update replicate.source_sync set token = ${literal(token)}, previous_token = ${literal(token)}, position = null where name = ${literal(name)};
+      delete from replicate.subscription where sync = ${literal(name)};
+      commit`);
+  }
+  await source.rows(
+    `insert into replicate.source_sync (name, token, previous_token) values ($1, $2, $2) on conflict (name) do nothing`,
+    [name, token],
+  );
+  await failpoint("init.source-registered");
+  await target.rows(
+    `insert into replicate.sync (name, source_label, token) values ($1, $2, $3) on conflict (name) do nothing`,
+    [name, context.config.source.label, token],
+  );
+}
+
+/** Tables that were dropped on the source leave the sync; a new table of the same name may join it. */
+async function forgetDropped(context: SyncContext, source: Connection, target: Connection): Promise<void> {
+  for (const table of await loadTables(target, context.config.name)) {
+    const [there] = await source.rows(`select 1 from pg_catalog.pg_class where oid = $1`, [
+      table.sourceRelid,
+    ]);
+    if (there !== undefined) continue;
+    const [owed] = await target.rows(
+      `select 1 from replicate.owed where sync = $1 and capture_id = $2 and restored_at is null limit 1`,
+      [context.config.name, table.captureId],
+    );
+    if (owed !== undefined) {
+      context.emit({
+        type: "warning",
+        message: `${tableLabel({ schema: table.sourceSchema, name: table.sourceName })} is gone from the source; its indexes on the target come back with the next copy or drop`,
+      });
+      continue;
+    }
+    const [captured] = await source.rows(`select 1 from replicate.capture where id = $1`, [table.captureId]);
+    if (captured !== undefined) await detachCapture(context, source, table.captureId);
+    await target.rows(`delete from replicate.owed where sync = $1 and capture_id = $2`, [
+      context.config.name,
+      table.captureId,
+    ]);
+    await target.rows(`delete from replicate.sync_table where sync = $1 and capture_id = $2`, [
+      context.config.name,
+      table.captureId,
+    ]);
+  }
+}
+
+/** Remembers the table with the shape that its capture started with. Returns false when it was known. */
+async function registerTable(
+  source: Connection,
+  target: Connection,
+  sync: string,
+  captureId: number,
+  pair: TablePair,
+): Promise<boolean> {
+  const [shape] = await source.rows<{ fingerprint: string }>(load("catalog/fingerprint"), [
+    [pair.source.oid],
+  ]);
+  const partitions: Record<string, KnownPartition> = Object.fromEntries(
+    pair.source.leaves.map((leaf) => [leaf.oid, { name: leaf.name, bound: leaf.bound }]),
+  );
+  const inserted = await target.rows(
+    `insert into replicate.sync_table (sync, capture_id, source_relid, source_schema, source_name,
+       target_relid, target_schema, target_name, fingerprint, partitions)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+     on conflict (sync, capture_id) do nothing returning 1`,
+    [
+      sync, captureId, pair.source.oid, pair.source.schema, pair.source.name,
+      pair.target.oid, pair.target.schema, pair.target.name, shape?.fingerprint ?? null, JSON.stringify(partitions),
+    ], // prettier-ignore
+  );
+  return inserted.length > 0;
+}

@@ -1,0 +1,92 @@
+/** Makes the context of a sync: sessions, and what they have to be. */
+import type { ResolvedConfig } from "../config.ts";
+import type { OnEvent } from "../events.ts";
+import { connect, type Connection } from "../postgres/connect.ts";
+import { sqlstateOf } from "../postgres/sqlstate.ts";
+import type { Logger, OpenOptions, SyncContext } from "./context.ts";
+
+const silent: Logger = {
+  debug: () => undefined,
+  info: () => undefined,
+  warn: () => undefined,
+  error: () => undefined,
+};
+
+/** Sessions that are open, so that they can be closed when the owner is disposed. */
+export class Sessions {
+  readonly #open = new Set<Connection>();
+
+  add(connection: Connection): void {
+    this.#open.add(connection);
+    connection.client.once("end", () => this.#open.delete(connection));
+  }
+
+  async closeAll(): Promise<void> {
+    await Promise.all([...this.#open].map((connection) => connection.close()));
+  }
+}
+
+export interface ContextOptions {
+  readonly onEvent?: OnEvent | undefined;
+  readonly logger?: Logger | undefined;
+  readonly signal?: AbortSignal | undefined;
+  /**
+   * False: sessions outlive the signal, for work that ends by itself when asked to stop. Default true: the signal
+   * cuts them.
+   */
+  readonly isCutBySignal?: boolean;
+}
+
+export function makeContext(
+  config: ResolvedConfig,
+  sessions: Sessions,
+  options: ContextOptions,
+): SyncContext {
+  const signal = options.signal ?? new AbortController().signal;
+  let isReplicaRole = false;
+  const open = async (
+    side: "source" | "target",
+    purpose: string,
+    given: OpenOptions = {},
+  ): Promise<Connection> => {
+    const connection = await connect(config[side], {
+      side,
+      purpose,
+      ...(options.isCutBySignal === false ? {} : { signal }),
+      ...(given.lockTimeoutMs === undefined ? {} : { lockTimeoutMs: given.lockTimeoutMs }),
+    });
+    sessions.add(connection);
+    return connection;
+  };
+  return {
+    config,
+    emit: options.onEvent ?? (() => undefined),
+    log: options.logger ?? silent,
+    signal,
+    source: async (purpose, given) => await open("source", purpose, given),
+    target: async (purpose, given) => {
+      const connection = await open("target", purpose, given);
+      try {
+        isReplicaRole = await takeReplicaRole(connection);
+      } catch (error) {
+        await connection.close();
+        throw error;
+      }
+      return connection;
+    },
+    get isReplicaRole() {
+      return isReplicaRole;
+    },
+  };
+}
+
+/** Tries it, because no catalogue tells: superuser, a provider's role, or GRANT SET ON PARAMETER from 15 on. */
+async function takeReplicaRole(target: Connection): Promise<boolean> {
+  try {
+    await target.script("set session_replication_role = replica");
+    return true;
+  } catch (error) {
+    if (sqlstateOf(error) === "42501") return false;
+    throw error;
+  }
+}

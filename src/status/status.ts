@@ -1,0 +1,226 @@
+/** Status: where a sync stands, from any machine, whether its runner lives or not. */
+import { windowCountSql } from "../catalog/delta.ts";
+import { tableLabel } from "../catalog/table.ts";
+import { ReplicateError } from "../errors.ts";
+import type { Connection } from "../postgres/connect.ts";
+import { asReplicateError } from "../postgres/sqlstate.ts";
+import type { SyncContext } from "../state/context.ts";
+import { loadLeftInvalid, type LeftInvalid } from "../state/owed.ts";
+import { isRunnerAlive, type StoredError } from "../state/runner-lock.ts";
+import { loadTables, type SyncTable } from "../state/sync-table.ts";
+
+export type Phase = "new" | "initialised" | "copying" | "copied" | "catching-up" | "following" | "failed";
+
+export interface Status {
+  readonly sync: string;
+  readonly phase: Phase;
+  readonly runner: {
+    readonly alive: boolean;
+    readonly host: string | null;
+    readonly pid: number | null;
+    readonly since: string | null;
+  };
+  readonly copy: {
+    readonly tablesDone: number;
+    readonly tablesTotal: number;
+    readonly rowsDone: number;
+    readonly bytesDone: number;
+    readonly bytesTotal: number;
+    readonly indexesDone: number;
+    readonly indexesTotal: number;
+    /** Null while nothing runs or nothing is known. */
+    readonly etaSeconds: number | null;
+  };
+  readonly follow: {
+    readonly position: string | null;
+    readonly batches: number;
+    readonly rowsApplied: number;
+    readonly rowsPerSecond: number;
+    readonly lastBatchAt: string | null;
+  };
+  readonly lag: {
+    /** Deltas on the source that are not applied. Null when the source cannot be asked. */
+    readonly rows: number | null;
+    /** Seconds since the last batch while deltas wait; 0 when none do. */
+    readonly seconds: number;
+    /** Who keeps deltas from being thrown away or a table from being captured: the oldest transaction. */
+    readonly blockedBy: string | null;
+  };
+  readonly conflicts: number;
+  readonly lastError: StoredError | null;
+  readonly owed: { readonly open: number; readonly leftInvalid: readonly LeftInvalid[] };
+  /** Why the source could not be asked, if so. */
+  readonly sourceError: string | null;
+  readonly tables: readonly {
+    readonly source: string;
+    readonly target: string;
+    readonly state: SyncTable["state"];
+    readonly rows: number;
+    readonly bytes: number;
+    readonly pending: number | null;
+    readonly lastChangeAt: string | null;
+  }[];
+}
+
+interface SyncRow {
+  readonly position: string | null;
+  readonly batches: number;
+  readonly rowsApplied: number;
+  readonly lastBatchAt: Date | null;
+  readonly host: string | null;
+  readonly pid: number | null;
+  readonly since: Date | null;
+  readonly rowsPerSecond: number | null;
+  readonly lastError: StoredError | null;
+  readonly partsDoneBytes: number;
+  readonly copySeconds: number | null;
+  readonly indexesDone: number;
+  readonly indexesTotal: number;
+  readonly owedOpen: number;
+  readonly secondsSinceBatch: number | null;
+}
+
+/** Throws SYNC_UNKNOWN and the target's connection errors. A source that cannot be reached is part of the answer. */
+export async function readStatus(context: SyncContext): Promise<Status> {
+  const { name } = context.config;
+  await using target = await context.target("status");
+  const tables = await loadTables(target, name);
+  const row = await target.row<SyncRow>(
+    `select s.position, s.batches::float8 as batches, s.last_batch_at as "lastBatchAt",
+            extract(epoch from now() - s.last_batch_at)::float8 as "secondsSinceBatch",
+            (select coalesce(sum(rows_applied), 0)::float8 from replicate.sync_table where sync = s.name) as "rowsApplied",
+            r.host, r.pid, r.since, r.rows_per_second as "rowsPerSecond", r.last_error as "lastError",
+            (select coalesce(sum(bytes) filter (where done), 0)::float8 from replicate.part where sync = s.name) as "partsDoneBytes",
+            (select extract(epoch from max(done_at) - min(done_at))::float8 from replicate.part where sync = s.name) as "copySeconds",
+            (select count(*) filter (where restored_at is not null)::int from replicate.owed
+             where sync = s.name and kind in ('key', 'index', 'constraint')) as "indexesDone",
+            (select count(*)::int from replicate.owed
+             where sync = s.name and kind in ('key', 'index', 'constraint')) as "indexesTotal",
+            (select count(*)::int from replicate.owed where sync = s.name and restored_at is null) as "owedOpen"
+     from replicate.sync s left join replicate.runner r on r.sync = s.name where s.name = $1`,
+    [name],
+  );
+  const [alive, leftInvalid, waiting] = [
+    await isRunnerAlive(target, name),
+    await loadLeftInvalid(target, name),
+    await askSource(context, tables, row.position),
+  ];
+  const pendingRows = waiting.rows;
+  const bytesTotal = sum(tables, (table) => table.bytesPlanned);
+  const copied = tables.filter((table) => table.state === "copied" || table.state === "following");
+  const rate = row.copySeconds !== null && row.copySeconds > 0 ? row.partsDoneBytes / row.copySeconds : 0;
+  const left = bytesTotal - row.partsDoneBytes;
+  return {
+    sync: name,
+    phase: phaseOf(tables, alive, pendingRows, row.lastError),
+    runner: { alive, host: row.host, pid: row.pid, since: row.since?.toISOString() ?? null },
+    copy: {
+      tablesDone: copied.length,
+      tablesTotal: tables.length,
+      rowsDone: sum(tables, (table) => table.rowsCopied),
+      bytesDone: row.partsDoneBytes,
+      bytesTotal,
+      indexesDone: row.indexesDone,
+      indexesTotal: row.indexesTotal,
+      etaSeconds: copied.length < tables.length && rate > 0 ? Math.round(left / rate) : null,
+    },
+    follow: {
+      position: row.position,
+      batches: row.batches,
+      rowsApplied: row.rowsApplied,
+      rowsPerSecond: alive ? (row.rowsPerSecond ?? 0) : 0,
+      lastBatchAt: row.lastBatchAt?.toISOString() ?? null,
+    },
+    lag: {
+      rows: pendingRows,
+      seconds: pendingRows === 0 ? 0 : (row.secondsSinceBatch ?? 0),
+      blockedBy: waiting.blockedBy,
+    },
+    conflicts: 0,
+    lastError: row.lastError,
+    owed: { open: row.owedOpen, leftInvalid },
+    sourceError: waiting.error,
+    tables: tables.map((table) => ({
+      source: tableLabel({ schema: table.sourceSchema, name: table.sourceName }),
+      target: tableLabel({ schema: table.targetSchema, name: table.targetName }),
+      state: table.state,
+      rows: table.rowsCopied,
+      bytes: table.bytesCopied,
+      pending: waiting.byCapture?.get(table.captureId) ?? (waiting.byCapture === null ? null : 0),
+      lastChangeAt: table.lastChangeAt?.toISOString() ?? null,
+    })),
+  };
+}
+
+const sum = (tables: readonly SyncTable[], value: (table: SyncTable) => number): number =>
+  tables.reduce((total, table) => total + value(table), 0);
+
+function phaseOf(
+  tables: readonly SyncTable[],
+  alive: boolean,
+  pending: number | null,
+  lastError: StoredError | null,
+): Phase {
+  if (lastError !== null && !lastError.cleared && !alive) return "failed";
+  if (tables.length === 0) return "new";
+  if (tables.every((table) => table.state === "new")) return "initialised";
+  if (tables.some((table) => ["new", "copying", "loaded"].includes(table.state))) return "copying";
+  if (tables.some((table) => table.state === "copied")) return alive ? "catching-up" : "copied";
+  return pending !== null && pending > 10_000 ? "catching-up" : "following";
+}
+
+interface Waiting {
+  readonly rows: number | null;
+  readonly byCapture: ReadonlyMap<number, number> | null;
+  readonly blockedBy: string | null;
+  readonly error: string | null;
+}
+
+/** Counts the deltas that wait on the source. */
+async function askSource(
+  context: SyncContext,
+  tables: readonly SyncTable[],
+  position: string | null,
+): Promise<Waiting> {
+  let source: Connection | undefined;
+  try {
+    source = await context.source("status");
+    const byCapture = new Map<number, number>();
+    const sized = await source.rows<{ id: number }>(
+      `select c.id from replicate.subscription s join replicate.capture c on c.id = s.capture_id
+       where s.sync = $1 and pg_catalog.pg_relation_size(c.delta_a) + pg_catalog.pg_relation_size(c.delta_b) > 0`,
+      [context.config.name],
+    );
+    for (const { id } of sized) {
+      const entry = tables.find((table) => table.captureId === id);
+      const from = entry?.state === "following" ? position : null;
+      const { n } = await source.row<{ n: number }>(
+        `select n::float8 as n from (${windowCountSql(id, from)}) as w`,
+      );
+      byCapture.set(id, n);
+    }
+    const [oldest] = await source.rows<{ pid: number; user: string; seconds: number; state: string }>(
+      `select pid, coalesce(usename, '?')::text as user, coalesce(state, 'state not shown') as state,
+              extract(epoch from clock_timestamp() - xact_start)::int as seconds
+       from pg_catalog.pg_stat_activity
+       where datname = pg_catalog.current_database() and backend_xid is not null
+         and xact_start < clock_timestamp() - interval '1 minute'
+         and application_name not like 'replicate %'
+       order by xact_start limit 1`,
+    );
+    return {
+      rows: [...byCapture.values()].reduce((total, n) => total + n, 0),
+      byCapture,
+      blockedBy:
+        oldest === undefined
+          ? null
+          : `pid ${oldest.pid} of ${oldest.user}, ${oldest.state}, has a transaction open for ${oldest.seconds} s`,
+      error: null,
+    };
+  } catch (error) {
+    const failure = error instanceof ReplicateError ? error : asReplicateError(error, "asking the source");
+    return { rows: null, byCapture: null, blockedBy: null, error: failure.message };
+  } finally {
+    await source?.close();
+  }
+}

@@ -1,0 +1,117 @@
+/** A sync as a program sees it: one object, one method per stage. The only file that knows all stages. */
+import { resolveConfig, type SyncOptions } from "./config.ts";
+import { copySync, type CopyOptions, type CopyReport } from "./copy/copy.ts";
+import { carrySequences, type SequencesOptions, type SequencesReport } from "./cutover/sequences.ts";
+import { dropSync, type DropOptions, type DropReport } from "./drop/drop.ts";
+import type { Batch, OnEvent } from "./events.ts";
+import { followSync, type FollowOptions } from "./follow/follow.ts";
+import { initSync, type InitOptions, type InitReport } from "./init/init.ts";
+import { preflight, type Finding } from "./preflight/preflight.ts";
+import { asReplicateError } from "./postgres/sqlstate.ts";
+import type { Logger, SyncContext } from "./state/context.ts";
+import { makeContext, Sessions } from "./state/open-context.ts";
+import { readStatus, type Status } from "./status/status.ts";
+import { verifySync, type VerifyOptions, type VerifyReport } from "./verify/verify.ts";
+
+export interface OpenOptions {
+  /** pino or alike. Silent by default. */
+  readonly logger?: Logger;
+  /** Hears the events of every call that names no other. */
+  readonly onEvent?: OnEvent;
+  /** Where libpq's variables are looked up. Default `process.env`. */
+  readonly env?: NodeJS.ProcessEnv;
+}
+
+/** What every call accepts. */
+export interface CallOptions {
+  /**
+   * Stops the call. Its sessions are cut and the servers roll back what was open; `follow` instead ends its batch and
+   * returns.
+   */
+  readonly signal?: AbortSignal;
+  readonly onEvent?: OnEvent;
+}
+
+export interface PreflightReport {
+  readonly findings: readonly Finding[];
+  /** No finding is blocking. */
+  readonly ok: boolean;
+}
+
+export interface Sync extends AsyncDisposable {
+  readonly name: string;
+  /** Runs every check and changes nothing. */
+  preflight(options?: CallOptions): Promise<PreflightReport>;
+  /** Installs state and capture. Again: adds what is new. */
+  init(options?: InitOptions & CallOptions): Promise<InitReport>;
+  /** Loads the data. Again: resumes. */
+  copy(options?: CopyOptions & CallOptions): Promise<CopyReport>;
+  /** Applies batches until stopped; each is yielded after its commit on the target. */
+  follow(options?: FollowOptions & CallOptions): AsyncIterable<Batch>;
+  /** Compares both sides while they are written to. */
+  verify(options?: VerifyOptions & CallOptions): Promise<VerifyReport>;
+  status(options?: CallOptions): Promise<Status>;
+  /** Carries the values of sequences, forward only. */
+  sequences(options?: SequencesOptions & CallOptions): Promise<SequencesReport>;
+  /** Removes the sync from both sides, giving the target back what it is owed. */
+  drop(options?: DropOptions & CallOptions): Promise<DropReport>;
+}
+
+/**
+ * Opens a sync; nothing is connected until a method is called. Throws CONFIG_INVALID with every mistake.
+ *
+ * ```ts
+ * await using sync = await openSync({ name: "shop", source, target, tables: ["public.*"] });
+ * await sync.init();
+ * await sync.copy({ jobs: 4 });
+ * for await (const batch of sync.follow({ signal })) console.log(batch.rows, batch.lagSeconds);
+ * ```
+ */
+// oxlint-disable-next-line require-await -- asynchronous so that a mistake is a rejection, as it is for every method
+export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync> {
+  const { logger, onEvent, env, ...given } = options;
+  const config = resolveConfig(given, env ?? process.env);
+  const sessions = new Sessions();
+
+  const context = (call: CallOptions, isCutBySignal = true): SyncContext =>
+    makeContext(config, sessions, {
+      logger,
+      onEvent: call.onEvent ?? onEvent,
+      signal: call.signal,
+      isCutBySignal,
+    });
+
+  const run = async <T>(
+    doing: string,
+    call: CallOptions,
+    work: (context: SyncContext) => Promise<T>,
+  ): Promise<T> => {
+    try {
+      return await work(context(call));
+    } catch (error) {
+      throw call.signal?.aborted
+        ? asReplicateError(error, `${doing} was stopped`)
+        : asReplicateError(error, doing);
+    }
+  };
+
+  return {
+    name: config.name,
+    preflight: async (call = {}) =>
+      await run("preflight", call, async (each) => {
+        await using source = await each.source("preflight");
+        await using target = await each.target("preflight");
+        const { findings } = await preflight(each, source, target);
+        return { findings, ok: findings.every((finding) => finding.severity !== "blocking") };
+      }),
+    init: async (call = {}) => await run("init", call, async (each) => await initSync(each, call)),
+    copy: async (call = {}) => await run("copy", call, async (each) => await copySync(each, call)),
+    follow: (call = {}) => followSync(context(call, false), call),
+    verify: async (call = {}) => await run("verify", call, async (each) => await verifySync(each, call)),
+    status: async (call = {}) => await run("status", call, readStatus),
+    sequences: async (call = {}) =>
+      await run("sequences", call, async (each) => await carrySequences(each, call)),
+    drop: async (call = {}) => await run("drop", call, async (each) => await dropSync(each, call)),
+    [Symbol.asyncDispose]: async () => await sessions.closeAll(),
+  };
+}
