@@ -1,0 +1,200 @@
+/** From two sums that differ to the keys and columns that do, in the snapshots in which the sums were made. */
+import { ReplicateError } from "../errors.ts";
+import type { Connection } from "../postgres/connect.ts";
+import { relayCopy } from "../postgres/copy-relay.ts";
+import type { Checksum } from "./checksum.ts";
+import { eachKeySql, keyColumnsSql, keyMatchesSql } from "./key-sql.ts";
+import type { SideSql, TablePlan } from "./plan.ts";
+import { rowsFrom } from "./ranges.ts";
+import { DIFFERENCES, noteDifferences } from "./repair.ts";
+import type { SessionPair } from "./session-pair.ts";
+
+/** A key value: numbers as far as JavaScript holds them exactly, everything else as text. */
+export type KeyValue = string | number | boolean;
+
+export interface Difference {
+  /** By source column name, in key order. */
+  readonly key: Readonly<Record<string, KeyValue>>;
+  /** As seen from the target: missing there, extra there, or there with other contents. */
+  readonly kind: "missing" | "extra" | "changed";
+  /** Source names of the columns that differ; empty unless changed. */
+  readonly columns: readonly string[];
+}
+
+export interface PartDifferences {
+  /** How many there are. */
+  readonly total: number;
+  readonly listed: readonly Difference[];
+  /** Keys noted as changed on the source, so that the next batch brings them. */
+  readonly repaired: number;
+}
+
+export interface DrillRequest {
+  readonly plan: TablePlan;
+  /** Conditions on the rows of the part, for either side. */
+  readonly conditions: { readonly source: readonly string[]; readonly target: readonly string[] };
+  readonly checksum: Checksum;
+  readonly signal: AbortSignal;
+  /** Rows of the part. */
+  readonly rows: number;
+  readonly maxListed: () => number;
+  readonly repair: boolean;
+}
+
+/** Below this many rows all of them are compared one by one; above, by bucket first. */
+const FEW_ROWS = 1000;
+const MANY_ROWS = 4_000_000;
+
+const SOURCE_KEYS = "replicate_source_key";
+
+/**
+ * Finds the rows of a part that differ. Both sessions are in the transactions of the comparison; the source's is
+ * over afterwards if something was repaired.
+ */
+export async function findDifferences(pair: SessionPair, request: DrillRequest): Promise<PartDifferences> {
+  const { plan, checksum, conditions, signal } = request;
+  const { target } = pair;
+  const buckets = await differingBuckets(pair, request);
+  const rows = {
+    source: rowsFrom(plan.source, [...conditions.source, ...buckets.source]),
+    target: rowsFrom(plan.target, [...conditions.target, ...buckets.target]),
+  };
+
+  // The keys meet on the target, where they are compared as its key compares them.
+  await target.script(
+    `create temporary table ${SOURCE_KEYS} (${keyColumnsSql(plan.target.key, "s")}, hash bigint) on commit drop`,
+  );
+  await relayCopy(pair.source, target, {
+    read: `copy (select ${eachKeySql(plan.source.key, (_, key) => key.value)}, ${checksum.hashRow(plan.source.fields)} from ${rows.source}) to stdout`,
+    write: `copy pg_temp.${SOURCE_KEYS} from stdin`,
+    signal,
+  });
+  const sides = (prefix: "s" | "t"): string => eachKeySql(plan.target.key, (n) => `${prefix}.${prefix}${n}`);
+  await target.script(`
+    create temporary table replicate_difference on commit drop as
+    select ${sides("s")}, ${sides("t")},
+           case when t.rows is null then 'missing' when s.hash is null or t.rows > 1 then 'extra' else 'changed' end as kind
+    from (select ${eachKeySql(plan.target.key, (n, key) => `${key.value} as t${n}`)},
+                 pg_catalog.count(*) as rows, pg_catalog.sum(${checksum.hashRow(plan.target.fields)}) as hash
+          from ${rows.target} group by ${eachKeySql(plan.target.key, (_, key) => key.value)}) as t
+    full join pg_temp.${SOURCE_KEYS} as s
+      on ${plan.target.key.map(({ equals }, index) => `s.s${index + 1} ${equals} t.t${index + 1}`).join(" and ")}
+    where s.hash is null or t.hash is null or s.hash::numeric <> t.hash`);
+  const { total } = await target.row<{ total: string }>(
+    `select pg_catalog.count(*)::text as total from ${DIFFERENCES}`,
+  );
+  if (Number(total) === 0) {
+    throw new ReplicateError("INTERNAL", `the sums of ${plan.label} differ, but none of its rows does`);
+  }
+  const listed = await list(pair, request);
+  const repaired = request.repair ? await noteDifferences(pair, plan, signal) : 0;
+  return { total: Number(total), listed, repaired };
+}
+
+/** Conditions that keep the rows in differing buckets; none where there is little to gain. */
+async function differingBuckets(
+  pair: SessionPair,
+  { plan, checksum, conditions, rows }: DrillRequest,
+): Promise<{ source: string[]; target: string[] }> {
+  if (rows <= FEW_ROWS) return { source: [], target: [] };
+  const count = rows > MANY_ROWS ? 16_384 : 1024;
+  const bucket = {
+    source: bucketSql(plan, "source", checksum, count),
+    target: bucketSql(plan, "target", checksum, count),
+  };
+  const sums = async (side: "source" | "target"): Promise<Map<number, string>> => {
+    const found = await pair[side].rows<{ bucket: number; rows: string; sum: string }>(
+      checksum.bucketsSql(plan[side].fields, bucket[side], rowsFrom(plan[side], conditions[side])),
+    );
+    return new Map(found.map((row) => [row.bucket, `${row.rows} ${row.sum}`]));
+  };
+  const [ours, theirs] = await pair.both(sums("source"), sums("target"));
+  const differing = [...new Set([...ours.keys(), ...theirs.keys()])].filter(
+    (each) => ours.get(each) !== theirs.get(each),
+  );
+  if (differing.length > count / 2) return { source: [], target: [] };
+  const within = (expression: string): string[] => [
+    `${expression} = any ('{${differing.join(",")}}'::integer[])`,
+  ];
+  return { source: within(bucket.source), target: within(bucket.target) };
+}
+
+/** The bucket of a row, from its key: from the number itself where the key is one. */
+function bucketSql(plan: TablePlan, side: "source" | "target", checksum: Checksum, count: number): string {
+  const [first, ...more] = plan.key;
+  const isWhole = [first?.source, first?.target].every((column) =>
+    ["smallint", "integer", "bigint"].includes(column?.isBuiltin === true ? column.baseType : ""),
+  );
+  if (isWhole && more.length === 0) return `(${plan[side].key[0]?.value} & ${count - 1})::integer`;
+  return checksum.bucket(plan[side].keyFields, count);
+}
+
+async function list(pair: SessionPair, request: DrillRequest): Promise<Difference[]> {
+  const { plan } = request;
+  const most = request.maxListed();
+  if (most <= 0) return [];
+  const n = plan.key.length;
+  const result = await pair.target.client.query<string[]>({
+    rowMode: "array",
+    text: `select d.kind, ${eachKeySql(plan.target.key, (i) => `d.s${i}::text`)}, ${eachKeySql(plan.target.key, (i) => `d.t${i}::text`)}
+           from ${DIFFERENCES} as d
+           order by ${eachKeySql(plan.target.key, (i) => `coalesce(d.s${i}, d.t${i})`)} limit ${most}`,
+  });
+  const found = result.rows.map(([kind, ...keys]) => ({
+    kind: kind as Difference["kind"],
+    source: keys.slice(0, n),
+    target: keys.slice(n),
+  }));
+  const changed = found.filter(({ kind }) => kind === "changed");
+  const [ours, theirs] = await pair.both(
+    columnHashes(pair.source, plan.source, request.checksum, changed.map(({ source }) => source)),
+    columnHashes(pair.target, plan.target, request.checksum, changed.map(({ target }) => target)),
+  ); // prettier-ignore
+  const columns = new Map(
+    changed.map((difference, index) => {
+      const [a, b] = [ours.get(index + 1), theirs.get(index + 1)];
+      return [difference, a && b ? plan.columns.filter((_, column) => a[column] !== b[column]) : []];
+    }),
+  );
+  return found.map((difference) => ({
+    key: keyOf(plan, difference.kind === "extra" ? difference.target : difference.source),
+    kind: difference.kind,
+    columns: columns.get(difference) ?? [],
+  }));
+}
+
+/** Hashes of each column of the rows with these keys, by the key's number from 1. */
+async function columnHashes(
+  connection: Connection,
+  side: SideSql,
+  checksum: Checksum,
+  keys: readonly (readonly (string | undefined)[])[],
+): Promise<Map<number, readonly string[]>> {
+  if (keys.length === 0) return new Map();
+  const arrays = eachKeySql(side.key, (n) => `$${n}::text[]`);
+  const names = eachKeySql(side.key, (n) => `k${n}`);
+  const found = await connection.rows<{ n: number; hashes: string[] }>(
+    `select x.n::integer as n, array[${side.fields.map((field) => checksum.hashRow([field])).join(", ")}]::text[] as hashes
+     from pg_catalog.unnest(${arrays}) with ordinality as x (${names}, n)
+     join ${side.table} as t on ${keyMatchesSql(side.key, (n, { type }) => `x.k${n}::${type}`)}`,
+    side.key.map((_, column) => keys.map((key) => key[column])),
+  );
+  return new Map(found.map((row) => [row.n, row.hashes]));
+}
+
+function keyOf(plan: TablePlan, texts: readonly (string | undefined)[]): Record<string, KeyValue> {
+  return Object.fromEntries(
+    plan.key.map(({ name, source }, index) => [
+      name,
+      keyValue(source.isBuiltin ? source.baseType : "", texts[index] ?? ""),
+    ]),
+  );
+}
+
+function keyValue(type: string, text: string): KeyValue {
+  if (type === "boolean") return text === "true";
+  const number = Number(text);
+  return ["smallint", "integer", "bigint", "oid"].includes(type) && Number.isSafeInteger(number)
+    ? number
+    : text;
+}

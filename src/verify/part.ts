@@ -1,0 +1,272 @@
+/**
+ * Compares one part of one table, exactly, while both sides are written to.
+ *
+ * The target's snapshot holds the sync's position A, at which it equals the source. The source's snapshot S is taken
+ * later. What was changed between A and S has a delta that is not visible in A: those keys are left out on both sides,
+ * and everything else has to be the same.
+ */
+import { changedKeysSql, deltaTables, windowSql } from "../catalog/delta.ts";
+import { ReplicateError } from "../errors.ts";
+import { relayCopy } from "../postgres/copy-relay.ts";
+import { fill, literal } from "../postgres/sql.ts";
+import type { Checksum } from "./checksum.ts";
+import { findDifferences, type PartDifferences } from "./differences.ts";
+import { keyColumnsSql, keyMatchesSql } from "./key-sql.ts";
+import { shapeSql, type SideSql, type TablePlan } from "./plan.ts";
+import { rangeConditions, rowsFrom, type KeyRange } from "./ranges.ts";
+import type { SessionPair } from "./session-pair.ts";
+
+export interface PartRequest {
+  readonly plan: TablePlan;
+  readonly range: KeyRange;
+  readonly sync: string;
+  readonly checksum: Checksum;
+  readonly signal: AbortSignal;
+  /** Files of the table's delta tables, read before this call; updated here. */
+  readonly files: { current: string };
+  /** How many differences may still be listed. */
+  readonly maxListed: () => number;
+  readonly repair: boolean;
+  /** Compare although the table is in flux, leaving out what is unproven: the caller has waited long enough. */
+  readonly isFinal: boolean;
+}
+
+export interface PartResult extends PartDifferences {
+  /** Rows compared, counted on the source. */
+  readonly rows: number;
+  /** Keys left out, because the target does not have their latest change yet. */
+  readonly pending: number;
+  /** The table is being emptied or read again as a whole: nothing was compared, `pending` counts all rows. */
+  readonly isUnproven: boolean;
+}
+
+/** Thrown when a part cannot be compared now but may be later. */
+export class PartNotReadySignal extends Error {
+  override readonly name = "PartNotReadySignal";
+  /** emptied: a delta table was truncated between the two snapshots. flux: `follow` has to do something first. */
+  readonly reason: "emptied" | "flux";
+  /** The position at which this was found, to see whether the sync moves on. */
+  readonly position: string | null;
+
+  constructor(reason: "emptied" | "flux", position: string | null) {
+    super(`not ready: ${reason}`);
+    this.reason = reason;
+    this.position = position;
+  }
+}
+
+/** Temporary table on the target with the keys to leave out. */
+const PENDING = "replicate_pending";
+
+/**
+ * Compares one part and ends both transactions. Throws PartNotReadySignal, ReplicateError, and the driver's errors; the
+ * caller rolls back then.
+ */
+export async function comparePart(pair: SessionPair, request: PartRequest): Promise<PartResult> {
+  const { plan, range, signal, checksum } = request;
+  const position = await beginOnTarget(pair, request);
+  const { window, hasPending, isTruncated, isUnsettled } = await beginOnSource(pair, request, position);
+
+  if ((isTruncated || isUnsettled) && !request.isFinal)
+    throw new PartNotReadySignal("flux", position.position);
+  if (isTruncated) {
+    const { rows } = await pair.source.row<{ rows: string }>(
+      `select pg_catalog.count(*)::text as rows from ${rowsFrom(plan.source, inRange(plan.source, range))}`,
+    );
+    await commit(pair);
+    return { rows: 0, pending: Number(rows), isUnproven: true, total: 0, listed: [], repaired: 0 };
+  }
+
+  const changed = changedKeysIn(plan, range, window);
+  const pending = hasPending ? await sendPending(pair, plan, changed, signal) : 0;
+  const conditions = {
+    source: [
+      ...inRange(plan.source, range),
+      ...(pending > 0 ? [exclusion(plan.source, `(${changed})`)] : []),
+    ],
+    target: [
+      ...inRange(plan.target, range),
+      ...(pending > 0 ? [exclusion(plan.target, `pg_temp.${PENDING}`)] : []),
+    ],
+  };
+  const [ours, theirs] = await pair.both(
+    pair.source.row<Total>(checksum.totalSql(plan.source.fields, rowsFrom(plan.source, conditions.source))),
+    pair.target.row<Total>(checksum.totalSql(plan.target.fields, rowsFrom(plan.target, conditions.target))),
+  );
+  const result = { rows: Number(ours.rows), pending, isUnproven: false };
+  if (ours.rows === theirs.rows && ours.sum === theirs.sum) {
+    await commit(pair);
+    return { ...result, total: 0, listed: [], repaired: 0 };
+  }
+  const found = await findDifferences(pair, {
+    plan,
+    conditions,
+    checksum,
+    signal,
+    rows: Math.max(Number(ours.rows), Number(theirs.rows)),
+    maxListed: request.maxListed,
+    repair: request.repair,
+  });
+  // Nothing to commit; and after a repair, a failure here must not have the part compared again.
+  await pair.rollback();
+  return { ...result, ...found };
+}
+
+interface Total {
+  readonly rows: string;
+  readonly sum: string | null;
+}
+
+interface Position {
+  readonly position: string | null;
+  readonly partitions: Readonly<Record<string, string>>;
+  /** The columns that the data on the target correspond to; null where that is not known. */
+  readonly columns: string | null;
+}
+
+async function beginOnTarget(pair: SessionPair, request: PartRequest): Promise<Position> {
+  const { plan, sync } = request;
+  const results = await pair.target.script(
+    fill("verify/position", {
+      table: plan.target.table,
+      shape: shapeSql(plan.target.relid),
+      sync: literal(sync),
+      capture: literal(plan.entry.captureId),
+    }),
+  );
+  const [row] = (results.at(-1)?.rows ?? []) as {
+    position: string | null;
+    state: string;
+    fingerprint: string | null;
+    shape: string;
+    partitions: Record<string, string>;
+  }[];
+  if (row === undefined || !["copied", "following"].includes(row.state)) {
+    throw new ReplicateError("COPY_UNFINISHED", `${plan.label} is being copied`);
+  }
+  if (row.shape !== plan.targetShape) throw shapeChanged(plan, "target");
+  const isFollowing = row.state === "following";
+  const columns =
+    row.fingerprint === null ? null : (JSON.parse(row.fingerprint) as { columns?: unknown }).columns;
+  return {
+    // A copied table has no position until the next batch takes it in: none of its deltas are applied.
+    position: isFollowing ? row.position : null,
+    partitions: row.partitions,
+    columns: isFollowing && columns !== undefined ? JSON.stringify(columns) : null,
+  };
+}
+
+interface Window {
+  /** Condition on txid. */
+  readonly window: string;
+  readonly hasPending: boolean;
+  readonly isTruncated: boolean;
+  /** Columns or partitions are not those that `follow` has taken note of. */
+  readonly isUnsettled: boolean;
+}
+
+async function beginOnSource(pair: SessionPair, request: PartRequest, position: Position): Promise<Window> {
+  const { plan } = request;
+  const [a, b] = deltaTables(plan.capture.id);
+  const window = windowSql(position.position);
+  const results = await pair.source.script(
+    fill("verify/window", {
+      table: plan.source.table,
+      delta_a: a,
+      delta_b: b,
+      window,
+      shape: shapeSql(plan.source.relid),
+      partitioned: plan.isPartitioned ? String(plan.source.relid) : "null",
+    }),
+  );
+  const [row] = (results.at(-1)?.rows ?? []) as {
+    snapshot: string;
+    files: string;
+    shape: string;
+    partitions: Record<string, string>;
+    hasPending: boolean;
+    isTruncated: boolean;
+  }[];
+  if (row === undefined) throw new ReplicateError("INTERNAL", "the source's snapshot query returned nothing");
+  const known = request.files.current;
+  request.files.current = row.files;
+  // A delta table that was emptied since its file was noted had deltas which a later position than A has applied.
+  if (row.files !== known) throw new PartNotReadySignal("emptied", position.position);
+  if (row.shape !== plan.sourceShape) throw shapeChanged(plan, "source");
+  if (position.position !== null && xmax(row.snapshot) < xmax(position.position)) {
+    throw new ReplicateError(
+      "SOURCE_LOST",
+      "the source's transactions are behind the position of the target",
+    );
+  }
+  return {
+    window,
+    hasPending: row.hasPending,
+    isTruncated: row.isTruncated,
+    isUnsettled:
+      (position.columns !== null && position.columns !== JSON.stringify(JSON.parse(row.shape))) ||
+      (plan.isPartitioned && !haveSameEntries(position.partitions, row.partitions)),
+  };
+}
+
+function xmax(snapshot: string): bigint {
+  return BigInt(snapshot.split(":")[1] ?? "0");
+}
+
+function haveSameEntries(a: Readonly<Record<string, string>>, b: Readonly<Record<string, string>>): boolean {
+  const entries = Object.entries(a);
+  return entries.length === Object.keys(b).length && entries.every(([key, value]) => b[key] === value);
+}
+
+function shapeChanged(plan: TablePlan, side: "source" | "target"): ReplicateError {
+  const label = side === "source" ? plan.label : plan.targetLabel;
+  return new ReplicateError(
+    "TABLE_SHAPE_CHANGED",
+    `the columns of ${label} changed on the ${side} while it was compared`,
+    {
+      hint: "Run `replicate verify` again.",
+    },
+  );
+}
+
+function inRange(side: SideSql, range: KeyRange): string[] {
+  const [first] = side.key;
+  return first === undefined ? [] : rangeConditions(range, first.value, first.type);
+}
+
+/** The changed keys of a part, as k1 … kn. */
+function changedKeysIn(plan: TablePlan, range: KeyRange, window: string): string {
+  const type = plan.source.key[0]?.type ?? "";
+  const conditions = rangeConditions(range, "d.k1", type);
+  const changed = changedKeysSql(plan.capture, window);
+  return conditions.length === 0
+    ? changed
+    : `select d.* from (${changed}) as d where ${conditions.join(" and ")}`;
+}
+
+/** Streams the changed keys into a temporary table of the target's transaction. Returns how many there are. */
+async function sendPending(
+  pair: SessionPair,
+  plan: TablePlan,
+  changed: string,
+  signal: AbortSignal,
+): Promise<number> {
+  await pair.target.script(
+    `create temporary table ${PENDING} (${keyColumnsSql(plan.target.key, "k")}) on commit drop`,
+  );
+  const { rows } = await relayCopy(pair.source, pair.target, {
+    read: `copy (select distinct * from (${changed}) as d) to stdout`,
+    write: `copy pg_temp.${PENDING} from stdin`,
+    signal,
+  });
+  return rows;
+}
+
+/** Leaves out the rows whose keys are in `keys`, a table or a subquery with k1 … kn. */
+function exclusion(side: SideSql, keys: string): string {
+  return `not exists (select from ${keys} as x where ${keyMatchesSql(side.key, (n) => `x.k${n}`)})`;
+}
+
+async function commit(pair: SessionPair): Promise<void> {
+  await pair.both(pair.source.script("commit"), pair.target.script("commit"));
+}

@@ -1,0 +1,76 @@
+/** Repair: differing keys are noted as changed on the source, so that the next batch brings them like any other. */
+import { deltaTables } from "../catalog/delta.ts";
+import { throwIfAborted } from "../postgres/sleep.ts";
+import { eachKeySql } from "./key-sql.ts";
+import type { TablePlan } from "./plan.ts";
+import type { SessionPair } from "./session-pair.ts";
+
+/**
+ * Temporary table on the target: s1 … sn, the key on the source; t1 … tn, the key on the target, both in the target's
+ * types and null where there is no such row; kind.
+ */
+export const DIFFERENCES = "pg_temp.replicate_difference";
+
+const KEYS_PER_INSERT = 2000;
+
+/**
+ * A repair broke off: some keys are noted and some are not. To compare again would count those that are noted as
+ * pending, so this is not tried again behind the caller's back.
+ */
+export class RepairError extends Error {
+  override readonly name = "RepairError";
+
+  constructor(cause: unknown) {
+    super("the repair broke off", { cause });
+  }
+}
+
+/**
+ * Notes all differences in the active delta table of the capture. Ends the source's transaction first: the deltas are
+ * committed batch by batch. Returns the number of keys. Throws RepairError.
+ */
+export async function noteDifferences(
+  pair: SessionPair,
+  plan: TablePlan,
+  signal: AbortSignal,
+): Promise<number> {
+  try {
+    return await note(pair, plan, signal);
+  } catch (error) {
+    throw new RepairError(error);
+  }
+}
+
+async function note(pair: SessionPair, plan: TablePlan, signal: AbortSignal): Promise<number> {
+  const { source, target } = pair;
+  const { id, keyColumns } = plan.capture;
+  await source.script("commit");
+  await target.script(
+    `declare replicate_keys no scroll cursor for
+     select ${eachKeySql(plan.target.key, (n) => `coalesce(d.s${n}, d.t${n})::text`)} from ${DIFFERENCES} as d`,
+  );
+  const columns = eachKeySql(plan.source.key, (n) => `k${n}`);
+  // Through the column's own type, so that a key which only the target's type can hold fails here and not in `follow`.
+  const values = keyColumns
+    .map((column, index) => `x.k${index + 1}::${column.readType}::${column.deltaType}`)
+    .join(", ");
+  const arrays = eachKeySql(plan.source.key, (n) => `$${n}::text[]`);
+  for (let noted = 0; ;) {
+    throwIfAborted(signal);
+    const { rows } = await target.client.query<string[]>({
+      rowMode: "array",
+      text: `fetch ${KEYS_PER_INSERT} from replicate_keys`,
+    });
+    if (rows.length === 0) return noted;
+    const { active } = await source.row<{ active: "a" | "b" }>(
+      `select active from replicate.capture where id = $1`,
+      [id],
+    );
+    await source.rows(
+      `insert into ${deltaTables(id)[active === "a" ? 0 : 1]} (${columns})
+       select ${values} from pg_catalog.unnest(${arrays}) as x (${columns})`,
+      plan.source.key.map((_, column) => rows.map((row) => row[column])),
+    );
+    noted += rows.length;
+  }
+}

@@ -1,0 +1,237 @@
+/** Works through parts with several pairs of sessions; what cannot be compared now is tried again later. */
+import { ReplicateError } from "../errors.ts";
+import { sleep, throwIfAborted } from "../postgres/sleep.ts";
+import {
+  asReplicateError,
+  isConnectionFailure,
+  isRetryableConflict,
+  QUERY_CANCELED,
+  sqlstateOf,
+} from "../postgres/sqlstate.ts";
+import { RelayError } from "../postgres/copy-relay.ts";
+import type { SyncContext } from "../state/context.ts";
+import type { Checksum } from "./checksum.ts";
+import { comparePart, PartNotReadySignal, type PartResult } from "./part.ts";
+import type { TablePlan } from "./plan.ts";
+import type { KeyRange } from "./ranges.ts";
+import { RepairError } from "./repair.ts";
+import { SessionPair, type Watches } from "./session-pair.ts";
+
+export interface PartTask {
+  readonly plan: TablePlan;
+  readonly range: KeyRange;
+  /** Within the table, from 0. */
+  readonly number: number;
+  /** Estimate. */
+  readonly bytes: number;
+  readonly files: { current: string };
+}
+
+export interface RunOptions {
+  readonly checksum: Checksum;
+  readonly jobs: number;
+  readonly repair: boolean;
+  /** How many differences of a table may still be listed. */
+  readonly maxListed: (plan: TablePlan) => number;
+  readonly onResult: (task: PartTask, result: PartResult) => void;
+}
+
+/** Tries of a part whose table is locked, or wanted by others, before we give up. */
+const lockTries = 40;
+/** Tries of a part that waits for `follow`: as many without any progress of it, and altogether. */
+const idleTries = 4;
+const fluxTries = 40;
+/** Tries of a part whose sessions break, however often connecting again succeeds. */
+const lostTries = 20;
+/** Tries to connect again, with growing pauses: about five minutes in all. */
+const connectTries = 24;
+
+interface Attempt {
+  readonly task: PartTask;
+  readonly notBefore: number;
+  readonly lockTries: number;
+  readonly fluxTries: number;
+  readonly idleTries: number;
+  readonly lostTries: number;
+  readonly position: string | null | undefined;
+}
+
+/**
+ * Compares all parts, in the order given. Throws the first error that trying again does not help against; the other
+ * pairs are cancelled then.
+ */
+export async function runParts(
+  context: SyncContext,
+  watches: Watches,
+  tasks: readonly PartTask[],
+  options: RunOptions,
+): Promise<void> {
+  const run = new PartRun(context, watches, tasks, options);
+  await run.all(Math.min(options.jobs, tasks.length));
+}
+
+class PartRun {
+  readonly #context: SyncContext;
+  readonly #watches: Watches;
+  readonly #options: RunOptions;
+  readonly #queue: Attempt[];
+  readonly #pairs = new Set<SessionPair>();
+  /** The first one; what comes after is its consequence. */
+  #failure: { readonly error: unknown } | undefined;
+
+  constructor(context: SyncContext, watches: Watches, tasks: readonly PartTask[], options: RunOptions) {
+    this.#context = context;
+    this.#watches = watches;
+    this.#options = options;
+    this.#queue = tasks.map((task) => ({
+      task,
+      notBefore: 0,
+      lockTries: 0,
+      fluxTries: 0,
+      idleTries: 0,
+      lostTries: 0,
+      position: undefined,
+    }));
+  }
+
+  async all(jobs: number): Promise<void> {
+    await Promise.all(
+      Array.from({ length: jobs }, async () => {
+        try {
+          await this.#work();
+        } catch (error) {
+          if (this.#failure !== undefined) return;
+          this.#failure = { error };
+          await Promise.all([...this.#pairs].map((pair) => pair.cancel()));
+        }
+      }),
+    );
+    if (this.#failure !== undefined) throw this.#failure.error;
+  }
+
+  /** One pair of sessions, until nothing is left that it could do. */
+  async #work(): Promise<void> {
+    let pair = await this.#open();
+    try {
+      for (;;) {
+        const attempt = this.#take();
+        if (attempt === undefined || this.#failure !== undefined) return;
+        const waitMs = attempt.notBefore - Date.now();
+        if (waitMs > 0) await sleep(waitMs, this.#context.signal);
+        try {
+          await this.#compare(pair, attempt);
+        } catch (error) {
+          throwIfAborted(this.#context.signal);
+          if (this.#failure !== undefined) return;
+          const again = this.#afterFailure(attempt, error);
+          await pair.rollback();
+          this.#queue.push(again);
+          if (pair.isBroken) pair = await this.#replace(pair, error);
+        }
+      }
+    } finally {
+      this.#pairs.delete(pair);
+      await pair.close();
+    }
+  }
+
+  /** The next attempt that is due, or the one that is due first. */
+  #take(): Attempt | undefined {
+    const now = Date.now();
+    let index = this.#queue.findIndex(({ notBefore }) => notBefore <= now);
+    if (index < 0) {
+      index = this.#queue.reduce(
+        (best, attempt, each) =>
+          attempt.notBefore < (this.#queue[best]?.notBefore ?? Infinity) ? each : best,
+        0,
+      );
+    }
+    return this.#queue.splice(index, 1)[0];
+  }
+
+  async #compare(pair: SessionPair, attempt: Attempt): Promise<void> {
+    const { task } = attempt;
+    const { checksum, repair, maxListed, onResult } = this.#options;
+    const result = await comparePart(pair, {
+      plan: task.plan,
+      range: task.range,
+      files: task.files,
+      sync: this.#context.config.name,
+      checksum,
+      repair,
+      signal: this.#context.signal,
+      maxListed: () => maxListed(task.plan),
+      isFinal: attempt.idleTries >= idleTries || attempt.fluxTries >= fluxTries,
+    });
+    onResult(task, result);
+  }
+
+  /** When to try again. Throws where that would not help, or was tried often enough. */
+  #afterFailure(attempt: Attempt, error: unknown): Attempt {
+    const { label } = attempt.task.plan;
+    if (error instanceof RepairError)
+      throw asReplicateError(error.cause, `noting the differences of ${label}`);
+    const cause = error instanceof RelayError ? error.cause : error;
+    if (cause instanceof PartNotReadySignal) {
+      if (cause.reason === "emptied") return attempt;
+      const hasMoved = cause.position !== attempt.position;
+      return {
+        ...attempt,
+        position: cause.position,
+        fluxTries: attempt.fluxTries + 1,
+        idleTries: hasMoved ? 1 : attempt.idleTries + 1,
+        notBefore: Date.now() + Math.min(250 * (attempt.fluxTries + 1), 2000),
+      };
+    }
+    if (sqlstateOf(cause) === QUERY_CANCELED || isRetryableConflict(cause)) {
+      if (attempt.lockTries >= lockTries) {
+        throw new ReplicateError(
+          "LOCK_NOT_AVAILABLE",
+          `others hold or want locks on ${label}, again and again`,
+          {
+            cause,
+          },
+        );
+      }
+      this.#context.log.info({ table: label }, "gave way to others who lock the table");
+      const notBefore = Date.now() + Math.min(500 * (attempt.lockTries + 1), 10_000);
+      return { ...attempt, lockTries: attempt.lockTries + 1, notBefore };
+    }
+    if (isConnectionFailure(cause) && attempt.lostTries < lostTries) {
+      return { ...attempt, lostTries: attempt.lostTries + 1 };
+    }
+    throw asReplicateError(cause, `comparing ${label}`);
+  }
+
+  async #open(): Promise<SessionPair> {
+    const pair = await SessionPair.open(this.#context, this.#watches);
+    this.#pairs.add(pair);
+    return pair;
+  }
+
+  /** Closes a broken pair and connects again, with pauses. */
+  async #replace(broken: SessionPair, error: unknown): Promise<SessionPair> {
+    const side = broken.brokenSide;
+    this.#pairs.delete(broken);
+    await broken.close();
+    let last = error;
+    for (let tries = 0; tries < connectTries; tries += 1) {
+      const retryInMs = tries === 0 ? 0 : Math.min(500 * 2 ** (tries - 1), 15_000);
+      if (isConnectionFailure(last)) {
+        const message = last instanceof Error ? last.message : String(last);
+        this.#context.emit({ type: "connection-lost", side, message, retryInMs });
+      }
+      await sleep(retryInMs, this.#context.signal);
+      try {
+        const pair = await this.#open();
+        if (isConnectionFailure(last)) this.#context.emit({ type: "connection-restored", side });
+        return pair;
+      } catch (failure) {
+        throwIfAborted(this.#context.signal);
+        if (!isConnectionFailure(failure)) throw failure;
+        last = failure;
+      }
+    }
+    throw asReplicateError(last, "verify");
+  }
+}

@@ -1,0 +1,108 @@
+/** Two sessions, one on each side, that compare one part after another. */
+import type { Side } from "../events.ts";
+import type { Connection } from "../postgres/connect.ts";
+import type { LockWatch } from "../postgres/lock-watch.ts";
+import { QUERY_CANCELED, sqlstateOf } from "../postgres/sqlstate.ts";
+import type { SyncContext } from "../state/context.ts";
+
+export interface Watches {
+  readonly source: LockWatch;
+  readonly target: LockWatch;
+}
+
+/** Seconds after which a server (14 and newer) notices that our process is gone in the middle of a statement. */
+const CONNECTION_CHECK = "2s";
+
+export class SessionPair {
+  readonly source: Connection;
+  readonly target: Connection;
+  readonly #watches: Watches;
+
+  private constructor(source: Connection, target: Connection, watches: Watches) {
+    this.source = source;
+    this.target = target;
+    this.#watches = watches;
+  }
+
+  /** Opens both sessions and has them watched. Throws as `connect` does. */
+  static async open(context: SyncContext, watches: Watches): Promise<SessionPair> {
+    const source = await context.source("verify");
+    try {
+      const target = await context.target("verify");
+      const pair = new SessionPair(source, target, watches);
+      for (const side of sides) {
+        await checkConnection(pair[side]);
+        watches[side].watch(pair[side]);
+      }
+      return pair;
+    } catch (error) {
+      await source.close();
+      throw error;
+    }
+  }
+
+  get isBroken(): boolean {
+    return this.source.isBroken || this.target.isBroken;
+  }
+
+  /** The side whose session broke. */
+  get brokenSide(): Side {
+    return this.source.isBroken ? "source" : "target";
+  }
+
+  /** Waits for work on both sides. When one fails, the other is cancelled and waited for. */
+  async both<S, T>(onSource: Promise<S>, onTarget: Promise<T>): Promise<[S, T]> {
+    const [source, target] = await Promise.allSettled([
+      onSource.catch(async (error: unknown) => {
+        await this.#watches.target.cancel(this.target);
+        throw error;
+      }),
+      onTarget.catch(async (error: unknown) => {
+        await this.#watches.source.cancel(this.source);
+        throw error;
+      }),
+    ]);
+    if (source.status === "fulfilled" && target.status === "fulfilled") return [source.value, target.value];
+    const reasons = [source, target].flatMap((result) =>
+      result.status === "rejected" ? [result.reason] : [],
+    );
+    // A cancelled statement is most likely the consequence of the other side's failure.
+    throw reasons.find((reason) => sqlstateOf(reason) !== QUERY_CANCELED) ?? reasons[0];
+  }
+
+  /** Cancels what both sessions are doing. */
+  async cancel(): Promise<void> {
+    await Promise.all(sides.map((side) => this.#watches[side].cancel(this[side])));
+  }
+
+  /** Ends both transactions; a session that cannot is cut. */
+  async rollback(): Promise<void> {
+    await Promise.all(
+      sides.map(async (side) => {
+        if (!this[side].isBroken) await this[side].script("rollback").catch(() => this[side].destroy());
+      }),
+    );
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(
+      sides.map(async (side) => {
+        this.#watches[side].unwatch(this[side]);
+        await this[side].close();
+      }),
+    );
+  }
+}
+
+const sides = ["source", "target"] as const;
+
+/** Without this, a long scan goes on after its client has died. */
+async function checkConnection(connection: Connection): Promise<void> {
+  if (connection.version < 140_000) return;
+  // Refused where the operating system cannot tell.
+  await connection
+    .script(`set client_connection_check_interval = '${CONNECTION_CHECK}'`)
+    .catch((error: unknown) => {
+      if (sqlstateOf(error) === undefined) throw error;
+    });
+}

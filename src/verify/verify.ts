@@ -1,0 +1,222 @@
+/**
+ * Verify: compares every row of the sync's tables, while both sides may be written to, and names what differs.
+ * See part.ts for why this is exact.
+ */
+import { selectTables } from "../catalog/patterns.ts";
+import { tableLabel } from "../catalog/table.ts";
+import { ReplicateError } from "../errors.ts";
+import { LockWatch } from "../postgres/lock-watch.ts";
+import { throwIfAborted } from "../postgres/sleep.ts";
+import { own } from "../postgres/sql.ts";
+import { asReplicateError } from "../postgres/sqlstate.ts";
+import type { SyncContext } from "../state/context.ts";
+import { loadTables, type SyncTable } from "../state/sync-table.ts";
+import { Checksum } from "./checksum.ts";
+import type { Difference } from "./differences.ts";
+import { planTables, type TablePlan } from "./plan.ts";
+import { keyRanges } from "./ranges.ts";
+import { runParts, type PartTask } from "./run-parts.ts";
+import { SessionPair, type Watches } from "./session-pair.ts";
+
+export interface VerifyOptions {
+  /** Patterns as in the settings; default all tables of the sync. */
+  readonly tables?: readonly string[];
+  /** Note differing keys as changed on the source, so that `follow` brings their rows. Default false. */
+  readonly repair?: boolean;
+  /** Parts compared at the same time, each with a session on either side. Default `copy.jobs` of the settings. */
+  readonly jobs?: number;
+  /** Differences listed per table; all are counted. Default 1000. */
+  readonly maxDifferences?: number;
+  /** Heap and TOAST bytes that one snapshot may take. Default 256 MB. */
+  readonly partBytes?: number;
+}
+
+export interface TableVerifyReport {
+  /** Names as people write them. */
+  readonly table: string;
+  readonly target: string;
+  /** Rows compared. */
+  readonly rows: number;
+  /** Keys left out because the target does not have their latest change yet. */
+  readonly pending: number;
+  /** No difference among the rows compared. */
+  readonly equal: boolean;
+  readonly differences: readonly Difference[];
+  readonly differencesTotal: number;
+  /** Keys noted for `follow`; only with `repair`. */
+  readonly repaired?: number;
+}
+
+export interface VerifyReport {
+  readonly equal: boolean;
+  /** By name. */
+  readonly tables: readonly TableVerifyReport[];
+  readonly seconds: number;
+}
+
+const defaultMaxDifferences = 1000;
+/** Listed in a whole report: what is beyond is counted only. */
+const mostListed = 50_000;
+
+/**
+ * Compares tables, or all of the sync.
+ *
+ * Throws SYNC_UNKNOWN, COPY_UNFINISHED with the tables that are not there yet, PATTERN_MATCHES_NOTHING,
+ * TABLE_SHAPE_CHANGED, CAPTURE_BROKEN, SOURCE_LOST, LOCK_NOT_AVAILABLE when a table stays locked, ABORTED, and the
+ * codes of connections that stay lost.
+ *
+ * @example const { equal, tables } = await verifySync(context, { tables: ["public.users"] });
+ */
+export async function verifySync(context: SyncContext, options: VerifyOptions = {}): Promise<VerifyReport> {
+  const started = Date.now();
+  const maxDifferences = options.maxDifferences ?? defaultMaxDifferences;
+  await using source = new LockWatch(() => context.source("verify watch"));
+  await using target = new LockWatch(() => context.target("verify watch"));
+  const watches: Watches = { source, target };
+  try {
+    const { plans, tasks, checksum } = await prepare(context, watches, options);
+    const reports = new Map(plans.map((plan) => [plan, new ReportBuilder(plan, options.repair === true)]));
+    let listed = 0;
+    let rowsDone = 0;
+    let tablesDone = 0;
+    const left = new Map(plans.map((plan) => [plan, tasks.filter((task) => task.plan === plan).length]));
+    await runParts(context, watches, tasks, {
+      checksum,
+      jobs: options.jobs ?? context.config.copy.jobs,
+      repair: options.repair === true,
+      maxListed: (plan) => Math.min(maxDifferences - (reports.get(plan)?.listed ?? 0), mostListed - listed),
+      onResult: ({ plan, number }, result) => {
+        listed += result.listed.length;
+        rowsDone += result.rows;
+        reports.get(plan)?.add(number, result);
+        const parts = (left.get(plan) ?? 1) - 1;
+        left.set(plan, parts);
+        if (parts === 0) tablesDone += 1;
+        if (result.isUnproven) {
+          const message = `${plan.label} was emptied on the source, and the target does not have that yet: its rows are not compared`;
+          context.emit({ type: "warning", message });
+        }
+        context.emit({
+          type: "verify-progress",
+          table: plan.label,
+          rowsDone,
+          tablesDone,
+          tablesTotal: plans.length,
+        });
+      },
+    });
+    const tables = plans.map((plan) => (reports.get(plan) as ReportBuilder).build(maxDifferences));
+    return { equal: tables.every((table) => table.equal), tables, seconds: (Date.now() - started) / 1000 };
+  } catch (error) {
+    throwIfAborted(context.signal);
+    throw asReplicateError(error, "verify");
+  }
+}
+
+interface Prepared {
+  readonly plans: readonly TablePlan[];
+  /** Largest first. */
+  readonly tasks: readonly PartTask[];
+  readonly checksum: Checksum;
+}
+
+async function prepare(context: SyncContext, watches: Watches, options: VerifyOptions): Promise<Prepared> {
+  const pair = await SessionPair.open(context, watches);
+  try {
+    const entries = chooseTables(await loadTables(pair.target, context.config.name), options.tables);
+    const checksum = await Checksum.agree(pair.source, pair.target);
+    // Before any position is read, see part.ts.
+    const files = await deltaFiles(pair, entries);
+    const plans = await planTables(pair.source, pair.target, checksum, entries);
+    const tasks: PartTask[] = [];
+    for (const plan of plans) {
+      const ranges = await keyRanges(pair.source, plan, options.partBytes);
+      const shared = { current: files.get(plan.capture.id) ?? "" };
+      const bytes = plan.bytes / ranges.length;
+      tasks.push(...ranges.map((range, number) => ({ plan, range, number, bytes, files: { ...shared } })));
+    }
+    return { plans, tasks: tasks.sort((a, b) => b.bytes - a.bytes), checksum };
+  } finally {
+    await pair.close();
+  }
+}
+
+function chooseTables(all: readonly SyncTable[], patterns: readonly string[] | undefined): SyncTable[] {
+  const named = all.map((entry) => ({ entry, schema: entry.sourceSchema, name: entry.sourceName }));
+  const { selected, unmatchedPatterns } = selectTables(named, patterns ?? [], []);
+  if (unmatchedPatterns.length > 0) {
+    throw new ReplicateError(
+      "PATTERN_MATCHES_NOTHING",
+      `no table of the sync fits ${unmatchedPatterns.join(", ")}`,
+    );
+  }
+  const unfinished = selected.filter(({ entry }) => !["copied", "following"].includes(entry.state));
+  if (unfinished.length > 0) {
+    throw new ReplicateError(
+      "COPY_UNFINISHED",
+      "some tables are not copied yet, so there is nothing to compare",
+      {
+        problems: unfinished.map((table) => ({
+          subject: tableLabel(table),
+          message: `is in state ${table.entry.state}`,
+        })),
+      },
+    );
+  }
+  return selected.map(({ entry }) => entry);
+}
+
+/** The physical files of each capture's delta tables. */
+async function deltaFiles(pair: SessionPair, entries: readonly SyncTable[]): Promise<Map<number, string>> {
+  const rows = await pair.source.rows<{ id: number; files: string | null }>(
+    `select c.id, pg_catalog.concat_ws(' ',
+              pg_catalog.pg_relation_filenode(pg_catalog.to_regclass('${own("delta_")}' || c.id || '_a')),
+              pg_catalog.pg_relation_filenode(pg_catalog.to_regclass('${own("delta_")}' || c.id || '_b'))) as files
+     from replicate.capture c where c.id = any ($1::int[])`,
+    [entries.map((entry) => entry.captureId)],
+  );
+  return new Map(rows.map((row) => [row.id, row.files ?? ""]));
+}
+
+class ReportBuilder {
+  readonly #plan: TablePlan;
+  readonly #isRepair: boolean;
+  readonly #listed: { readonly part: number; readonly differences: readonly Difference[] }[] = [];
+  #rows = 0;
+  #pending = 0;
+  #total = 0;
+  #repaired = 0;
+  listed = 0;
+
+  constructor(plan: TablePlan, isRepair: boolean) {
+    this.#plan = plan;
+    this.#isRepair = isRepair;
+  }
+
+  add(
+    part: number,
+    result: { rows: number; pending: number; total: number; listed: readonly Difference[]; repaired: number },
+  ): void {
+    this.#rows += result.rows;
+    this.#pending += result.pending;
+    this.#total += result.total;
+    this.#repaired += result.repaired;
+    this.listed += result.listed.length;
+    if (result.listed.length > 0) this.#listed.push({ part, differences: result.listed });
+  }
+
+  build(maxDifferences: number): TableVerifyReport {
+    const listed = this.#listed.sort((a, b) => a.part - b.part).flatMap(({ differences }) => differences);
+    return {
+      table: this.#plan.label,
+      target: this.#plan.targetLabel,
+      rows: this.#rows,
+      pending: this.#pending,
+      equal: this.#total === 0,
+      // Parts that ended at the same moment may have listed a few too many.
+      differences: listed.slice(0, maxDifferences),
+      differencesTotal: this.#total,
+      ...(this.#isRepair ? { repaired: this.#repaired } : {}),
+    };
+  }
+}
