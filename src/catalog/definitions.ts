@@ -1,0 +1,366 @@
+/**
+ * What has to leave a table while rows are loaded, and the statements that bring it back exactly as it was: the
+ * same dump before and after. Pure but for `readDefinitions`.
+ */
+import type { Connection } from "../postgres/connect.ts";
+import { ident, literal, load, qualified } from "../postgres/sql.ts";
+import { tableLabel } from "./table.ts";
+
+export interface TreeMember {
+  readonly oid: number;
+  readonly kind: string;
+  readonly depth: number;
+}
+
+export interface IndexDefinition {
+  readonly oid: number;
+  readonly relid: number;
+  readonly parent: number | null;
+  readonly name: string;
+  readonly schema: string;
+  readonly table: string;
+  readonly tableKind: string;
+  readonly definition: string;
+  readonly isValid: boolean;
+  readonly isClustered: boolean;
+  readonly isReplicaIdentity: boolean;
+  readonly tablespace: string | null;
+  readonly options: string | null;
+  readonly comment: string | null;
+  readonly statistics: readonly { readonly column: number; readonly target: number }[];
+  readonly extensions: readonly string[];
+  readonly constraint: {
+    readonly name: string;
+    readonly type: "p" | "u" | "x";
+    readonly definition: string;
+    readonly isDeferrable: boolean;
+    readonly isDeferred: boolean;
+    readonly isPeriod: boolean;
+    readonly comment: string | null;
+  } | null;
+  readonly isNeeded: boolean;
+}
+
+export interface ForeignKey {
+  readonly oid: number;
+  readonly name: string;
+  readonly relid: number;
+  readonly referenced: number;
+  readonly schema: string;
+  readonly table: string;
+  readonly tableKind: string;
+  readonly definition: string;
+  readonly isValid: boolean;
+  readonly comment: string | null;
+  readonly isOwned: boolean;
+  readonly isReferencedOwned: boolean;
+  readonly referencedSchema: string;
+  readonly referencedTable: string;
+}
+
+export interface Reaction {
+  readonly kind: "trigger" | "rule";
+  readonly relid: number;
+  readonly schema: string;
+  readonly table: string;
+  readonly name: string;
+  readonly enabled: "O" | "A" | "R";
+}
+
+export interface Definitions {
+  readonly tree: readonly TreeMember[];
+  readonly indexes: readonly IndexDefinition[];
+  readonly foreignKeys: readonly ForeignKey[];
+  readonly reactions: readonly Reaction[];
+}
+
+export type OwedKind =
+  "key" | "index" | "attach" | "constraint" | "foreign-key" | "trigger" | "rule" | "analyze";
+
+/**
+ * The order of restoring. Indexes of one table are built side by side; what takes the table for itself comes after, so
+ * that no build waits for it and no two of them wait for each other.
+ */
+export const stages = {
+  build: 10,
+  attach: 20,
+  exclusion: 25,
+  tree: 30,
+  analyze: 40,
+  foreignKey: 50,
+  reaction: 60,
+} as const;
+
+/** One object: how it goes, and what is owed once it is gone. */
+export interface Removal {
+  readonly kind: OwedKind;
+  readonly objectName: string;
+  readonly tableName: string;
+  readonly relid: number;
+  readonly stage: number;
+  /** Null when another removal takes it along. */
+  readonly drop: string | null;
+  readonly restore: readonly string[];
+  readonly validate: string | null;
+}
+
+/** Reads the definitions of everything that hangs on a table of the target and on its partitions. */
+export async function readDefinitions(target: Connection, relid: number): Promise<Definitions> {
+  const tree = await target.rows<TreeMember>(load("catalog/table-tree"), [relid]);
+  const oids = tree.map((member) => member.oid);
+  return {
+    tree,
+    indexes: await target.rows<IndexDefinition>(load("catalog/indexes"), [oids]),
+    foreignKeys: await target.rows<ForeignKey>(load("catalog/foreign-keys"), [oids]),
+    reactions: await target.rows<Reaction>(load("catalog/reactions"), [oids]),
+  };
+}
+
+export interface RemovalChoice {
+  /** Without: the rows go in with the indexes in place, which pays for small tables. */
+  readonly indexes: boolean;
+  readonly foreignKeys: boolean;
+  /** Sessions run with session_replication_role = replica: origin triggers do not fire anyway. */
+  readonly isReplicaRole: boolean;
+  /** Name of the index that identifies a row. */
+  readonly key: string | null;
+}
+
+/** What to remove for a load, in the order of dropping. */
+export function removals(definitions: Definitions, choice: RemovalChoice): Removal[] {
+  return [
+    ...(choice.foreignKeys ? definitions.foreignKeys.map(foreignKeyRemoval) : []),
+    ...(choice.indexes ? indexRemovals(definitions, choice.key) : []),
+    ...reactionRemovals(definitions, choice.isReplicaRole),
+  ];
+}
+
+function foreignKeyRemoval(key: ForeignKey): Removal {
+  const table = qualified(key.schema, key.table);
+  // NOT VALID is not possible on partitioned tables before 18: there the rows are checked as it is added.
+  const isChecked = key.isValid && key.tableKind !== "p";
+  return {
+    kind: "foreign-key",
+    objectName: key.name,
+    tableName: tableLabel({ schema: key.schema, name: key.table }),
+    relid: key.relid,
+    stage: stages.foreignKey,
+    drop: `alter table ${table} drop constraint ${ident(key.name)}`,
+    restore: [
+      `alter table ${table} add constraint ${ident(key.name)} ${key.definition}${isChecked ? " not valid" : ""}`,
+      ...commentOn(`constraint ${ident(key.name)} on ${table}`, key.comment),
+    ],
+    validate: isChecked ? `alter table ${table} validate constraint ${ident(key.name)}` : null,
+  };
+}
+
+function indexRemovals({ indexes, tree }: Definitions, keyName: string | null): Removal[] {
+  // An index that belongs to that of a table above the tree has a parent here, but is nobody's descendant.
+  const tops = indexes.filter((index) => index.parent === null);
+  return tops.flatMap((top) => {
+    const family = descendants(top, indexes);
+    // pg_dump leaves out an index that a failed CREATE INDEX CONCURRENTLY left behind, and so do we. The index
+    // of a partitioned table is invalid too while some partition has no index attached: that one is restored so.
+    const isBroken = family.some((index) => !index.isValid && index.tableKind !== "p");
+    if (isBroken || family.some((index) => index.isNeeded)) return [];
+    const isKey = top.name === keyName;
+    return top.tableKind === "p" ? treeRemovals(top, family, tree, isKey) : plainRemovals(top, isKey, true);
+  });
+}
+
+function descendants(top: IndexDefinition, indexes: readonly IndexDefinition[]): IndexDefinition[] {
+  const children = indexes.filter((index) => index.parent === top.oid);
+  return [top, ...children.flatMap((child) => descendants(child, indexes))];
+}
+
+/** An index of a table that holds rows: built first, then made a constraint of, if it was one. */
+function plainRemovals(index: IndexDefinition, isKey: boolean, isTop: boolean): Removal[] {
+  const about = describe(index);
+  const { constraint } = index;
+  const drop = isTop ? dropOf(index) : null;
+  if (constraint !== null && (constraint.type === "x" || constraint.isPeriod)) {
+    return [
+      {
+        ...about,
+        kind: isKey ? "key" : "constraint",
+        stage: stages.exclusion,
+        drop,
+        restore: [intoTablespace(index), addConstraint(index), ...hangings(index), ...marks(index)],
+        validate: null,
+      },
+    ];
+  }
+  const last = [...usingIndex(index), ...marks(index)];
+  return [
+    {
+      ...about,
+      kind: isKey ? "key" : "index",
+      stage: stages.build,
+      drop,
+      restore: [intoTablespace(index), index.definition, ...hangings(index)],
+      validate: null,
+    },
+    ...(last.length === 0
+      ? []
+      : [
+          {
+            ...about,
+            kind: "attach" as const,
+            stage: stages.attach,
+            drop: null,
+            restore: last,
+            validate: null,
+          },
+        ]),
+  ];
+}
+
+/**
+ * The index of a partitioned table, as pg_dump restores it: the leaves' indexes first, under their own names; then, from
+ * the bottom up, an empty index on each partitioned table alone, to which those below are attached.
+ */
+function treeRemovals(
+  top: IndexDefinition,
+  family: readonly IndexDefinition[],
+  tree: readonly TreeMember[],
+  isKey: boolean,
+): Removal[] {
+  const depthOf = new Map(tree.map((member) => [member.oid, member.depth]));
+  const leaves = family.filter((index) => index.tableKind !== "p");
+  const branches = family
+    .filter((index) => index.tableKind === "p")
+    .toSorted((a, b) => (depthOf.get(b.relid) ?? 0) - (depthOf.get(a.relid) ?? 0));
+  const builds = leaves.flatMap((leaf) => plainRemovals(leaf, isKey, false));
+  const joins = branches.flatMap((branch) => [
+    intoTablespace(branch),
+    branch.constraint === null ? branch.definition : addConstraint(branch),
+    ...hangings(branch),
+    ...family
+      .filter((index) => index.parent === branch.oid)
+      .map((child) => `alter index ${indexSql(branch)} attach partition ${indexSql(child)}`),
+  ]);
+  return [
+    ...builds,
+    {
+      ...describe(top),
+      kind: "attach",
+      stage: stages.tree,
+      drop: dropOf(top),
+      restore: [...joins, ...branches.flatMap(marks)],
+      validate: null,
+    },
+  ];
+}
+
+function describe(index: IndexDefinition): Pick<Removal, "objectName" | "tableName" | "relid"> {
+  return {
+    objectName: index.name,
+    tableName: tableLabel({ schema: index.schema, name: index.table }),
+    relid: index.relid,
+  };
+}
+
+function dropOf(index: IndexDefinition): string {
+  return index.constraint === null
+    ? `drop index ${indexSql(index)}`
+    : `alter table ${ownerSql(index)} drop constraint ${ident(index.constraint.name)}`;
+}
+
+function addConstraint(index: IndexDefinition): string {
+  const { constraint } = index;
+  if (constraint === null) throw new Error(`index ${index.name} is no constraint`);
+  const add = `alter table only ${ownerSql(index)} add constraint ${ident(constraint.name)}`;
+  // The definition of an exclusion constraint has the storage parameters, that of a key has not.
+  if (constraint.type === "x" || index.options === null) return `${add} ${constraint.definition}`;
+  const timing = deferral(constraint);
+  const definition = constraint.definition.slice(0, constraint.definition.length - timing.length);
+  return `${add} ${definition} with (${index.options})${timing}`;
+}
+
+function usingIndex(index: IndexDefinition): string[] {
+  const { constraint } = index;
+  if (constraint === null) return [];
+  const type = constraint.type === "p" ? "primary key" : "unique";
+  const name = ident(constraint.name);
+  return [
+    `alter table only ${ownerSql(index)} add constraint ${name} ${type} using index ${ident(index.name)}${deferral(constraint)}`,
+    ...commentOn(`constraint ${name} on ${ownerSql(index)}`, constraint.comment),
+  ];
+}
+
+/** As pg_get_constraintdef writes it, at the end of the definition. */
+function deferral(constraint: { readonly isDeferrable: boolean; readonly isDeferred: boolean }): string {
+  return `${constraint.isDeferrable ? " DEFERRABLE" : ""}${constraint.isDeferred ? " INITIALLY DEFERRED" : ""}`;
+}
+
+/** What ALTER INDEX and COMMENT have hung on the index itself. */
+function hangings(index: IndexDefinition): string[] {
+  const { constraint } = index;
+  const isMadeAsConstraint =
+    constraint !== null && (index.tableKind === "p" || constraint.type === "x" || constraint.isPeriod);
+  return [
+    ...commentOn(`index ${indexSql(index)}`, index.comment),
+    ...index.statistics.map(
+      (each) => `alter index ${indexSql(index)} alter column ${each.column} set statistics ${each.target}`,
+    ),
+    ...index.extensions.map((each) => `alter index ${indexSql(index)} depends on extension ${ident(each)}`),
+    ...(isMadeAsConstraint
+      ? commentOn(`constraint ${ident(constraint.name)} on ${ownerSql(index)}`, constraint.comment)
+      : []),
+  ];
+}
+
+/** What the table says about the index. */
+function marks(index: IndexDefinition): string[] {
+  return [
+    ...(index.isClustered ? [`alter table ${ownerSql(index)} cluster on ${ident(index.name)}`] : []),
+    ...(index.isReplicaIdentity
+      ? [`alter table only ${ownerSql(index)} replica identity using index ${ident(index.name)}`]
+      : []),
+  ];
+}
+
+/** For the whole transaction, whatever the role or the database has as its default. */
+function intoTablespace(index: IndexDefinition): string {
+  return `set local default_tablespace = ${literal(index.tablespace ?? "")}`;
+}
+
+function commentOn(object: string, comment: string | null): string[] {
+  return comment === null ? [] : [`comment on ${object} is ${literal(comment)}`];
+}
+
+function ownerSql(index: IndexDefinition): string {
+  return qualified(index.schema, index.table);
+}
+
+function indexSql(index: IndexDefinition): string {
+  return qualified(index.schema, index.name);
+}
+
+const enable = { O: "enable", A: "enable always", R: "enable replica" } as const;
+
+/** Triggers that would fire in our sessions, and all rules: an upsert is refused on a table with rules in force. */
+function reactionRemovals({ reactions, tree }: Definitions, isReplicaRole: boolean): Removal[] {
+  const firing = isReplicaRole ? ["A", "R"] : ["O", "A"];
+  const depthOf = new Map(tree.map((member) => [member.oid, member.depth]));
+  return (
+    reactions
+      .filter((each) => each.kind === "rule" || firing.includes(each.enabled))
+      // From the root down: before 15 a change of the root's trigger changes those of the leaves.
+      .toSorted((a, b) => (depthOf.get(a.relid) ?? 0) - (depthOf.get(b.relid) ?? 0))
+      .map((each) => {
+        const alter = `alter table only ${qualified(each.schema, each.table)}`;
+        const what = `${each.kind} ${ident(each.name)}`;
+        return {
+          kind: each.kind,
+          objectName: each.name,
+          tableName: tableLabel({ schema: each.schema, name: each.table }),
+          relid: each.relid,
+          stage: stages.reaction + (depthOf.get(each.relid) ?? 0),
+          drop: `${alter} disable ${what}`,
+          restore: [`${alter} ${enable[each.enabled]} ${what}`],
+          validate: null,
+        };
+      })
+  );
+}

@@ -1,0 +1,194 @@
+/** One part: read in a snapshot of its own, written and crossed out in one transaction. */
+import { changedKeysSql, deltaTables, keyMatchSql } from "../catalog/delta.ts";
+import { tableLabel, tableSql } from "../catalog/table.ts";
+import { ReplicateError } from "../errors.ts";
+import type { Connection } from "../postgres/connect.ts";
+import { relayCopy, RelayError, type RelayResult } from "../postgres/copy-relay.ts";
+import { failpoint } from "../postgres/failpoint.ts";
+import { ident, literal, load, qualified } from "../postgres/sql.ts";
+import {
+  asReplicateError, isConnectionFailure, isRetryableConflict, QUERY_CANCELED, sqlstateOf, UNDEFINED_TABLE,
+} from "../postgres/sqlstate.ts"; // prettier-ignore
+import { storages, type PlannedPart, type Storage } from "./plan.ts";
+import { keyRangeSql, searchPathSql } from "./quantiles.ts";
+import { columnsIn, type CopyRun, type CopyTable, type Flight } from "./run.ts";
+import type { Sessions } from "./sessions.ts";
+
+/** A part of the ledger, with what it was planned for. */
+export interface Part extends PlannedPart {
+  readonly captureId: number;
+  readonly number: number;
+  /** The relation's physical file. */
+  readonly file: string | null;
+  /** The shape of the table. */
+  readonly fingerprint: string;
+}
+
+/** The part cannot be read now: somebody holds the table, or waits for it behind us. Later it can. */
+export class PartGivenBack extends Error {
+  override readonly name = "PartGivenBack";
+}
+
+/** The source's table is not the one the part was planned for: rewritten, truncated, altered, or renamed. */
+export class PlanOutdated extends Error {
+  override readonly name = "PlanOutdated";
+}
+
+/**
+ * Copies the rows of a part. The target session is in the transaction that `finish` completes; meanwhile the source's
+ * transaction ends, so that its snapshot is never older than the reading. Throws PartGivenBack, PlanOutdated,
+ * ROW_REFUSED, ABORTED, and errors of connections as they are.
+ */
+export async function loadPart(
+  run: CopyRun,
+  sessions: Sessions,
+  table: CopyTable,
+  part: Part,
+  finish: (result: RelayResult) => Promise<void>,
+): Promise<RelayResult> {
+  const source = await sessions.source();
+  const target = await sessions.target();
+  const storage = storages(table.source).find((each) => each.oid === part.sourceRelid);
+  if (storage === undefined) throw new PlanOutdated("a partition is gone");
+  const hasDeltas = await openSnapshot(source, table, part, storage);
+  await failpoint("copy.part.snapshot");
+
+  const flight: Flight = {
+    captureId: part.captureId,
+    label: table.label,
+    sourcePid: source.pid,
+    plannedBytes: part.bytes,
+    bytes: 0,
+    rows: 0,
+    giveBack: new AbortController(),
+  };
+  run.flights.add(flight);
+  try {
+    const result = await relayCopy(source, target, {
+      read: readSql(table, part, storage, hasDeltas),
+      write: writeSql(table, part),
+      signal: AbortSignal.any([run.signal, flight.giveBack.signal]),
+      onProgress: (bytes, rows) => {
+        flight.bytes += bytes;
+        flight.rows += rows;
+      },
+    });
+    await failpoint("copy.part.loaded");
+    await Promise.all([source.script("commit"), finish(result)]);
+    return result;
+  } catch (error) {
+    // Its transaction must not outlive the part, and after a broken COPY the session is of no use.
+    source.destroy();
+    if (flight.giveBack.signal.aborted && !run.signal.aborted) {
+      throw new PartGivenBack("somebody waits for a lock on the table", { cause: error });
+    }
+    throw error instanceof RelayError ? refusal(error, table) : error;
+  } finally {
+    run.flights.delete(flight);
+  }
+}
+
+/**
+ * Locks the relation, takes the snapshot, and looks whether the table is the one the part was planned for. The lock comes
+ * first: a rewrite or TRUNCATE that commits between the snapshot and the reading would leave us with no rows at all.
+ * Returns whether any change is recorded, in the snapshot.
+ */
+async function openSnapshot(
+  source: Connection,
+  table: CopyTable,
+  part: Part,
+  storage: Storage,
+): Promise<boolean> {
+  const name = qualified(storage.schema, storage.name);
+  const deltas = deltaTables(table.capture.id);
+  const fingerprint = load("catalog/fingerprint").replaceAll("$1", literal(`{${table.source.oid}}`));
+  let checked: { oid: number; file: string; fingerprint: string | null; hasDeltas: boolean } | undefined;
+  try {
+    const results = await source.script(
+      `begin isolation level repeatable read read only;
+       lock table only ${name}, ${deltas[0]}, ${deltas[1]} in access share mode;
+       select ${literal(name)}::pg_catalog.regclass::oid::bigint::float8 as "oid",
+              coalesce(pg_catalog.pg_relation_filenode(${part.sourceRelid}), 0)::text as "file",
+              (select f.fingerprint from (${fingerprint}) as f) as "fingerprint",
+              exists (select 1 from ${deltas[0]} where truncated is null)
+                or exists (select 1 from ${deltas[1]} where truncated is null) as "hasDeltas"`,
+    );
+    checked = results.at(-1)?.rows[0] as typeof checked;
+  } catch (error) {
+    if (!source.isBroken) await source.script("rollback").catch(() => source.destroy());
+    if (isConnectionFailure(error)) throw error;
+    if (isRetryableConflict(error) || sqlstateOf(error) === QUERY_CANCELED) {
+      throw new PartGivenBack("the table is locked", { cause: error });
+    }
+    if (sqlstateOf(error) === UNDEFINED_TABLE)
+      throw new PlanOutdated("it was renamed or dropped", { cause: error });
+    throw asReplicateError(error, `cannot read ${table.label} on the source`);
+  }
+  const reason = outdated(checked, part);
+  if (reason === null) return checked?.hasDeltas ?? false;
+  await source.script("rollback");
+  throw new PlanOutdated(reason);
+}
+
+function outdated(
+  found: { oid: number; file: string; fingerprint: string | null } | undefined,
+  part: Part,
+): string | null {
+  if (found === undefined || found.fingerprint === null || found.oid !== part.sourceRelid) {
+    return "it was renamed or dropped";
+  }
+  if (found.file !== part.file) return "it was rewritten or truncated";
+  if (columnsIn(found.fingerprint) !== columnsIn(part.fingerprint)) return "its columns changed";
+  return null;
+}
+
+function readSql(table: CopyTable, part: Part, storage: Storage, hasDeltas: boolean): string {
+  const columns = table.columns.columns.map((pair) => `t.${ident(pair.source.name)}`);
+  const conditions: string[] = [];
+  if (part.split === "pages") {
+    // Number and tuple 0 do not exist: page bounds need no tuple.
+    if (part.low !== null) conditions.push(`t.ctid >= '(${String(part.low)},0)'::pg_catalog.tid`);
+    if (part.high !== null) conditions.push(`t.ctid < '(${String(part.high)},0)'::pg_catalog.tid`);
+  } else if (part.split === "keys") {
+    conditions.push(
+      keyRangeSql(table.capture, part.low as readonly string[] | null, part.high as readonly string[] | null),
+    );
+  }
+  if (hasDeltas && table.capture.keyColumns.length > 0) {
+    // A row that moved between the snapshots of two parts would be copied twice, or not at all. It has a delta,
+    // so `follow` brings it; here it is left out.
+    conditions.push(
+      `not exists (select 1 from (${changedKeysSql(table.capture, "true")}) as d where ${keyMatchSql(table.capture, "t", "d")})`,
+    );
+  }
+  const where = conditions.length === 0 ? "" : ` where ${conditions.join(" and ")}`;
+  const copy = `copy (select ${columns.join(", ")} from only ${qualified(storage.schema, storage.name)} as t${where}) to stdout`;
+  const format = table.columns.binary ? " with (format binary)" : "";
+  return part.split === "keys" ? `${searchPathSql(table.capture)}; ${copy}${format}` : `${copy}${format}`;
+}
+
+function writeSql(table: CopyTable, part: Part): string {
+  const columns = table.columns.columns.map((pair) => ident(pair.target.name));
+  const leaf = table.target.leaves.find((each) => each.oid === part.targetRelid);
+  const into = tableSql(leaf ?? table.target);
+  const list = columns.length === 0 ? "" : ` (${columns.join(", ")})`;
+  return `copy ${into}${list} from stdin${table.columns.binary ? " with (format binary)" : ""}`;
+}
+
+/** What a failed COPY means. */
+function refusal(error: RelayError, table: CopyTable): Error {
+  const { cause } = error;
+  if (isConnectionFailure(cause)) return cause as Error;
+  const sqlstate = sqlstateOf(cause);
+  if (isRetryableConflict(cause) || sqlstate === QUERY_CANCELED) {
+    return new PartGivenBack(`the ${error.side} interrupted the copy`, { cause });
+  }
+  if (error.side === "source") return asReplicateError(cause, `cannot read ${table.label} on the source`);
+  const what = `the target refused a row of ${table.label} for ${tableLabel(table.target)}`;
+  // Data exceptions, violated constraints and checks, and what triggers raise.
+  if (sqlstate !== undefined && /^(22|23|44|P0)/.test(sqlstate)) {
+    const said = asReplicateError(cause, what);
+    return new ReplicateError("ROW_REFUSED", said.message, { cause, sqlstate });
+  }
+  return asReplicateError(cause, `cannot write ${tableLabel(table.target)} on the target`);
+}

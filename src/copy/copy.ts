@@ -1,0 +1,270 @@
+/**
+ * The initial load. Every table is cut into parts, which lie in a ledger on the target; workers of this and other
+ * processes take parts and copy them, then restore the indexes. All state is in the ledger: a run that ends in any way
+ * is taken up by the next.
+ */
+import { readDefinitions } from "../catalog/definitions.ts";
+import { fromSql, tableLabel } from "../catalog/table.ts";
+import { ReplicateError } from "../errors.ts";
+import type { Connection } from "../postgres/connect.ts";
+import { asReplicateError } from "../postgres/sqlstate.ts";
+import type { SyncContext } from "../state/context.ts";
+import { loadLeftInvalid, type LeftInvalid } from "../state/owed.ts";
+import { loadTables, type TableState } from "../state/sync-table.ts";
+import { partCount, storages } from "./plan.ts";
+import { moveOnSql, notEmpty, planTable, tableRemovals } from "./prepare.ts";
+import {
+  assertFits,
+  loadCopyTables,
+  type CopyOptions,
+  type CopyRun,
+  type CopyTable,
+  type PrepareMode,
+} from "./run.ts";
+import { withSessions } from "./sessions.ts";
+import { reportProgress, yieldToWaiters } from "./watch.ts";
+import { copyWorker, indexWorker } from "./work.ts";
+
+export type { CopyOptions } from "./run.ts";
+
+export interface CopyReport {
+  /** Of all selected tables, by this run and those before. */
+  readonly rows: number;
+  /** Bytes of COPY data. */
+  readonly bytes: number;
+  /** Of this run. */
+  readonly seconds: number;
+  readonly tables: readonly {
+    readonly table: string;
+    readonly rows: number;
+    readonly bytes: number;
+    readonly state: TableState;
+  }[];
+  /** Constraints that were valid on the target before and are NOT VALID now, because rows violate them. */
+  readonly leftInvalid: readonly LeftInvalid[];
+  /** What a dry run found to do; empty otherwise. */
+  readonly plan: readonly PlannedTable[];
+}
+
+/** What a run would do with one table. */
+export interface PlannedTable {
+  readonly table: string;
+  readonly target: string;
+  readonly state: TableState;
+  /** Heap and TOAST on the source. */
+  readonly bytes: number;
+  readonly parts: number;
+  readonly format: "binary" | "text";
+  /** The rows that the target's table has now would go. */
+  readonly emptiesTarget: boolean;
+  /** Statements that would be run before the load; what they take away is put back afterwards. */
+  readonly removes: readonly string[];
+}
+
+/**
+ * Copies all tables of the sync that are not copied yet, and restores what was taken from them but foreign keys,
+ * triggers and rules, which come back once the target is consistent. The same call again resumes, and does nothing when all
+ * is done. Throws TARGET_NOT_EMPTY and TABLE_SHAPE_CHANGED before anything is changed; later ROW_REFUSED, and what the
+ * servers say.
+ */
+export async function copySync(context: SyncContext, options: CopyOptions = {}): Promise<CopyReport> {
+  const startedAt = Date.now();
+  if (options.adopt === true && (options.overwrite === true || options.restart === true)) {
+    throw new ReplicateError(
+      "USAGE_INVALID",
+      "adopt keeps the target's rows: it excludes overwrite and restart",
+    );
+  }
+  const stop = new AbortController();
+  const signal = AbortSignal.any([context.signal, stop.signal]);
+  const run = newRun(context, options, signal);
+  const plan = await withSessions(run, "copy (plan)", async (sessions) => {
+    const source = await sessions.source();
+    const target = await sessions.target();
+    run.tables.clear();
+    run.unprepared.splice(0);
+    for (const [id, table] of await loadCopyTables(context, source, target, options.tables))
+      run.tables.set(id, table);
+    run.unprepared.push(...(await toPrepare(run, target, options)));
+    return options.dryRun === true ? await describePlan(run, source, target) : undefined;
+  });
+  if (plan !== undefined) return { ...(await report(run, startedAt)), plan };
+
+  await announce(run);
+  const isDone = [...run.tables.values()].every(
+    ({ entry }) => entry.state === "copied" || entry.state === "following",
+  );
+  if (!isDone || run.unprepared.length > 0) await work(run, stop);
+  const result = await report(run, startedAt);
+  context.emit({ type: "copy-finished", rows: result.rows, bytes: result.bytes, seconds: result.seconds });
+  return result;
+}
+
+function newRun(context: SyncContext, options: CopyOptions, signal: AbortSignal): CopyRun {
+  const { copy, name } = context.config;
+  return {
+    context,
+    sync: name,
+    jobs: options.jobs ?? copy.jobs,
+    indexJobs: options.indexJobs ?? copy.indexJobs,
+    partBytes: options.partBytes ?? copy.partBytes,
+    indexMemoryBytes: options.indexMemoryBytes ?? copy.indexMemoryBytes,
+    overwrite: options.overwrite ?? false,
+    reconnectMs: options.reconnectMs ?? 10 * 60_000,
+    tables: new Map(),
+    unprepared: [],
+    preparing: new Set(),
+    flights: new Set(),
+    builds: new Set(),
+    avoided: new Map(),
+    signal,
+  };
+}
+
+/** Runs all workers; the first error stops the others and is thrown once they have closed their sessions. */
+async function work(run: CopyRun, stop: AbortController): Promise<void> {
+  const done = new AbortController();
+  let failure: { readonly error: unknown } | undefined;
+  const guard = async (task: Promise<void>): Promise<void> => {
+    try {
+      await task;
+    } catch (error) {
+      failure ??= { error };
+      stop.abort();
+    }
+  };
+  const beside = [yieldToWaiters(run, done.signal), reportProgress(run, done.signal)].map(guard);
+  const workers = [
+    ...Array.from({ length: run.jobs }, () => copyWorker(run)),
+    ...Array.from({ length: run.indexJobs }, () => indexWorker(run)),
+  ];
+  await Promise.all(workers.map(guard));
+  done.abort();
+  await Promise.all(beside);
+  if (failure === undefined) return;
+  if (run.context.signal.aborted)
+    throw new ReplicateError("ABORTED", "the copy was stopped", { cause: failure.error });
+  throw asReplicateError(failure.error, "the copy failed");
+}
+
+/** Which tables have to be prepared, largest first. Throws TARGET_NOT_EMPTY with all of them. */
+async function toPrepare(
+  run: CopyRun,
+  target: Connection,
+  options: CopyOptions,
+): Promise<{ captureId: number; mode: PrepareMode }[]> {
+  const tables = [...run.tables.values()].toSorted((a, b) => b.bytes - a.bytes);
+  const fresh = tables.filter(({ entry }) => entry.state === "new");
+  if (options.restart === true) {
+    const followed = tables.filter(({ entry }) => entry.state === "following");
+    if (followed.length > 0) {
+      throw new ReplicateError("USAGE_INVALID", `these tables are followed already: ${names(followed)}`, {
+        hint: "`replicate verify --repair` brings single rows again; to copy a table again, drop the sync and begin anew.",
+      });
+    }
+  }
+  if (options.adopt !== true && !run.overwrite) {
+    const full = await findFull(target, fresh);
+    if (full.length > 0) throw notEmpty(full);
+  }
+  const begun = options.restart === true ? tables.filter(({ entry }) => entry.state !== "new") : [];
+  assertFits(begun);
+  return tables
+    .filter((table) => fresh.includes(table) || begun.includes(table))
+    .map((table) => ({
+      captureId: table.entry.captureId,
+      mode: begun.includes(table) ? "restart" : options.adopt === true ? "adopt" : "new",
+    }));
+}
+
+function names(tables: readonly CopyTable[]): string {
+  return tables.map((table) => table.label).join(", ");
+}
+
+/** Labels of the target's tables that hold rows. */
+async function findFull(target: Connection, tables: readonly CopyTable[]): Promise<string[]> {
+  const full: string[] = [];
+  // One statement for many tables, but not for so many that planning it takes long.
+  for (let at = 0; at < tables.length; at += 200) {
+    const some = tables.slice(at, at + 200);
+    const results = await target.script(
+      some.map((table) => `select exists (select 1 from ${fromSql(table.target)}) as full`).join(";"),
+    );
+    full.push(
+      ...some.flatMap((table, index) =>
+        results[index]?.rows.some((row: { full?: boolean }) => row.full) ? [tableLabel(table.target)] : [],
+      ),
+    );
+  }
+  return full;
+}
+
+async function describePlan(run: CopyRun, source: Connection, target: Connection): Promise<PlannedTable[]> {
+  const plan: PlannedTable[] = [];
+  for (const { captureId, mode } of run.unprepared) {
+    const table = run.tables.get(captureId) as CopyTable;
+    const definitions = await readDefinitions(target, table.target.oid);
+    const removes = tableRemovals(table, definitions, mode, run.context.isReplicaRole);
+    const [full] = mode === "adopt" ? [] : await findFull(target, [table]);
+    plan.push({
+      table: table.label,
+      target: tableLabel(table.target),
+      state: table.entry.state,
+      bytes: table.bytes,
+      parts: mode === "adopt" ? 0 : (await planTable(run, source, target, table)).length,
+      format: table.columns.binary ? "binary" : "text",
+      emptiesTarget: full !== undefined,
+      removes: removes.flatMap((each) => (each.drop === null ? [] : [each.drop])),
+    });
+  }
+  return plan;
+}
+
+/** Says what there is to do. Moves tables on that a run before this one had finished when it died. */
+async function announce(run: CopyRun): Promise<void> {
+  const ledger = await withSessions(run, "copy (plan)", async (sessions) => {
+    const target = await sessions.target();
+    await target.script(moveOnSql(run.sync, [...run.tables.keys()]));
+    return await target.row<{ tables: number; parts: number; bytes: number }>(
+      `select count(distinct p.capture_id)::int as "tables", count(*)::int as "parts", coalesce(sum(p.bytes), 0)::float8 as "bytes"
+       from replicate.part p where p.sync = $1 and p.capture_id = any ($2::int[]) and not p.done`,
+      [
+        run.sync,
+        [...run.tables.keys()].filter((id) => !run.unprepared.some((each) => each.captureId === id)),
+      ],
+    );
+  });
+  const fresh = run.unprepared
+    .filter(({ mode }) => mode !== "adopt")
+    .map(({ captureId }) => run.tables.get(captureId) as CopyTable);
+  const parts = fresh
+    .flatMap((table) => storages(table.source))
+    .reduce((sum, storage) => sum + partCount(storage, run.partBytes), 0);
+  run.context.emit({
+    type: "copy-planned",
+    tables: ledger.tables + fresh.length,
+    parts: ledger.parts + parts,
+    bytes: ledger.bytes + fresh.reduce((sum, table) => sum + table.bytes, 0),
+  });
+}
+
+async function report(run: CopyRun, startedAt: number): Promise<CopyReport> {
+  return await withSessions(run, "copy (report)", async (sessions) => {
+    const target = await sessions.target();
+    const entries = (await loadTables(target, run.sync)).filter((entry) => run.tables.has(entry.captureId));
+    const tables = entries.map((entry) => ({
+      table: run.tables.get(entry.captureId)?.label ?? "",
+      rows: entry.rowsCopied,
+      bytes: entry.bytesCopied,
+      state: entry.state,
+    }));
+    return {
+      rows: tables.reduce((sum, table) => sum + table.rows, 0),
+      bytes: tables.reduce((sum, table) => sum + table.bytes, 0),
+      seconds: (Date.now() - startedAt) / 1000,
+      tables,
+      leftInvalid: await loadLeftInvalid(target, run.sync),
+      plan: [],
+    };
+  });
+}

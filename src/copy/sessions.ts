@@ -1,0 +1,111 @@
+/** A worker's two sessions, and what happens when a server goes away. */
+import { ReplicateError } from "../errors.ts";
+import type { Connection } from "../postgres/connect.ts";
+import { isConnectionFailure } from "../postgres/sqlstate.ts";
+import { sleep, throwIfAborted } from "../postgres/sleep.ts";
+import type { CopyRun } from "./run.ts";
+
+type Side = "source" | "target";
+
+/** Opens sessions when they are asked for, and opens them again after they were cut. */
+export class Sessions {
+  readonly #run: Pick<CopyRun, "context">;
+  readonly #purpose: string;
+  readonly #open: { source?: Connection; target?: Connection } = {};
+
+  constructor(run: Pick<CopyRun, "context">, purpose: string) {
+    this.#run = run;
+    this.#purpose = purpose;
+  }
+
+  async source(): Promise<Connection> {
+    return await this.#get("source");
+  }
+
+  async target(): Promise<Connection> {
+    return await this.#get("target");
+  }
+
+  async #get(side: Side): Promise<Connection> {
+    const known = this.#open[side];
+    if (known !== undefined && !known.isBroken) return known;
+    const { context } = this.#run;
+    const opened = await (side === "source" ? context.source(this.#purpose) : context.target(this.#purpose));
+    // Parallel plans would only take processors away from the application.
+    if (side === "source") await opened.script("set max_parallel_workers_per_gather = 0");
+    this.#open[side] = opened;
+    return opened;
+  }
+
+  /** Which side broke, when that can be told. */
+  get brokenSide(): Side | undefined {
+    return (["source", "target"] as const).find((side) => this.#open[side]?.isBroken);
+  }
+
+  /** Cuts both sessions: what they were at is rolled back by the servers. */
+  cut(): void {
+    this.#open.source?.destroy();
+    this.#open.target?.destroy();
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([this.#open.source?.close(), this.#open.target?.close()]);
+  }
+}
+
+const firstPauseMs = 250;
+const longestPauseMs = 15_000;
+
+/**
+ * Runs `work` with sessions of its own; when a connection fails, opens new ones and runs it again, until the budget
+ * since the last success is spent. `work` calls `onSuccess` whenever it got something done. Whatever ends it,
+ * the sessions are closed.
+ */
+export async function withSessions<T>(
+  run: CopyRun,
+  purpose: string,
+  work: (sessions: Sessions, onSuccess: () => void) => Promise<T>,
+): Promise<T> {
+  const { context } = run;
+  let lostSince: number | undefined;
+  let lostSide: Side = "source";
+  let pauseMs = firstPauseMs;
+  for (;;) {
+    const sessions = new Sessions(run, purpose);
+    const onStop = (): void => sessions.cut();
+    run.signal.addEventListener("abort", onStop, { once: true });
+    try {
+      throwIfAborted(run.signal);
+      return await work(sessions, () => {
+        if (lostSince !== undefined) context.emit({ type: "connection-restored", side: lostSide });
+        lostSince = undefined;
+        pauseMs = firstPauseMs;
+      });
+    } catch (error) {
+      throwIfAborted(run.signal);
+      // A session may also be broken because it was cut after an error of another kind, which is what counts then.
+      if (!isConnectionFailure(error)) throw error;
+      const broken = sessions.brokenSide;
+      lostSince ??= Date.now();
+      lostSide = broken ?? sideIn(error) ?? lostSide;
+      const message = error instanceof Error ? error.message : String(error);
+      if (Date.now() - lostSince > run.reconnectMs) {
+        throw new ReplicateError("CONNECTION_LOST", `the ${lostSide} stayed away: ${message}`, {
+          cause: error,
+        });
+      }
+      context.emit({ type: "connection-lost", side: lostSide, message, retryInMs: pauseMs });
+      await sleep(pauseMs, run.signal);
+      pauseMs = Math.min(longestPauseMs, pauseMs * 2);
+    } finally {
+      run.signal.removeEventListener("abort", onStop);
+      await sessions.close();
+    }
+  }
+}
+
+/** Errors of connecting name the side. */
+function sideIn(error: unknown): Side | undefined {
+  const message = error instanceof Error ? error.message : "";
+  return /cannot connect to the (source|target)/.exec(message)?.[1] as Side | undefined;
+}
