@@ -3,6 +3,7 @@ import { resolveConfig, type SyncOptions } from "./config.ts";
 import { copySync, type CopyOptions, type CopyReport } from "./copy/copy.ts";
 import { carrySequences, type SequencesOptions, type SequencesReport } from "./cutover/sequences.ts";
 import { dropSync, type DropOptions, type DropReport } from "./drop/drop.ts";
+import { ReplicateError } from "./errors.ts";
 import type { Batch, OnEvent } from "./events.ts";
 import { followSync, type FollowOptions } from "./follow/follow.ts";
 import { initSync, type InitOptions, type InitReport } from "./init/init.ts";
@@ -89,9 +90,10 @@ export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync
     try {
       return await work(context(call));
     } catch (error) {
-      throw call.signal?.aborted
-        ? asReplicateError(error, `${doing} was stopped`)
-        : asReplicateError(error, doing);
+      const known = asReplicateError(error, doing);
+      // A stop cuts the sessions, so what they say then is no failure of the servers.
+      const isCut = call.signal?.aborted === true && (error !== known || known.retry === "now");
+      throw isCut ? new ReplicateError("ABORTED", `${doing} was stopped`, { cause: error }) : known;
     }
   };
 

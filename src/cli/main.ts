@@ -96,6 +96,12 @@ async function execute(verb: VerbName, values: Values, terminal: Terminal): Prom
   }
 }
 
+/** For what nobody caught, which is a defect: says so like every other error, and returns the exit code. */
+export function reportCrash(error: unknown, terminal: Terminal = processTerminal()): number {
+  const output = new Output(terminal, { json: false, logLevel: "error", logFormat: "text" });
+  return fail(error, output, { isLine: false, logLevel: "debug" });
+}
+
 function fail(
   error: unknown,
   output: Output,

@@ -1,5 +1,7 @@
 import type { CopyReport } from "../../index.ts";
 import { nextCommand, open, printResult, type Command, type CommandContext } from "../command.ts";
+import { leftInvalidLines } from "../findings.ts";
+import { bytes, count } from "../format.ts";
 
 export const copy: Command = async (context) => {
   const { signal, values } = context;
@@ -13,11 +15,39 @@ export const copy: Command = async (context) => {
   });
   context.output.endProgress();
   printResult(context, report);
-  printCopy(context, report);
-  if (!report.dryRun) context.output.print(`next: ${nextCommand(context, "follow")}`);
+  if (values["dry-run"] === true) {
+    printPlan(context, report);
+  } else {
+    printCopy(context, report);
+    context.output.print(`next: ${nextCommand(context, "follow")}`);
+  }
   return 0;
 };
 
-export function printCopy({ output }: CommandContext, report: CopyReport): void {
-  output.print(report.dryRun ? "nothing was changed" : "the copy is done");
+export function printCopy(
+  { output }: CommandContext,
+  { tables, rows, bytes: size, leftInvalid }: CopyReport,
+): void {
+  output.print(
+    ...leftInvalidLines(leftInvalid),
+    `the copy is done: ${count(tables.length, "table")}, ${count(rows, "row")}, ${bytes(size)}`,
+  );
+}
+
+function printPlan({ output }: CommandContext, { plan }: CopyReport): void {
+  const lines = plan.flatMap(({ table, target, bytes: size, parts, format, emptiesTarget, removes }) => [
+    `  ${table}${table === target ? "" : ` -> ${target}`}: ${bytes(size)} in ${count(parts, "part")}, as ${format}` +
+      (emptiesTarget ? "; the rows of the target's table would go" : ""),
+    ...removes.map((statement) => `      ${statement}`),
+  ]);
+  const total = (of: (table: CopyReport["plan"][number]) => number): number =>
+    plan.reduce((sum, table) => sum + of(table), 0);
+  const parts = count(
+    total((table) => table.parts),
+    "part",
+  );
+  output.print(
+    ...lines,
+    `would copy ${count(plan.length, "table")}, ${bytes(total((table) => table.bytes))} in ${parts}; nothing was changed`,
+  );
 }

@@ -26,7 +26,10 @@ export async function applyBatches(
 ): Promise<FollowResult> {
   const once = values.once === true;
   const untilCaughtUp = values["until-caught-up"] === true;
-  output.log.info({}, untilCaughtUp || once ? "applying changes" : "following; SIGINT or SIGTERM ends it cleanly");
+  output.log.info(
+    {},
+    untilCaughtUp || once ? "applying changes" : "following; SIGINT or SIGTERM ends it cleanly",
+  );
   let batches = 0;
   let rows = 0;
   let position: string | null = null;

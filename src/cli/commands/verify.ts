@@ -1,6 +1,6 @@
 import type { VerifyReport } from "../../index.ts";
 import { nextCommand, open, printResult, type Command } from "../command.ts";
-import { count } from "../format.ts";
+import { count, duration, number } from "../format.ts";
 import { toJson } from "../output.ts";
 
 /** Differences of one table that are shown to people; programs get all. */
@@ -28,35 +28,37 @@ export const verify: Command = async (context) => {
   return report.equal ? 0 : 1;
 };
 
-function tableLines({ table, differences }: VerifyReport["tables"][number]): string[] {
-  if (differences.length === 0) return [];
-  const hidden = differences.length - mostDifferences;
+function tableLines({ table, differences, differencesTotal }: VerifyReport["tables"][number]): string[] {
+  if (differencesTotal === 0) return [];
+  const shown = differences.slice(0, mostDifferences);
+  const hidden = differencesTotal - shown.length;
   return [
-    `${table}: ${count(differences.length, "difference")}`,
-    ...differences.slice(0, mostDifferences).map(({ kind, key, columns }) => {
+    `${table}: ${count(differencesTotal, "difference")}`,
+    ...shown.map(({ kind, key, columns }) => {
       const where = columns.length === 0 ? "" : ` in ${columns.join(", ")}`;
       return `  ${kind} ${toJson(key)}${where}`;
     }),
-    ...(hidden > 0 ? [`  and ${count(hidden, "more", "more")}; --json lists all`] : []),
+    ...(hidden > 0
+      ? [`  and ${count(hidden, "more", "more")}; --json lists up to ${number(1000)} per table`]
+      : []),
   ];
 }
 
-function summary({ equal, tables }: VerifyReport): string {
+function summary({ equal, tables, seconds }: VerifyReport): string {
   const sum = (of: (table: VerifyReport["tables"][number]) => number): number =>
     tables.reduce((total, table) => total + of(table), 0);
   const pending = sum((table) => table.pending);
+  const verdict = equal
+    ? "equal"
+    : `different: ${count(
+        sum((table) => table.differencesTotal),
+        "difference",
+      )}`;
   const compared = `${count(tables.length, "table")}, ${count(
     sum((table) => table.rows),
     "row",
-  )} compared`;
+  )} compared in ${duration(seconds)}`;
   const waiting =
-    pending === 0 ? "" : `; ${count(pending, "changed row")} left out that are still to be applied`;
-  return `${
-    equal
-      ? "equal"
-      : `different: ${count(
-          sum((table) => table.differences.length),
-          "difference",
-        )}`
-  }: ${compared}${waiting}`;
+    pending === 0 ? "" : `; ${count(pending, "changed row")} left out that follow has not applied yet`;
+  return `${verdict}; ${compared}${waiting}`;
 }

@@ -1,0 +1,157 @@
+import { describe, expect, it } from "vitest";
+
+import { statusLines } from "../../../src/cli/status-text.ts";
+import type { Phase, Status } from "../../../src/index.ts";
+
+const now = new Date("2030-01-01T12:00:00Z");
+
+function status(changes: Partial<Status> = {}): Status {
+  return {
+    sync: "shop",
+    phase: "following",
+    runner: { alive: true, host: "worker-1", pid: 42, since: "2030-01-01T09:00:00Z" },
+    copy: {
+      tablesDone: 2,
+      tablesTotal: 2,
+      rowsDone: 1000,
+      bytesDone: 1024 ** 2,
+      bytesTotal: 1024 ** 2,
+      indexesDone: 3,
+      indexesTotal: 3,
+      etaSeconds: null,
+    },
+    follow: {
+      position: "1:2:",
+      batches: 12,
+      rowsApplied: 345,
+      rowsPerSecond: 7,
+      lastBatchAt: "2030-01-01T11:59:58Z",
+    },
+    lag: { rows: 0, seconds: 0, blockedBy: null },
+    conflicts: 0,
+    lastError: null,
+    owed: { open: 0, leftInvalid: [] },
+    sourceError: null,
+    tables: ["public.a", "public.b"].map((name) => ({
+      source: name,
+      target: name,
+      state: "following",
+      rows: 500,
+      bytes: 1024,
+      pending: 0,
+      lastChangeAt: null,
+    })),
+    ...changes,
+  };
+}
+
+const text = (changes: Partial<Status> = {}): string => statusLines(status(changes), now).join("\n");
+
+it("is short when all is well", () => {
+  expect(text()).toBe(
+    [
+      "shop: following - the target keeps up with the source",
+      "  runner   alive on worker-1, pid 42, for 3 h",
+      "  copied   2 of 2 tables, 1,000 rows",
+      "  applied  345 rows in 12 batches, the last one 2 s ago, 7 rows/s now",
+      "  lag      none",
+    ].join("\n"),
+  );
+});
+
+it("says what to do when the runner is dead", () => {
+  const runner = { alive: false, host: "worker-1", pid: 42, since: null };
+  const lag = {
+    rows: 12,
+    seconds: 90,
+    blockedBy: "pid 7 of app, idle in transaction, has a transaction open for 80 s",
+  };
+  const shown = text({ runner, lag });
+  expect(shown).toContain("runner   none; the last one ran on worker-1, pid 42");
+  expect(shown).toContain("lag      1 min 30 s, 12 changes waiting; held up by pid 7 of app");
+  expect(shown).toMatch(/next: nobody applies changes; start: replicate follow --name shop$/);
+  expect(text({ runner, sync: "default" })).toMatch(/start: replicate follow$/);
+});
+
+it("shows how far the copy is, and only tables that matter", () => {
+  const shown = text({
+    phase: "copying",
+    runner: { alive: false, host: null, pid: null, since: null },
+    copy: { ...status().copy, tablesDone: 1, bytesDone: 1024 ** 2 / 2, indexesDone: 1, etaSeconds: 75 },
+    lag: { rows: null, seconds: 0, blockedBy: null },
+    sourceError: "cannot connect to the source h:1/d",
+    tables: [
+      {
+        ...(status().tables[0] as Status["tables"][number]),
+        state: "copying",
+        target: "app.a",
+        pending: null,
+      },
+      status().tables[1] as Status["tables"][number],
+    ],
+  });
+  expect(shown).toContain(
+    "copy     1 of 2 tables, 512 kB of 1.0 MB (50 %), 1,000 rows, indexes 1 of 3, about 1 min 15 s left",
+  );
+  expect(shown).toContain("source   cannot connect to the source h:1/d");
+  expect(shown).toContain("lag      unknown, because the source cannot be asked");
+  expect(shown).toMatch(/ {2}public\.a -> app\.a {2}copying {3}500 {2}1\.0 kB {2}\?/);
+  expect(shown).not.toContain("public.b");
+  expect(shown).toContain("1 other table following with nothing waiting");
+  expect(shown).toContain("the same command resumes it: replicate copy --name shop");
+});
+
+it("shows the last error with its remedy, and whether it is over", () => {
+  const lastError = {
+    code: "SOURCE_LOST",
+    message: "gone",
+    hint: "Bring it back.",
+    at: "2030-01-01T11:00:00Z",
+    cleared: false,
+  };
+  const shown = text({
+    phase: "failed",
+    lastError,
+    runner: { alive: false, host: null, pid: null, since: null },
+  });
+  expect(shown).toContain("last error, 1 h ago, not over yet:");
+  expect(shown).toContain("SOURCE_LOST: gone");
+  expect(shown).toContain("what to do: Bring it back.");
+  expect(shown).toMatch(/next: Bring it back\.$/);
+  expect(text({ lastError: { ...lastError, cleared: true } })).toContain("over since");
+});
+
+it("lists what the target is owed", () => {
+  const owed = {
+    open: 1,
+    leftInvalid: [{ table: "public.b", constraint: "b_fk", reason: "3 rows have no partner" }],
+  };
+  expect(text({ owed })).toContain("owed     1 index, constraint or trigger of the target to be restored");
+  expect(text({ owed })).toContain("b_fk on public.b stays NOT VALID:\n      3 rows have no partner");
+});
+
+it("does not list hundreds of tables", () => {
+  const tables = Array.from({ length: 100 }, (_, index) => ({
+    ...(status().tables[0] as Status["tables"][number]),
+    source: `public.t${index}`,
+    pending: 1,
+  }));
+  expect(text({ tables }).split("\n").length).toBeLessThan(40);
+  expect(text({ tables })).toContain("and 80 more; --json lists all");
+});
+
+describe.each<Phase>(["new", "initialised", "copying", "copied", "catching-up", "following", "failed"])(
+  "phase %s",
+  (phase) => {
+    it.each([true, false])("is put into words, runner alive: %s", (alive) => {
+      const lines = statusLines(
+        status({ phase, runner: { alive, host: null, pid: null, since: null } }),
+        now,
+      );
+      expect(lines[0]).toMatch(new RegExp(`^shop: ${phase} - .{15,}$`));
+      const isWaitingForPerson = !alive && phase !== "failed";
+      if (isWaitingForPerson)
+        expect(lines.at(-1)).toMatch(/^next: .*replicate (init|copy|follow) --name shop/);
+    });
+  },
+);
