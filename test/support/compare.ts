@@ -216,7 +216,8 @@ class RowReader {
     const only = shape.kind === "p" ? "" : "only ";
     const join = (parts: string[]): string => (parts.length === 0 ? "''" : parts.join(" || ',' || "));
     this.#declare = `declare ${this.#cursor} no scroll cursor for
-      select ${join(key)} as key, ${join(row)} as row from ${only}${table} as t order by 1 collate "C", 2 collate "C"`;
+      select s.key, s.row from (select ${join(key)} as key, ${join(row)} as row from ${only}${table} as t) as s
+      order by s.key collate "C", s.row collate "C"`;
   }
 
   async next(): Promise<Row | undefined> {
