@@ -15,8 +15,8 @@ import { fill, ident, load, qualified } from "../postgres/sql.ts";
 import type { SyncContext } from "../state/context.ts";
 
 /** Sorts behind the application's own triggers, so that it sees what they made of the row. */
-export const CAPTURE_TRIGGER = "zzz_replicate_capture";
-export const TRUNCATE_TRIGGER = "zzz_replicate_truncate";
+const CAPTURE_TRIGGER = "zzz_replicate_capture";
+const TRUNCATE_TRIGGER = "zzz_replicate_truncate";
 
 /**
  * Makes sure that the table is captured and that this sync reads the capture. One transaction; the lock waits out
@@ -45,18 +45,45 @@ export async function attachCapture(
     const [locked] = await describeTables(source, [table.oid]);
     if (locked?.key == null) throw new ReplicateError("CAPTURE_BROKEN", `${label} has no key any more`);
     const id = known?.id ?? (await createCapture(source, locked, locked.key, method));
-    if (known?.skipNoop) {
-      // A copy must see every update: one that changes nothing still moves the row. The lock has waited out those
-      // who may have run the old function.
-      await source.rows(`update replicate.capture set skip_noop = false where id = $1`, [id]);
-      await installFunction(source, await loadOne(source, id));
-    }
+    // A copy must see every update: one that changes nothing still moves the row. The lock has waited out those who
+    // may have run the old function.
+    if (known?.skipNoop) await recordNoops(source, await loadOne(source, id));
     await source.rows(`insert into replicate.subscription (sync, capture_id) values ($1, $2)`, [
       context.config.name,
       id,
     ]);
     return await loadOne(source, id);
   });
+}
+
+/**
+ * Keeps the deltas of a table from now on until `follow` has taken the table in again, because it is copied anew, and
+ * has every update recorded (see attachCapture).
+ */
+export async function holdCapture(
+  context: SyncContext,
+  source: Connection,
+  captureId: number,
+  label: string,
+): Promise<void> {
+  await withBriefLocks(source, { what: label, signal: context.signal }, async () => {
+    const [capture] = await loadCaptures(source, [captureId]);
+    if (capture?.skipNoop) {
+      const [table] = await describeTables(source, [capture.relid]);
+      if (table !== undefined)
+        await source.script(`lock table ${tableSql(table)} in share row exclusive mode`);
+      await recordNoops(source, capture);
+    }
+    await source.rows(`update replicate.subscription set holds = true where sync = $1 and capture_id = $2`, [
+      context.config.name,
+      captureId,
+    ]);
+  });
+}
+
+async function recordNoops(source: Connection, capture: Capture): Promise<void> {
+  await source.rows(`update replicate.capture set skip_noop = false where id = $1`, [capture.id]);
+  await installFunction(source, { ...capture, skipNoop: false });
 }
 
 async function loadOne(source: Connection, id: number): Promise<Capture> {
@@ -147,6 +174,20 @@ function bodyTag(capture: Capture): string {
 function keyValue(row: string, column: CaptureKeyColumn): string {
   const value = `${row}.${ident(column.name)}`;
   return column.deltaType === "text" ? `${value}::pg_catalog.text` : value;
+}
+
+/** The triggers that the table itself has to have for its changes to be captured. */
+export function triggerNames(capture: Capture, table: Table, sourceVersion: number): string[] {
+  if (capture.method === "statement") {
+    return [
+      ...["insert", "update", "delete"].map((event) => `${CAPTURE_TRIGGER}_${event}`),
+      TRUNCATE_TRIGGER,
+    ];
+  }
+  // Before 11 the leaves of a partitioned table have the row triggers.
+  return table.kind === "p" && sourceVersion < 110_000
+    ? [TRUNCATE_TRIGGER]
+    : [CAPTURE_TRIGGER, TRUNCATE_TRIGGER];
 }
 
 async function installTriggers(source: Connection, table: Table, capture: Capture): Promise<void> {

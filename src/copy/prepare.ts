@@ -2,6 +2,7 @@
  * Makes a table of the target ready for its rows and writes its parts into the ledger, in one transaction: what hangs on
  * the table is saved and removed, rows that are to go are gone, and the plan stands, or nothing of it.
  */
+import { holdCapture } from "../capture/capture.ts";
 import { readDefinitions, removals, stages, type Definitions, type Removal } from "../catalog/definitions.ts";
 import { fromSql, tableLabel, tableSql } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
@@ -111,6 +112,9 @@ export async function prepareTable(
   const table = run.tables.get(captureId) as CopyTable;
   assertFits([table]);
   const parts = mode === "adopt" ? [] : await planTable(run, source, target, table);
+  // The table may have been followed already, and its deltas thrown away once they were applied.
+  if (mode === "restart" && outdated === undefined)
+    await holdCapture(run.context, source, captureId, table.label);
   const { isReplicaRole } = run.context;
   const { signal } = run;
   const isPrepared = await withBriefLocks(target, { what: tableLabel(table.target), signal }, async () => {

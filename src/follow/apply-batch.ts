@@ -174,7 +174,8 @@ export class BatchWriter {
     const next = this.#next as Position;
     const { snapshot, token } = this.#expected;
     const values = [this.#sync, snapshot, token, next.snapshot, next.token].map(literal);
-    return `select replicate.advance(${values.join(", ")})`;
+    const captures = this.#tables.map(({ shape }) => shape.capture.id);
+    return `select replicate.advance(${values.join(", ")}, '{${captures.join(",")}}')`;
   }
 
   /**

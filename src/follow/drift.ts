@@ -1,5 +1,5 @@
 /** What changed on the source besides rows: columns, keys, triggers, partitions. Noticed before rows are read. */
-import { adoptLeaf, functionSql, noteReread, noteTruncated } from "../capture/capture.ts";
+import { adoptLeaf, functionSql, noteReread, noteTruncated, triggerNames } from "../capture/capture.ts";
 import { loadCaptures, type Capture } from "../catalog/delta.ts";
 import { describeTables, tableLabel, tableSql, type Table } from "../catalog/table.ts";
 import { ReplicateError, type Problem } from "../errors.ts";
@@ -22,11 +22,12 @@ interface Fingerprint {
 const parse = (text: string): Fingerprint => JSON.parse(text) as Fingerprint;
 const same = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
 
-/** True when nothing changed that matters for reading rows or for trusting the capture. */
+/** True when nothing changed that matters for reading rows, and the capture can be trusted. */
 export function isSameShape(known: string, found: string): boolean {
+  const b = parse(found);
+  if (b.triggers.length === 0 || b.triggers.some(([, enabled]) => enabled !== "A")) return false;
   if (known === found) return true;
   const a = parse(known);
-  const b = parse(found);
   return same(a.columns, b.columns) && same(a.triggers, b.triggers) && same(a.keys, b.keys);
 }
 
@@ -52,7 +53,7 @@ export async function settleDrift(
   if (table === undefined) return;
 
   const problems: Problem[] = [];
-  for (const [name] of before.triggers) {
+  for (const name of triggerNames(capture, table, source.version)) {
     const trigger = now.triggers.find(([each]) => each === name);
     if (trigger?.[1] === "A") continue;
     problems.push({

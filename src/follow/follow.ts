@@ -153,6 +153,7 @@ class FollowRun {
     const isSettled = now - this.#lastBatch > SETTLED_MS || this.#options.untilCaughtUp === true;
     if (batch === null && isSettled && !this.#isAcknowledged) {
       await session.acknowledge();
+      await session.skipNoops();
       this.#isAcknowledged = true;
       this.#lastRotate = 0;
     }

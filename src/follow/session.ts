@@ -1,13 +1,14 @@
 /** One life of the runner between two reconnects: its sessions, its tables, and the next batch. */
 import { randomUUID } from "node:crypto";
-import { noteKeys } from "../capture/capture.ts";
+import { enableSkipNoop, noteKeys } from "../capture/capture.ts";
 import { clearInactive, switchDelta } from "../capture/rotate.ts";
+import { patternMatches } from "../catalog/patterns.ts";
 import { fromSql } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Batch } from "../events.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { load } from "../postgres/sql.ts";
-import { POSITION_MOVED, UNDEFINED_TABLE, sqlstateOf } from "../postgres/sqlstate.ts";
+import { POSITION_MOVED, TABLE_BEING_COPIED, UNDEFINED_TABLE, sqlstateOf } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
 import { BatchWriter, DriftSignal, type BatchTable, type Position } from "./apply-batch.ts";
@@ -131,11 +132,11 @@ export class FollowSession {
       return await this.#careful(joining, startedAt);
     } catch (error) {
       if (error instanceof DriftSignal) return await this.#pull(error);
-      if (sqlstateOf(error) === UNDEFINED_TABLE && !this.source.isBroken) {
-        // A table was renamed or dropped since we learned its name; loading says which.
+      if ([UNDEFINED_TABLE, TABLE_BEING_COPIED].includes(sqlstateOf(error) ?? "") && !this.source.isBroken) {
+        // A table was renamed or dropped since we learned its name, which loading tells, or it left for a new copy.
         await this.source.script("rollback");
         await this.loadEntries();
-        return await this.next();
+        return null;
       }
       if (sqlstateOf(error) === POSITION_MOVED) {
         throw new ReplicateError("RUNNER_ACTIVE", "another runner moved the position of this sync", {
@@ -371,6 +372,7 @@ export class FollowSession {
    * `settleDrift` does.
    */
   async sweep(): Promise<void> {
+    await this.#noticeStates();
     const shapes = [...this.#shapes.values()];
     const rows = await this.source.rows<{ relid: string; fingerprint: string }>(load("catalog/fingerprint"), [
       shapes.map((shape) => shape.source.oid),
@@ -384,6 +386,18 @@ export class FollowSession {
     });
     for (const shape of changed) await this.#settleShape(shape, found.get(shape.source.oid));
     if (changed.length > 0) await this.loadEntries();
+  }
+
+  /** Tables join when their copy is done, and leave when it is begun anew; the copy may be another process. */
+  async #noticeStates(): Promise<void> {
+    const rows = await this.target.rows<{ captureId: number; state: string }>(
+      `select capture_id as "captureId", state from replicate.sync_table where sync = $1`,
+      [this.context.config.name],
+    );
+    const isAsKnown =
+      rows.length === this.#entries.size &&
+      rows.every(({ captureId, state }) => this.#entries.get(captureId)?.state === state);
+    if (!isAsKnown) await this.loadEntries();
   }
 
   /** Has the target's blocking rows read again with the next batch. */
@@ -416,6 +430,19 @@ export class FollowSession {
       } else if (active > (isIdle ? 0 : SWITCH_BYTES)) {
         await switchDelta(this.source, each.id);
       }
+    }
+  }
+
+  /** Turns no-op suppression on for the tables whose settings ask for it, once they follow. */
+  async skipNoops(): Promise<void> {
+    const { overrides } = this.context.config;
+    const wished = Object.entries(overrides).filter(([, override]) => override.skipNoop === true);
+    for (const shape of this.#shapes.values()) {
+      const { schema, name } = shape.source;
+      if (shape.capture.skipNoop || !wished.some(([pattern]) => patternMatches(pattern, schema, name)))
+        continue;
+      if (!(await enableSkipNoop(this.source, shape.capture.id))) continue;
+      this.#shapes.set(shape.capture.id, { ...shape, capture: { ...shape.capture, skipNoop: true } });
     }
   }
 

@@ -11,6 +11,8 @@ export const DEPENDENT_OBJECTS = "2BP01";
 export const QUERY_CANCELED = "57014";
 /** Raised by replicate.advance(): another runner moved the position. */
 export const POSITION_MOVED = "RE004";
+/** Raised by replicate.advance(): a table of the batch is being copied. */
+export const TABLE_BEING_COPIED = "RE005";
 
 export function sqlstateOf(error: unknown): string | undefined {
   const code = (error as { code?: unknown } | null)?.code;
