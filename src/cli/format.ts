@@ -50,17 +50,16 @@ export function bar(part: number, whole: number, width: number): string {
   return `[${"#".repeat(filled)}${".".repeat(width - filled)}]`;
 }
 
-/** Rows of cells as aligned lines; numbers to the right. */
-export function columns(rows: readonly (readonly string[])[]): string[] {
+/** Rows of cells as aligned lines. `right` names the columns that are aligned to the right, as numbers are. */
+export function columns(rows: readonly (readonly string[])[], right: readonly number[] = []): string[] {
   const widths: number[] = [];
   for (const row of rows)
     row.forEach((cell, index) => (widths[index] = Math.max(widths[index] ?? 0, cell.length)));
   return rows.map((row) =>
     row
-      .map((cell, index) => {
-        const width = widths[index] ?? 0;
-        return /^[\d,.]+( [kMGTP]?B| %)?$/.test(cell) ? cell.padStart(width) : cell.padEnd(width);
-      })
+      .map((cell, index) =>
+        right.includes(index) ? cell.padStart(widths[index] ?? 0) : cell.padEnd(widths[index] ?? 0),
+      )
       .join("  ")
       .trimEnd(),
   );

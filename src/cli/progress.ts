@@ -47,16 +47,20 @@ export class Progress {
         `comparing: ${event.tablesDone} of ${count(event.tablesTotal, "table")} done, ` +
         `${event.table} (${count(event.rowsDone, "row")})`;
       output.progress(() => [text()], text);
+    } else if (event.type === "copy-finished") {
+      // The command's result says the same.
+      output.endProgress();
     } else {
       const { level, text } = describe(event);
-      if (event.type === "copy-finished") output.endProgress();
       output.log[level]({}, text);
     }
   }
 }
 
 /** The sentence for an event that happens once. */
-export function describe(event: Exclude<SyncEvent, { type: "copy-progress" | "verify-progress" }>): {
+export function describe(
+  event: Exclude<SyncEvent, { type: "copy-progress" | "copy-finished" | "verify-progress" }>,
+): {
   readonly level: "info" | "warn";
   readonly text: string;
 } {
@@ -79,10 +83,6 @@ export function describe(event: Exclude<SyncEvent, { type: "copy-progress" | "ve
       return info(`built ${event.index} on ${event.table} in ${duration(event.seconds)}`);
     case "constraint-left-invalid":
       return warn(`the constraint ${event.constraint} on ${event.table} stays NOT VALID: ${event.reason}`);
-    case "copy-finished":
-      return info(
-        `the copy is done: ${count(event.rows, "row")}, ${bytes(event.bytes)} in ${duration(event.seconds)}`,
-      );
     case "batch-applied":
       return info(`applied batch ${event.batch.number}: ${count(event.batch.rows, "row")}`);
     case "caught-up":
@@ -136,6 +136,7 @@ function copyBlock(event: CopyProgress): string[] {
         `${bytes(table.bytesDone)} of ${bytes(table.bytesTotal)}`,
         count(table.rowsDone, "row"),
       ]),
+    [2],
   );
   const hidden = tables.length > mostLines ? [`  and ${count(tables.length - mostLines, "more table")}`] : [];
   const indexes =

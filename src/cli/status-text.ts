@@ -63,8 +63,12 @@ function copyText({ copy }: Status): string {
   const { bytesDone, bytesTotal, indexesDone, indexesTotal, etaSeconds } = copy;
   return [
     `${copy.tablesDone} of ${count(copy.tablesTotal, "table")}`,
-    `${bytes(bytesDone)} of ${bytes(bytesTotal)} (${percent(bytesDone, bytesTotal)} %)`,
-    count(copy.rowsDone, "row"),
+    ...(bytesTotal > 0
+      ? [
+          `${bytes(bytesDone)} of ${bytes(bytesTotal)} (${percent(bytesDone, bytesTotal)} %)`,
+          count(copy.rowsDone, "row"),
+        ]
+      : []),
     ...(indexesTotal > 0 ? [`indexes ${indexesDone} of ${indexesTotal}`] : []),
     ...(etaSeconds === null ? [] : [`about ${duration(etaSeconds)} left`]),
   ].join(", ");
@@ -95,35 +99,38 @@ function tableLines({ tables }: Status): string[] {
   const hidden = shown.length - mostTables;
   return [
     "",
-    ...columns([
-      ["  table", "state", "rows", "size", "waiting"],
-      ...shown
-        .slice(0, mostTables)
-        .map(({ source, target, state, rows, bytes: size, pending }) => [
-          `  ${source}${source === target ? "" : ` -> ${target}`}`,
-          state,
-          number(rows),
-          bytes(size),
-          pending === null ? "?" : number(pending),
-        ]),
-    ]),
+    ...columns(
+      [
+        ["  table", "state", "rows", "size", "waiting"],
+        ...shown
+          .slice(0, mostTables)
+          .map(({ source, target, state, rows, bytes: size, pending }) => [
+            `  ${source}${source === target ? "" : ` -> ${target}`}`,
+            state,
+            number(rows),
+            bytes(size),
+            pending === null ? "?" : number(pending),
+          ]),
+      ],
+      [2, 3, 4],
+    ),
     ...(hidden > 0 ? [`  and ${count(hidden, "more", "more")}; --json lists all`] : []),
     ...(quiet > 0 ? [`  ${count(quiet, "other table")} following with nothing waiting`] : []),
   ];
 }
 
-function nextLines({ phase, runner, lastError }: Status, name: string): string[] {
-  const follow = `start: replicate follow${name}`;
+function nextLines({ phase, runner }: Status, name: string): string[] {
+  const follow = `replicate follow${name}`;
   const steps: Readonly<Record<Status["phase"], string | undefined>> = {
-    new: `start: replicate init${name}`,
-    initialised: `start: replicate copy${name}`,
+    new: `replicate init${name}`,
+    initialised: `replicate copy${name}`,
     copying: runner.alive
       ? undefined
       : `if no copy is running, the same command resumes it: replicate copy${name}`,
     copied: runner.alive ? undefined : follow,
-    "catching-up": runner.alive ? undefined : `nobody applies changes; ${follow}`,
-    following: runner.alive ? undefined : `nobody applies changes; ${follow}`,
-    failed: lastError?.hint,
+    "catching-up": runner.alive ? undefined : `nobody applies changes: ${follow}`,
+    following: runner.alive ? undefined : `nobody applies changes: ${follow}`,
+    failed: `when that is settled: ${follow}`,
   };
   const step = steps[phase];
   return step === undefined ? [] : ["", `next: ${step}`];

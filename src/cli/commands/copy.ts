@@ -1,7 +1,7 @@
 import type { CopyReport } from "../../index.ts";
 import { nextCommand, open, printResult, type Command, type CommandContext } from "../command.ts";
 import { leftInvalidLines } from "../findings.ts";
-import { bytes, count } from "../format.ts";
+import { bytes, count, duration } from "../format.ts";
 
 export const copy: Command = async (context) => {
   const { signal, values } = context;
@@ -26,11 +26,11 @@ export const copy: Command = async (context) => {
 
 export function printCopy(
   { output }: CommandContext,
-  { tables, rows, bytes: size, leftInvalid }: CopyReport,
+  { tables, rows, bytes: size, seconds, leftInvalid }: CopyReport,
 ): void {
   output.print(
     ...leftInvalidLines(leftInvalid),
-    `the copy is done: ${count(tables.length, "table")}, ${count(rows, "row")}, ${bytes(size)}`,
+    `the copy is done: ${count(tables.length, "table")}, ${count(rows, "row")}, ${bytes(size)} (this run: ${duration(seconds)})`,
   );
 }
 

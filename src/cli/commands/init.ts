@@ -16,7 +16,8 @@ export const init: Command = async (context) => {
 export function printInit({ output }: CommandContext, report: InitReport): void {
   if (report.findings.length > 0) output.print(...findingLines(report.findings));
   const fresh = report.tables.filter(({ isNew }) => isNew);
-  for (const { source, target } of fresh) {
+  // What is really done is told by events.
+  for (const { source, target } of report.dryRun ? fresh : []) {
     output.print(`  ${source}${source === target ? "" : ` -> ${target}`}`);
   }
   const known = report.tables.length - fresh.length;

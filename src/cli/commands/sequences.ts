@@ -12,7 +12,10 @@ export const sequences: Command = async (context) => {
   const changed = report.sequences.filter((each) => each.changed);
   const show = (value: string | null): string => value ?? "unused";
   output.print(
-    ...columns(changed.map(({ name, from, to }) => [`  ${name}`, show(from), "->", show(to)])),
+    ...columns(
+      changed.map(({ name, from, to }) => [`  ${name}`, show(from), "->", show(to)]),
+      [1, 3],
+    ),
     ...report.missing.map((name) => `  ${name} is missing on the target`),
     `${count(report.sequences.length, "sequence")}, ${changed.length} set`,
   );

@@ -51,14 +51,17 @@ describe("percent and bar", () => {
   });
 });
 
-it("aligns text to the left and numbers to the right", () => {
+it("aligns columns to the left, and some to the right", () => {
   expect(
-    columns([
-      ["a", "1", "9 %"],
-      ["bcd", "1,000", "10 %"],
-      ["e", "x"],
-    ]),
-  ).toEqual(["a        1   9 %", "bcd  1,000  10 %", "e    x"]);
+    columns(
+      [
+        ["a", "1", "9 %"],
+        ["bcd", "1,000", "10 %"],
+        ["e", "x"],
+      ],
+      [1, 2],
+    ),
+  ).toEqual(["a        1   9 %", "bcd  1,000  10 %", "e        x"]);
 });
 
 it("wraps at spaces and never cuts a word", () => {
