@@ -1,4 +1,5 @@
 /** Makes the context of a sync: sessions, and what they have to be. */
+import { setMaxListeners } from "node:events";
 import type { ResolvedConfig } from "../config.ts";
 import type { OnEvent } from "../events.ts";
 import { connect, type Connection } from "../postgres/connect.ts";
@@ -42,7 +43,9 @@ export function makeContext(
   sessions: Sessions,
   options: ContextOptions,
 ): SyncContext {
-  const signal = options.signal ?? new AbortController().signal;
+  // One of our own, because each session listens to it, and Node.js warns about more than ten listeners.
+  const signal = AbortSignal.any(options.signal === undefined ? [] : [options.signal]);
+  setMaxListeners(0, signal);
   let isReplicaRole = false;
   const open = async (
     side: "source" | "target",

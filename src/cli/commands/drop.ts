@@ -19,17 +19,20 @@ export const drop: Command = async (context) => {
     targetOnly: values["target-only"] === true,
   });
   printResult(context, report);
-  const [removes, restores] = dryRun ? ["would remove from", "would restore"] : ["removed from", "restored"];
-  output.print(
-    ...(report.restored > 0
-      ? [
-          `  ${restores} on the target: ${count(report.restored, "index, constraint or trigger", "indexes, constraints and triggers")}`,
-        ]
-      : []),
-    ...leftInvalidLines(report.leftInvalid),
-    ...report.removed.map(({ side, object }) => `  ${removes} the ${side}: ${object}`),
-    dryRun ? "nothing was changed" : "the sync is gone; the rows are where they were",
-  );
+  const restored = `${count(report.restored, "index, constraint or trigger", "indexes, constraints and triggers")} of the target`;
+  if (dryRun) {
+    output.print(
+      ...(report.restored > 0 ? [`  would restore ${restored}`] : []),
+      ...report.removed.map(({ side, object }) => `  would remove from the ${side}: ${object}`),
+      "nothing was changed",
+    );
+  } else {
+    // What was removed is told by events.
+    output.print(
+      ...leftInvalidLines(report.leftInvalid),
+      `the sync is gone${report.restored > 0 ? `, ${restored} restored` : ""}; the rows are where they were`,
+    );
+  }
   return 0;
 };
 
