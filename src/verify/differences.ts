@@ -3,7 +3,7 @@ import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { relayCopy } from "../postgres/copy-relay.ts";
 import type { Checksum } from "./checksum.ts";
-import { eachKeySql, keyColumnsSql, keyMatchesSql } from "./key-sql.ts";
+import { eachKeySql, keyColumnsSql, keyMatchesSql, keyParametersSql } from "./key-sql.ts";
 import type { SideSql, TablePlan } from "./plan.ts";
 import { rowsFrom } from "./ranges.ts";
 import { DIFFERENCES, noteDifferences } from "./repair.ts";
@@ -171,11 +171,9 @@ async function columnHashes(
   keys: readonly (readonly (string | undefined)[])[],
 ): Promise<Map<number, readonly string[]>> {
   if (keys.length === 0) return new Map();
-  const arrays = eachKeySql(side.key, (n) => `$${n}::text[]`);
-  const names = eachKeySql(side.key, (n) => `k${n}`);
   const found = await connection.rows<{ n: number; hashes: string[] }>(
     `select x.n::integer as n, array[${side.fields.map((field) => checksum.hashRow([field])).join(", ")}]::text[] as hashes
-     from pg_catalog.unnest(${arrays}) with ordinality as x (${names}, n)
+     from ${keyParametersSql(side.key)}
      join ${side.table} as t on ${keyMatchesSql(side.key, (n, { type }) => `x.k${n}::${type}`)}`,
     side.key.map((_, column) => keys.map((key) => key[column])),
   );

@@ -38,3 +38,10 @@ export function eachKeySql(
 ): string {
   return key.map((column, index) => show(index + 1, column)).join(", ");
 }
+
+/** `rows from (…) with ordinality as x (k1, …, n)`: key texts given as array parameters $1 …, one per key column. */
+export function keyParametersSql(key: readonly KeyColumnSql[]): string {
+  // unnest() takes several arrays only where its name is not qualified.
+  const arrays = eachKeySql(key, (n) => `pg_catalog.unnest($${n}::text[])`);
+  return `rows from (${arrays}) with ordinality as x (${eachKeySql(key, (n) => `k${n}`)}, n)`;
+}

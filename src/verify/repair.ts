@@ -1,7 +1,7 @@
 /** Repair: differing keys are noted as changed on the source, so that the next batch brings them like any other. */
 import { deltaTables } from "../catalog/delta.ts";
 import { throwIfAborted } from "../postgres/sleep.ts";
-import { eachKeySql } from "./key-sql.ts";
+import { eachKeySql, keyParametersSql } from "./key-sql.ts";
 import type { TablePlan } from "./plan.ts";
 import type { SessionPair } from "./session-pair.ts";
 
@@ -54,7 +54,6 @@ async function note(pair: SessionPair, plan: TablePlan, signal: AbortSignal): Pr
   const values = keyColumns
     .map((column, index) => `x.k${index + 1}::${column.readType}::${column.deltaType}`)
     .join(", ");
-  const arrays = eachKeySql(plan.source.key, (n) => `$${n}::text[]`);
   for (let noted = 0; ;) {
     throwIfAborted(signal);
     const { rows } = await target.client.query<string[]>({
@@ -68,7 +67,7 @@ async function note(pair: SessionPair, plan: TablePlan, signal: AbortSignal): Pr
     );
     await source.rows(
       `insert into ${deltaTables(id)[active === "a" ? 0 : 1]} (${columns})
-       select ${values} from pg_catalog.unnest(${arrays}) as x (${columns})`,
+       select ${values} from ${keyParametersSql(plan.source.key)}`,
       plan.source.key.map((_, column) => rows.map((row) => row[column])),
     );
     noted += rows.length;

@@ -1,5 +1,6 @@
 /** Two sessions, one on each side, that compare one part after another. */
 import type { Side } from "../events.ts";
+import { cancelStatement } from "../postgres/cancel.ts";
 import type { Connection } from "../postgres/connect.ts";
 import type { LockWatch } from "../postgres/lock-watch.ts";
 import { QUERY_CANCELED, sqlstateOf } from "../postgres/sqlstate.ts";
@@ -16,27 +17,40 @@ const CONNECTION_CHECK = "2s";
 export class SessionPair {
   readonly source: Connection;
   readonly target: Connection;
+  readonly #context: SyncContext;
   readonly #watches: Watches;
+  #stopped: Promise<unknown> = Promise.resolve();
 
-  private constructor(source: Connection, target: Connection, watches: Watches) {
+  private constructor(context: SyncContext, source: Connection, target: Connection, watches: Watches) {
     this.source = source;
     this.target = target;
+    this.#context = context;
     this.#watches = watches;
+    context.signal.addEventListener("abort", this.#onAbort, { once: true });
   }
+
+  /** The signal cuts our sessions, which a server in the middle of a scan would not notice before its end. */
+  readonly #onAbort = (): void => {
+    const { config } = this.#context;
+    this.#stopped = Promise.all(sides.map(async (side) => await cancelStatement(this[side], config[side])));
+  };
 
   /** Opens both sessions and has them watched. Throws as `connect` does. */
   static async open(context: SyncContext, watches: Watches): Promise<SessionPair> {
     const source = await context.source("verify");
+    const target = await context.target("verify").catch(async (error: unknown) => {
+      await source.close();
+      throw error;
+    });
+    const pair = new SessionPair(context, source, target, watches);
     try {
-      const target = await context.target("verify");
-      const pair = new SessionPair(source, target, watches);
       for (const side of sides) {
         await checkConnection(pair[side]);
         watches[side].watch(pair[side]);
       }
       return pair;
     } catch (error) {
-      await source.close();
+      await pair.close();
       throw error;
     }
   }
@@ -85,6 +99,8 @@ export class SessionPair {
   }
 
   async close(): Promise<void> {
+    this.#context.signal.removeEventListener("abort", this.#onAbort);
+    await this.#stopped;
     await Promise.all(
       sides.map(async (side) => {
         this.#watches[side].unwatch(this[side]);
