@@ -1,5 +1,5 @@
 -- What: pins the settings of one of our sessions. Settings that this version does not have are left out.
--- Runs on: source and target, right after connecting. $1: lock_timeout in milliseconds. $2: row_security: off on
+-- Runs on: source and target, right after connecting. Holes: lock_timeout in milliseconds; row_security, off on
 --          the source, where rows hidden by a policy have to be an error and not a gap.
 -- Returns: one row per setting.
 select pg_catalog.set_config(s.name, w.value, false)
@@ -24,7 +24,7 @@ from (values
   ('idle_in_transaction_session_timeout', '0'),
   ('idle_session_timeout', '0'),
   ('transaction_timeout', '0'),
-  ('lock_timeout', $1),
-  ('row_security', $2)
+  ('lock_timeout', {{lock_timeout}}),
+  ('row_security', {{row_security}})
 ) as w (name, value)
 join pg_catalog.pg_settings s on pg_catalog.lower(s.name) = pg_catalog.lower(w.name)

@@ -6,7 +6,7 @@ import pg from "pg";
 import { ReplicateError } from "../errors.ts";
 import type { Side } from "../events.ts";
 import type { ConnectionSettings } from "./conninfo.ts";
-import { load } from "./sql.ts";
+import { fill, literal, load } from "./sql.ts";
 import { asReplicateError, sqlstateOf } from "./sqlstate.ts";
 
 export interface ConnectOptions {
@@ -17,6 +17,8 @@ export interface ConnectOptions {
   readonly signal?: AbortSignal | undefined;
   /** Milliseconds a statement may wait for a lock; 0 waits for ever. Default 3000. */
   readonly lockTimeoutMs?: number;
+  /** Try to set session_replication_role = replica; `Connection.isReplicaRole` tells whether the role may. */
+  readonly isReplicaRole?: boolean;
 }
 
 /** A row as the driver gives it; catalogue queries name their columns in camelCase. */
@@ -32,13 +34,16 @@ export class Connection {
   /** `server_version_num`, for example 130023. */
   readonly version: number;
   readonly pid: number;
+  /** Neither triggers nor foreign keys act on what this session writes. */
+  readonly isReplicaRole: boolean;
   #broken: Error | undefined;
 
-  constructor(client: pg.Client, side: Side, version: number, pid: number) {
+  constructor(client: pg.Client, side: Side, version: number, pid: number, isReplicaRole: boolean) {
     this.client = client;
     this.side = side;
     this.version = version;
     this.pid = pid;
+    this.isReplicaRole = isReplicaRole;
     client.on("error", (error) => {
       this.#broken ??= error;
     });
@@ -135,7 +140,7 @@ function isRefusalOfTls(error: unknown): boolean {
 }
 
 async function open(settings: ConnectionSettings, options: ConnectOptions): Promise<Connection> {
-  const { side, purpose, signal, lockTimeoutMs = 3000 } = options;
+  const { side, purpose, signal } = options;
   if (signal?.aborted) throw new ReplicateError("ABORTED", "stopped before connecting");
   const client = new pg.Client({
     host: settings.host,
@@ -165,12 +170,16 @@ async function open(settings: ConnectionSettings, options: ConnectOptions): Prom
   client.once("end", () => signal?.removeEventListener("abort", onAbort));
   try {
     await client.connect();
-    const [first] = (
-      await client.query<{ version: string; pid: number }>(
-        "select current_setting('server_version_num') as version, pg_backend_pid() as pid",
-      )
-    ).rows;
-    const connection = new Connection(client, side, Number(first?.version), Number(first?.pid));
+    const results = (await client.query(sessionScript(options))) as unknown as pg.QueryResult[];
+    const [first] = (results[0]?.rows ?? []) as { version: string; pid: number }[];
+    const [last] = (results.at(-1)?.rows ?? []) as { role?: string }[];
+    const connection = new Connection(
+      client,
+      side,
+      Number(first?.version),
+      Number(first?.pid),
+      last?.role === "replica",
+    );
     if (connection.version < 100_000) {
       await connection.close();
       throw new ReplicateError(
@@ -178,7 +187,6 @@ async function open(settings: ConnectionSettings, options: ConnectOptions): Prom
         `the ${side} ${settings.label} runs version ${first?.version}`,
       );
     }
-    await client.query(load("catalog/session"), [String(lockTimeoutMs), side === "source" ? "off" : "on"]);
     return connection;
   } catch (error) {
     signal?.removeEventListener("abort", onAbort);
@@ -186,6 +194,20 @@ async function open(settings: ConnectionSettings, options: ConnectOptions): Prom
     if (signal?.aborted) throw new ReplicateError("ABORTED", "stopped while connecting", { cause: error });
     throw connectError(error, side, settings);
   }
+}
+
+/** Everything that a session is asked and told at its start, in one round trip. */
+function sessionScript({ side, lockTimeoutMs = 3000, isReplicaRole = false }: ConnectOptions): string {
+  const pins = fill("catalog/session", {
+    lock_timeout: literal(String(lockTimeoutMs)),
+    row_security: literal(side === "source" ? "off" : "on"),
+  });
+  return [
+    "select pg_catalog.current_setting('server_version_num') as version, pg_catalog.pg_backend_pid() as pid",
+    pins,
+    ...(isReplicaRole ? [load("catalog/replica-role")] : []),
+    "select pg_catalog.current_setting('session_replication_role') as role",
+  ].join(";\n");
 }
 
 function connectError(error: unknown, side: Side, settings: ConnectionSettings): ReplicateError {

@@ -197,6 +197,7 @@ async function checkPooler(connection: Connection): Promise<void> {
       );
     }
   }
+  await connection.rows(`select pg_catalog.set_config('application_name', 'replicate preflight', false)`);
 }
 
 /** Oids of the relations that can be replicated; the others are named. */

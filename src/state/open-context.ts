@@ -3,7 +3,6 @@ import { setMaxListeners } from "node:events";
 import type { ResolvedConfig } from "../config.ts";
 import type { OnEvent } from "../events.ts";
 import { connect, type Connection } from "../postgres/connect.ts";
-import { sqlstateOf } from "../postgres/sqlstate.ts";
 import type { Logger, OpenOptions, SyncContext } from "./context.ts";
 
 const silent: Logger = {
@@ -55,6 +54,7 @@ export function makeContext(
     const connection = await connect(config[side], {
       side,
       purpose,
+      isReplicaRole: side === "target",
       ...(options.isCutBySignal === false ? {} : { signal }),
       ...(given.lockTimeoutMs === undefined ? {} : { lockTimeoutMs: given.lockTimeoutMs }),
     });
@@ -69,27 +69,11 @@ export function makeContext(
     source: async (purpose, given) => await open("source", purpose, given),
     target: async (purpose, given) => {
       const connection = await open("target", purpose, given);
-      try {
-        isReplicaRole = await takeReplicaRole(connection);
-      } catch (error) {
-        await connection.close();
-        throw error;
-      }
+      ({ isReplicaRole } = connection);
       return connection;
     },
     get isReplicaRole() {
       return isReplicaRole;
     },
   };
-}
-
-/** Tries it, because no catalogue tells: superuser, a provider's role, or GRANT SET ON PARAMETER from 15 on. */
-async function takeReplicaRole(target: Connection): Promise<boolean> {
-  try {
-    await target.script("set session_replication_role = replica");
-    return true;
-  } catch (error) {
-    if (sqlstateOf(error) === "42501") return false;
-    throw error;
-  }
 }

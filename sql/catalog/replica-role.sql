@@ -1,0 +1,11 @@
+-- What: sets session_replication_role = replica, so that neither triggers nor foreign keys act on replicated rows, if the
+--       role may. Tried, because no catalogue tells: superuser, a provider's role, or GRANT SET ON PARAMETER from 15 on.
+-- Runs on: target, at the start of a session.
+-- Returns: nothing; the setting tells whether it was allowed.
+do $block$
+begin
+  set session_replication_role = replica;
+exception when insufficient_privilege then
+  null;
+end
+$block$
