@@ -15,7 +15,8 @@ select
   pg_catalog.pg_has_role(c.relowner, 'USAGE') as "isOwned",
   pg_catalog.pg_has_role(r.relowner, 'USAGE') as "isReferencedOwned",
   rn.nspname::text as "referencedSchema",
-  r.relname::text as "referencedTable"
+  r.relname::text as "referencedTable",
+  r.relkind::text as "referencedKind"
 from pg_catalog.pg_constraint k
 join pg_catalog.pg_class c on c.oid = k.conrelid
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace

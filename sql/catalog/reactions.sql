@@ -1,7 +1,7 @@
 -- What: what would act on rows written to a table or partition tree: enabled triggers and rules of the application.
 --       Foreign keys' own triggers are not among them, nor are those of a capture, which has to see the rows.
 -- Runs on: target. $1: oid[] of the relations.
--- Returns: kind ('trigger' or 'rule'), relid, schema, table, name, enabled (O origin, A always, R replica), isInternal.
+-- Returns: kind ('trigger' or 'rule'), relid, schema, table, name, enabled (O origin, A always, R replica).
 select 'trigger' as "kind", t.tgrelid::bigint::float8 as "relid", n.nspname::text as "schema", c.relname::text as "table",
        t.tgname::text as "name", t.tgenabled::text as "enabled"
 from pg_catalog.pg_trigger t
@@ -11,8 +11,10 @@ join pg_catalog.pg_proc p on p.oid = t.tgfoid
 join pg_catalog.pg_namespace pn on pn.oid = p.pronamespace
 where t.tgrelid = any ($1::oid[])
   and t.tgenabled <> 'D'
-  -- Before 13 the clones on partitions count as internal; disabling their parent's trigger disables them.
-  and not t.tgisinternal
+  -- Internal are those behind foreign keys and deferrable keys, but before 15 also the clones on partitions, which
+  -- fire on their own account.
+  and (not t.tgisinternal or not exists (
+    select 1 from pg_catalog.pg_constraint k where k.oid = t.tgconstraint and k.contype <> 't'))
   and pn.nspname <> 'replicate'
 union all
 select 'rule', r.ev_class::bigint::float8, n.nspname::text, c.relname::text, r.rulename::text, r.ev_enabled::text

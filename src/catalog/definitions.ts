@@ -56,6 +56,7 @@ export interface ForeignKey {
   readonly isReferencedOwned: boolean;
   readonly referencedSchema: string;
   readonly referencedTable: string;
+  readonly referencedKind: string;
 }
 
 export interface Reaction {
@@ -68,6 +69,8 @@ export interface Reaction {
 }
 
 export interface Definitions {
+  /** Of the server, as in `Connection.version`. */
+  readonly version: number;
   readonly tree: readonly TreeMember[];
   readonly indexes: readonly IndexDefinition[];
   readonly foreignKeys: readonly ForeignKey[];
@@ -109,6 +112,7 @@ export async function readDefinitions(target: Connection, relid: number): Promis
   const tree = await target.rows<TreeMember>(load("catalog/table-tree"), [relid]);
   const oids = tree.map((member) => member.oid);
   return {
+    version: target.version,
     tree,
     indexes: await target.rows<IndexDefinition>(load("catalog/indexes"), [oids]),
     foreignKeys: await target.rows<ForeignKey>(load("catalog/foreign-keys"), [oids]),
@@ -129,28 +133,41 @@ export interface RemovalChoice {
 /** What to remove for a load, in the order of dropping. */
 export function removals(definitions: Definitions, choice: RemovalChoice): Removal[] {
   return [
-    ...(choice.foreignKeys ? definitions.foreignKeys.map(foreignKeyRemoval) : []),
+    ...(choice.foreignKeys
+      ? definitions.foreignKeys.map((key) => foreignKeyRemoval(key, definitions.version))
+      : []),
     ...(choice.indexes ? indexRemovals(definitions, choice.key) : []),
     ...reactionRemovals(definitions, choice.isReplicaRole),
   ];
 }
 
-function foreignKeyRemoval(key: ForeignKey): Removal {
+function foreignKeyRemoval(key: ForeignKey, version: number): Removal {
   const table = qualified(key.schema, key.table);
+  const name = ident(key.name);
+  const knowsPartitions = version >= 180_000;
   // NOT VALID is not possible on partitioned tables before 18: there the rows are checked as it is added.
-  const isChecked = key.isValid && key.tableKind !== "p";
+  const isChecked = key.isValid && (key.tableKind !== "p" || knowsPartitions);
+  const comment = commentOn(`constraint ${name} on ${table}`, key.comment);
+  // Nor does VALIDATE reach the keys to each partition of the referenced table: it has to be added anew.
+  const validate =
+    key.referencedKind !== "p" || knowsPartitions
+      ? [`alter table ${table} validate constraint ${name}`]
+      : [
+          `alter table ${table} drop constraint ${name}, add constraint ${name} ${key.definition}`,
+          ...comment,
+        ];
   return {
     kind: "foreign-key",
     objectName: key.name,
     tableName: tableLabel({ schema: key.schema, name: key.table }),
     relid: key.relid,
     stage: stages.foreignKey,
-    drop: `alter table ${table} drop constraint ${ident(key.name)}`,
+    drop: `alter table ${table} drop constraint ${name}`,
     restore: [
-      `alter table ${table} add constraint ${ident(key.name)} ${key.definition}${isChecked ? " not valid" : ""}`,
-      ...commentOn(`constraint ${ident(key.name)} on ${table}`, key.comment),
+      `alter table ${table} add constraint ${name} ${key.definition}${isChecked ? " not valid" : ""}`,
+      ...comment,
     ],
-    validate: isChecked ? `alter table ${table} validate constraint ${ident(key.name)}` : null,
+    validate: isChecked ? validate.join("; ") : null,
   };
 }
 
@@ -340,27 +357,23 @@ function indexSql(index: IndexDefinition): string {
 const enable = { O: "enable", A: "enable always", R: "enable replica" } as const;
 
 /** Triggers that would fire in our sessions, and all rules: an upsert is refused on a table with rules in force. */
-function reactionRemovals({ reactions, tree }: Definitions, isReplicaRole: boolean): Removal[] {
+function reactionRemovals({ reactions }: Definitions, isReplicaRole: boolean): Removal[] {
   const firing = isReplicaRole ? ["A", "R"] : ["O", "A"];
-  const depthOf = new Map(tree.map((member) => [member.oid, member.depth]));
-  return (
-    reactions
-      .filter((each) => each.kind === "rule" || firing.includes(each.enabled))
-      // From the root down: before 15 a change of the root's trigger changes those of the leaves.
-      .toSorted((a, b) => (depthOf.get(a.relid) ?? 0) - (depthOf.get(b.relid) ?? 0))
-      .map((each) => {
-        const alter = `alter table only ${qualified(each.schema, each.table)}`;
-        const what = `${each.kind} ${ident(each.name)}`;
-        return {
-          kind: each.kind,
-          objectName: each.name,
-          tableName: tableLabel({ schema: each.schema, name: each.table }),
-          relid: each.relid,
-          stage: stages.reaction + (depthOf.get(each.relid) ?? 0),
-          drop: `${alter} disable ${what}`,
-          restore: [`${alter} ${enable[each.enabled]} ${what}`],
-          validate: null,
-        };
-      })
-  );
+  return reactions
+    .filter((each) => each.kind === "rule" || firing.includes(each.enabled))
+    .map((each) => {
+      // A trigger of a partitioned table has a clone on each partition, with a state of its own.
+      const alter = `alter table only ${qualified(each.schema, each.table)}`;
+      const what = `${each.kind} ${ident(each.name)}`;
+      return {
+        kind: each.kind,
+        objectName: each.name,
+        tableName: tableLabel({ schema: each.schema, name: each.table }),
+        relid: each.relid,
+        stage: stages.reaction,
+        drop: `${alter} disable ${what}`,
+        restore: [`${alter} ${enable[each.enabled]} ${what}`],
+        validate: null,
+      };
+    });
 }

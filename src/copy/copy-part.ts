@@ -67,7 +67,8 @@ export async function loadPart(
     const result = await relayCopy(source, target, {
       read: readSql(table, part, storage, hasDeltas),
       write: writeSql(table, part),
-      signal: AbortSignal.any([run.signal, flight.giveBack.signal]),
+      // When the run is stopped, both sessions are cut.
+      signal: flight.giveBack.signal,
       onProgress: (bytes, rows) => {
         flight.bytes += bytes;
         flight.rows += rows;

@@ -3,6 +3,7 @@
  * processes take parts and copy them, then restore the indexes. All state is in the ledger: a run that ends in any way
  * is taken up by the next.
  */
+import { setMaxListeners } from "node:events";
 import { readDefinitions } from "../catalog/definitions.ts";
 import { fromSql, tableLabel } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
@@ -42,6 +43,7 @@ export interface CopyReport {
   }[];
   /** Constraints that were valid on the target before and are NOT VALID now, because rows violate them. */
   readonly leftInvalid: readonly LeftInvalid[];
+  readonly dryRun: boolean;
   /** What a dry run found to do; empty otherwise. */
   readonly plan: readonly PlannedTable[];
 }
@@ -77,6 +79,8 @@ export async function copySync(context: SyncContext, options: CopyOptions = {}):
   }
   const stop = new AbortController();
   const signal = AbortSignal.any([context.signal, stop.signal]);
+  // One listener per session and pause.
+  setMaxListeners(0, signal);
   const run = newRun(context, options, signal);
   const plan = await withSessions(run, "copy (plan)", async (sessions) => {
     const source = await sessions.source();
@@ -88,7 +92,7 @@ export async function copySync(context: SyncContext, options: CopyOptions = {}):
     run.unprepared.push(...(await toPrepare(run, target, options)));
     return options.dryRun === true ? await describePlan(run, source, target) : undefined;
   });
-  if (plan !== undefined) return { ...(await report(run, startedAt)), plan };
+  if (plan !== undefined) return { ...(await report(run, startedAt)), dryRun: true, plan };
 
   await announce(run);
   const isDone = [...run.tables.values()].every(
@@ -264,6 +268,7 @@ async function report(run: CopyRun, startedAt: number): Promise<CopyReport> {
       seconds: (Date.now() - startedAt) / 1000,
       tables,
       leftInvalid: await loadLeftInvalid(target, run.sync),
+      dryRun: false,
       plan: [],
     };
   });

@@ -12,6 +12,7 @@ const intervalMs = 1000;
  * makes all later statements on the table wait behind it. Runs until the signal fires.
  */
 export async function yieldToWaiters(run: CopyRun, done: AbortSignal): Promise<void> {
+  const pause = AbortSignal.any([run.signal, done]);
   await withSessions(run, "copy (lock watch)", async (sessions, onSuccess) => {
     const source = await sessions.source();
     onSuccess();
@@ -24,7 +25,7 @@ export async function yieldToWaiters(run: CopyRun, done: AbortSignal): Promise<v
         );
         for (const flight of flights) if (blocked.has(flight.sourcePid)) flight.giveBack.abort();
       }
-      await sleep(intervalMs, AbortSignal.any([run.signal, done])).catch(() => undefined);
+      await sleep(intervalMs, pause).catch(() => undefined);
       run.signal.throwIfAborted();
     }
   });
@@ -65,12 +66,13 @@ const tableTotalsSql = `
 /** Emits `copy-progress` about once a second, from the ledger and the parts in flight. Runs until the signal fires. */
 export async function reportProgress(run: CopyRun, done: AbortSignal): Promise<void> {
   const samples: Sample[] = [];
+  const pause = AbortSignal.any([run.signal, done]);
   await withSessions(run, "copy (progress)", async (sessions, onSuccess) => {
     const target = await sessions.target();
     onSuccess();
     const ids = [...run.tables.keys()];
     while (!done.aborted) {
-      await sleep(intervalMs, AbortSignal.any([run.signal, done])).catch(() => undefined);
+      await sleep(intervalMs, pause).catch(() => undefined);
       run.signal.throwIfAborted();
       if (done.aborted) break;
       const totals = await target.row<LedgerTotals>(totalsSql, [run.sync, ids]);

@@ -1,0 +1,183 @@
+import { execFile } from "node:child_process";
+import { promisify } from "node:util";
+import { expect, test } from "vitest";
+import { freePair, type Database } from "../support/database.ts";
+import { differences, followUntilCaughtUp, openCopySync } from "./copy-setup.ts";
+
+// Promise: nothing that existed on the target before is lost, and nothing looks different afterwards.
+
+/** As pg_dump tells it where one is there that can read this server, and as the catalogue tells it in any case. */
+async function schemaOf(database: Database): Promise<string> {
+  const catalogue = await database.sql<{ line: string }>(catalogueQuery);
+  const [{ version } = { version: 0 }] = await database.sql<{ version: number }>(
+    `select current_setting('server_version_num')::int / 10000 as version`,
+  );
+  const lines = catalogue.map(({ line }) => line).join("\n");
+  if (version > (await dumpVersion())) return lines;
+  const { stdout } = await promisify(execFile)(
+    "pg_dump",
+    ["--schema-only", "--exclude-schema=replicate", "--dbname", database.url],
+    { maxBuffer: 64 * 1024 ** 2 },
+  );
+  return `${lines}\n${stdout.replaceAll(/^\\(un)?restrict .*$/gm, "")}`;
+}
+
+/** Major version; 0 without the program. */
+async function dumpVersion(): Promise<number> {
+  try {
+    const { stdout } = await promisify(execFile)("pg_dump", ["--version"]);
+    return Number(/\) (\d+)/.exec(stdout)?.[1] ?? 0);
+  } catch {
+    return 0;
+  }
+}
+
+// From 18 on a leaf's NOT NULL counts as its own once its key was added by itself, as pg_dump does it too.
+const catalogueQuery = `
+  select 'index ' || c.oid::regclass::text || ': ' || pg_get_indexdef(c.oid) || ' valid ' || i.indisvalid || ' immediate ' || i.indimmediate
+         || ' clustered ' || i.indisclustered || ' identity ' || i.indisreplident || ' tablespace ' || coalesce(t.spcname, '-')
+         || ' options ' || coalesce(c.reloptions::text, '-') || ' comment ' || coalesce(obj_description(c.oid, 'pg_class'), '-')
+         || ' parent ' || coalesce((select inhparent::regclass::text from pg_inherits where inhrelid = c.oid), '-')
+         || ' statistics ' || (select string_agg(attnum || '=' || coalesce(to_jsonb(a) ->> 'attstattarget', '-1'), ',' order by attnum)
+                               from pg_attribute a where attrelid = c.oid) as line
+  from pg_index i join pg_class c on c.oid = i.indexrelid join pg_namespace n on n.oid = c.relnamespace
+  left join pg_tablespace t on t.oid = c.reltablespace
+  where n.nspname not in ('pg_catalog', 'pg_toast', 'information_schema', 'replicate')
+  union all
+  select 'constraint ' || k.conrelid::regclass::text || '.' || k.conname || ': ' || pg_get_constraintdef(k.oid) || ' valid ' || k.convalidated
+         || ' index ' || k.conindid::regclass::text || ' local ' || (k.conislocal or k.contype = 'n') || ' inherited ' || k.coninhcount
+         || ' comment ' || coalesce(obj_description(k.oid, 'pg_constraint'), '-')
+  from pg_constraint k join pg_namespace n on n.oid = k.connamespace
+  where n.nspname not in ('pg_catalog', 'information_schema', 'replicate') and k.conrelid <> 0
+  union all
+  select 'trigger ' || tgrelid::regclass::text || '.' || tgname || ' ' || tgenabled::text from pg_trigger where tgname not like '%\_ConstraintTrigger\_%'
+  union all
+  select 'rule ' || ev_class::regclass::text || '.' || rulename || ' ' || ev_enabled::text from pg_rewrite
+  where ev_type <> '1' and ev_class >= 16384
+  union all
+  select 'table ' || c.oid::regclass::text || ' identity ' || c.relreplident::text from pg_class c join pg_namespace n on n.oid = c.relnamespace
+  where c.relkind in ('r', 'p') and n.nspname not in ('pg_catalog', 'information_schema', 'replicate')
+  order by 1`;
+
+const tables = (version: number): string => `
+  create extension btree_gist;
+  create schema "Other Schema";
+  create table parent (id int primary key, code text not null, constraint "Code unique" unique (code));
+  comment on constraint parent_pkey on parent is 'the constraint''s comment';
+  comment on index parent_pkey is 'the index''s comment \\ with a backslash';
+  create table "Other Schema"."Child ""x""" (
+    id int not null, parent_id int, code text, period int4range, a int, b text not null,
+    constraint "odd "" name" primary key (id),
+    constraint child_parent foreign key (parent_id) references parent on delete set null on update cascade deferrable initially deferred,
+    constraint child_code foreign key (code) references parent (code) match full,
+    constraint no_overlap exclude using gist (a with =, period with &&) with (fillfactor = 60) where (a > 1000000) deferrable,
+    unique (a, b, id) deferrable initially deferred
+  ) with (fillfactor = 80);
+  alter table "Other Schema"."Child ""x""" add constraint child_unchecked foreign key (a) references parent not valid;
+  comment on constraint child_parent on "Other Schema"."Child ""x""" is 'why';
+  comment on constraint no_overlap on "Other Schema"."Child ""x""" is 'no overlap';
+  create unique index child_identity on "Other Schema"."Child ""x""" (id, b) include (parent_id) with (fillfactor = 70);
+  alter table "Other Schema"."Child ""x""" replica identity using index child_identity;
+  create index child_expression on "Other Schema"."Child ""x""" (a desc nulls last, (a + 1), lower(b) text_pattern_ops, ((a * 2))) where a is not null;
+  alter index "Other Schema".child_expression alter column 2 set statistics 333;
+  alter index "Other Schema".child_expression alter column 4 set statistics 0;
+  comment on index "Other Schema".child_expression is 'an index';
+  create index child_brin on "Other Schema"."Child ""x""" using brin (a) with (pages_per_range = 4);
+  create index child_hash on "Other Schema"."Child ""x""" using hash (b);
+  create index child_gin on "Other Schema"."Child ""x""" using gin (string_to_array(b, ' ')) with (fastupdate = off);
+  create index child_collated on "Other Schema"."Child ""x""" (b collate "C");
+  alter table "Other Schema"."Child ""x""" cluster on child_collated;
+  ${version >= 15 ? `create unique index parent_nulls on parent (nullif(code, 'c1')) nulls not distinct;` : ""}
+  -- A foreign key to itself, one through a unique index that is no constraint, and two tables that need each other.
+  create table tree (id int not null, up int, name text);
+  create unique index tree_id on tree (id);
+  alter table tree alter column id set not null, add foreign key (up) references tree (id);
+  create table hen (id int primary key, egg int); create table egg (id int primary key, hen int references hen);
+  alter table hen add constraint hen_egg foreign key (egg) references egg deferrable;
+  -- A partitioned table of two levels with every kind of index; one leaf has an index more, one index is not on all leaves.
+  create table event (id bigint not null, at date not null, kind text not null, value int, primary key (at, kind, id), unique (at, kind, value, id) deferrable) partition by range (at);
+  create table event_2020 partition of event for values from ('2020-01-01') to ('2021-01-01');
+  create table event_2021 partition of event for values from ('2021-01-01') to ('2022-01-01') partition by list (kind);
+  create table "event_2021_A" partition of event_2021 for values in ('a');
+  create table event_2021_rest partition of event_2021 default;
+  create index event_kind on event (kind) where value > 0;
+  create index event_leaf on event_2020 (value);
+  create index event_middle on event_2021 (value);
+  create index event_partial on only event (id);
+  create index event_partial_2020 on event_2020 (id);
+  alter index event_partial attach partition event_partial_2020;
+  comment on index event_kind is 'on the root';
+  comment on index event_2020_pkey is 'on a leaf';
+  comment on constraint event_pkey on event is 'the key of the root';
+  alter table event_2020 cluster on event_leaf;
+  alter table event replica identity using index event_pkey;
+  create table note (id int primary key, at date, kind text, event_id bigint, foreign key (at, kind, event_id) references event (at, kind, id));
+  -- Something else needs this key: it stays.
+  create table fact (id int primary key, name text, amount int);
+  create index fact_amount on fact (amount);
+  create view fact_view as select id, name, sum(amount) from fact group by id;
+  -- Triggers and rules of every state.
+  create function noop() returns trigger language plpgsql as $$ begin raise exception 'a trigger fired'; end $$;
+  create trigger t_origin before insert on parent for each row execute function noop();
+  create trigger t_always after insert on parent for each row execute function noop();
+  alter table parent enable always trigger t_always;
+  create trigger t_replica after insert on parent for each statement execute function noop();
+  alter table parent enable replica trigger t_replica;
+  create trigger t_off after insert on parent for each row execute function noop();
+  alter table parent disable trigger t_off;
+  create trigger t_events after insert on event for each row execute function noop();
+  alter table event enable always trigger t_events;
+  create constraint trigger t_deferred after insert on egg deferrable initially deferred for each row execute function noop();
+  create rule r_parent as on delete to parent do also select 1;
+  create rule r_off as on update to parent do also select 1;
+  alter table parent disable rule r_off;
+  ${
+    version >= 18
+      ? `create table booking (id int primary key, room int, during daterange, note text, constraint booking_once unique (room, during without overlaps) with (fillfactor = 50));
+         create table stay (id int primary key, room int, during daterange, foreign key (room, period during) references booking (room, period during));
+         alter table stay add constraint unenforced foreign key (id) references parent not enforced;`
+      : ""
+  }
+`;
+
+const rows = `
+  set session_replication_role = replica;
+  insert into parent select g, 'c' || g from generate_series(1, 20000) g;
+  insert into "Other Schema"."Child ""x""" select g, 1 + g % 20000, 'c' || 1 + g % 20000, int4range(g, g + 1), 1 + g % 20000, repeat('b ', 1 + g % 20) || g from generate_series(1, 30000) g;
+  insert into tree select g, nullif(g / 2, 0), repeat('n', 50) from generate_series(1, 20000) g;
+  insert into hen select g, g from generate_series(1, 100) g; insert into egg select g, g from generate_series(1, 100) g;
+  insert into event select g, date '2020-01-01' + g % 730, substr('abc', 1 + g % 3, 1), g from generate_series(1, 60000) g;
+  insert into note select g, at, kind, id from (select row_number() over () as g, at, kind, id from event limit 2000) e;
+  insert into fact select g, repeat('f', 50), g from generate_series(1, 20000) g;
+  reset session_replication_role; analyze;
+`;
+
+test.each([
+  ["13", "13"],
+  ["13", "18"],
+  ["18", "18"],
+])("from %s to %s: the schema of the target is the same after copy, follow and drop", async (from, to) => {
+  await using pair = await freePair({ source: from, target: to });
+  await pair.source.sql(tables(Number(from)));
+  await pair.target.sql(tables(Number(to)));
+  await pair.source.sql(
+    `create or replace function noop() returns trigger language plpgsql as $$ begin return new; end $$`,
+  );
+  await pair.source.sql(rows);
+  const before = await schemaOf(pair.target);
+  const { sync, of } = await openCopySync(pair);
+  await using _ = sync;
+  await sync.init();
+  const plan = await sync.copy({ dryRun: true });
+  expect(plan.dryRun).toBe(true);
+  expect(await schemaOf(pair.target)).toBe(before);
+
+  const report = await sync.copy({ jobs: 3, indexJobs: 2, partBytes: 300_000 });
+  expect(report.tables.map(({ state }) => state)).not.toContain("loaded");
+  expect(await differences(pair)).toEqual([]);
+  await followUntilCaughtUp(sync);
+  expect(of("constraint-left-invalid")).toEqual([]);
+  const report2 = await sync.drop();
+  expect(report2.restored).toBeGreaterThan(0);
+  expect(await schemaOf(pair.target)).toBe(before);
+});
