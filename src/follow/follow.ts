@@ -1,5 +1,5 @@
 /** Follow: batch after batch until stopped, over restarts of both servers and breaks of the network. */
-import type { Batch } from "../events.ts";
+import type { Batch, Side } from "../events.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { sleep } from "../postgres/sleep.ts";
 import { asReplicateError, isConnectionFailure, isRetryableConflict } from "../postgres/sqlstate.ts";
@@ -56,6 +56,7 @@ class FollowRun {
   /** Backend of our last target session: it may outlive a broken connection, and still hold the runner's lock. */
   #formerPid: number | undefined;
   #failingSince: number | undefined;
+  #lostSide: Side = "source";
   #backoffMs = 200;
   #lastBeat = 0;
   #nextSweep = 0;
@@ -207,6 +208,7 @@ class FollowRun {
   async #failed(error: unknown): Promise<void> {
     const { signal } = this.#context;
     const isPassing = isConnectionFailure(error) || isRetryableConflict(error) || this.#isCut();
+    const side = this.#brokenSide(error);
     await this.#close();
     if (signal.aborted) return;
     const failure = asReplicateError(error, "follow");
@@ -217,7 +219,7 @@ class FollowRun {
     const now = Date.now();
     this.#failingSince ??= now;
     if (now - this.#failingSince > (this.#options.retryBudgetMs ?? RETRY_BUDGET_MS)) throw failure;
-    const side = /\btarget\b/.test(failure.message) ? "target" : "source";
+    this.#lostSide = side;
     this.#context.emit({
       type: "connection-lost",
       side,
@@ -235,7 +237,14 @@ class FollowRun {
     if (this.#failingSince === undefined) return;
     this.#failingSince = undefined;
     this.#backoffMs = 200;
-    this.#context.emit({ type: "connection-restored", side: "source" });
+    this.#context.emit({ type: "connection-restored", side: this.#lostSide });
+  }
+
+  #brokenSide(error: unknown): Side {
+    if (this.#session?.target.isBroken) return "target";
+    if (this.#session?.source.isBroken) return "source";
+    // While connecting, the message names the side.
+    return error instanceof Error && error.message.includes(" the target ") ? "target" : "source";
   }
 
   #isCut(): boolean {

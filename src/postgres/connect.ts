@@ -6,6 +6,7 @@ import pg from "pg";
 import { ReplicateError } from "../errors.ts";
 import type { Side } from "../events.ts";
 import type { ConnectionSettings } from "./conninfo.ts";
+import { watchLiveness } from "./liveness.ts";
 import { fill, literal, load } from "./sql.ts";
 import { asReplicateError, sqlstateOf } from "./sqlstate.ts";
 
@@ -26,6 +27,12 @@ export type Row = Record<string, unknown>;
 
 /** Array results of a multi-statement string, one per statement. */
 export type Results = readonly pg.QueryResult[];
+
+/** The driver's socket, which it does not show. */
+function wire(client: pg.Client): { destroy(): void; readonly bytesRead: number } {
+  return (client as unknown as { connection: { stream: { destroy(): void; readonly bytesRead: number } } })
+    .connection.stream;
+}
 
 /** One session on one server. Not to be shared between concurrent callers. */
 export class Connection {
@@ -103,7 +110,7 @@ export class Connection {
   /** Cuts the session: the server rolls its transaction back. For sessions stuck in a COPY or on a dead network. */
   destroy(): void {
     this.#broken ??= new Error("Connection terminated by us");
-    (this.client as unknown as { connection: { stream: { destroy(): void } } }).connection.stream.destroy();
+    wire(this.client).destroy();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -163,9 +170,7 @@ async function open(settings: ConnectionSettings, options: ConnectOptions): Prom
   });
   // The driver kills the process on a broken idle connection unless somebody listens.
   client.on("error", () => undefined);
-  const onAbort = (): void => {
-    (client as unknown as { connection: { stream: { destroy(): void } } }).connection.stream.destroy();
-  };
+  const onAbort = (): void => wire(client).destroy();
   signal?.addEventListener("abort", onAbort, { once: true });
   client.once("end", () => signal?.removeEventListener("abort", onAbort));
   try {
@@ -187,6 +192,13 @@ async function open(settings: ConnectionSettings, options: ConnectOptions): Prom
         `the ${side} ${settings.label} runs version ${first?.version}`,
       );
     }
+    const stopWatching = watchLiveness({
+      settings,
+      bytesRead: () => wire(client).bytesRead,
+      isWaiting: () => !(client as unknown as { readyForQuery: boolean }).readyForQuery,
+      cut: () => connection.destroy(),
+    });
+    client.once("end", stopWatching);
     return connection;
   } catch (error) {
     signal?.removeEventListener("abort", onAbort);
