@@ -7,9 +7,13 @@ import type { Connection } from "../postgres/connect.ts";
 import { ident, literal, qualified } from "../postgres/sql.ts";
 import type { Storage } from "./plan.ts";
 
-/** Rows to sample per part: the parts' sizes then differ by about a tenth. */
+/**
+ * What to sample per part, so that the parts' sizes differ by about a sixth. Pages count where keys lie together on the
+ * disk, rows where they do not: all rows of that many pages are more than it takes to sort, so most are left out.
+ */
+const pagesPerPart = 40;
 const rowsPerPart = 100;
-const maxSample = 300_000;
+const pageBytes = 8192;
 
 /**
  * Key values that cut a relation into about `parts` equal ones, as texts; fewer or none when the sample is too small.
@@ -21,10 +25,10 @@ export async function sampleBounds(
   estimatedRows: number,
   parts: number,
 ): Promise<string[][]> {
-  const wanted = Math.min(maxSample, parts * rowsPerPart);
   // Without statistics: as if rows were of an ordinary width.
-  const rows = estimatedRows > 0 ? estimatedRows : storage.heapBytes / 100;
-  const percent = Math.min(100, Math.max(0.001, (100 * wanted) / Math.max(1, rows)));
+  const rows = Math.max(1, estimatedRows > 0 ? estimatedRows : storage.heapBytes / 100);
+  const share = Math.min(1, (parts * pagesPerPart * pageBytes) / storage.heapBytes);
+  const kept = Math.min(1, (parts * rowsPerPart) / (rows * share));
   const keys = capture.keyColumns.map((column) => `t.${ident(column.name)}`);
   const texts = keys.map((key) => `(${key})::pg_catalog.text`);
   return await source.transaction(async () => {
@@ -34,7 +38,8 @@ export async function sampleBounds(
          select pg_catalog.jsonb_build_array(${texts.join(", ")}) as bound,
                 pg_catalog.row_number() over (order by ${keys.join(", ")}) as n,
                 count(*) over () as total
-         from only ${qualified(storage.schema, storage.name)} as t tablesample system (${percent})
+         from only ${qualified(storage.schema, storage.name)} as t tablesample system (${100 * share})
+         where pg_catalog.random() < ${kept}
        ) as s
        where s.total >= $1 * 2 and s.n > 1
          and (s.n - 1) * $1 / s.total <> (s.n - 2) * $1 / s.total
@@ -51,7 +56,7 @@ export function keyRangeSql(
   low: readonly string[] | null,
   high: readonly string[] | null,
 ): string {
-  const keys = capture.keyColumns.map((column) => `t.${ident(column.name)}`).join(", ");
+  const keys = capture.keyColumns.map((column) => `(t.${ident(column.name)})::${column.readType}`).join(", ");
   const bound = (texts: readonly string[]): string =>
     texts
       .map((text, index) => `${literal(text)}::${capture.keyColumns[index]?.readType ?? "text"}`)
