@@ -279,7 +279,7 @@ export class BatchWriter {
          on ${index.expressions.map((_, n) => `t.e${n + 1} = s.e${n + 1}`).join(" and ")}
        where not exists (
          select 1 from ${stageName(shape)} as k
-         where ${shape.targetKey.map(({ column, equals }, n) => `t.${ident(column.name)} ${equals} k.k${n + 1}`).join(" and ")})`,
+         where ${shape.targetKey.map(({ column, equals }, n) => `(t.${ident(column.name)})::${column.baseType} ${equals} k.k${n + 1}`).join(" and ")})`,
     );
     return rows.length === 0 ? refused(error) : new DriftSignal({ shape, keys: rows.map((row) => row.key) });
   }

@@ -2,7 +2,10 @@
 import type { Batch, Side } from "../events.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { sleep } from "../postgres/sleep.ts";
-import { asReplicateError, isConnectionFailure, isRetryableConflict } from "../postgres/sqlstate.ts";
+import { LockWatch } from "../postgres/lock-watch.ts";
+import {
+  asReplicateError, isConnectionFailure, isRetryableConflict, QUERY_CANCELED, sqlstateOf,
+} from "../postgres/sqlstate.ts"; // prettier-ignore
 import { payOwed } from "../state/owed.ts";
 import type { SyncContext } from "../state/context.ts";
 import { beat, endRunner, storeError, takeRunner } from "../state/runner-lock.ts";
@@ -24,6 +27,8 @@ const IDLE_PAUSE_MS = 1000;
 const PAUSE_GROWTH = 1.5;
 /** A look may take this share of the time, so that many tables are looked at less often. */
 const LOOK_SHARE = 0.02;
+/** A batch that takes longer is watched for others who wait behind its locks. */
+const LONG_BATCH_MS = 1000;
 const BEAT_MS = 2000;
 const SWEEP_MS = 5000;
 /** A sweep may take this share of the time. */
@@ -51,6 +56,7 @@ export async function* followSync(context: SyncContext, options: FollowOptions =
 class FollowRun {
   readonly #context: SyncContext;
   readonly #options: FollowOptions;
+  readonly #lockWatch: LockWatch;
   #session: FollowSession | undefined;
   #control: Connection | undefined;
   /** Backend of our last target session: it may outlive a broken connection, and still hold the runner's lock. */
@@ -70,6 +76,7 @@ class FollowRun {
   constructor(context: SyncContext, options: FollowOptions) {
     this.#context = context;
     this.#options = options;
+    this.#lockWatch = new LockWatch(async () => await context.source("follow lock watch"));
   }
 
   async *batches(): AsyncGenerator<Batch> {
@@ -86,7 +93,7 @@ class FollowRun {
           const session = (this.#session ??= await this.#open());
           const startedAt = Date.now();
           if (startedAt >= this.#nextSweep) await this.#sweep(session);
-          const batch = await session.next();
+          const batch = await this.#next(session);
           this.#recovered();
           await this.#upkeep(session, batch);
           if (batch !== null) {
@@ -112,6 +119,17 @@ class FollowRun {
       }
     } finally {
       signal.removeEventListener("abort", onAbort);
+    }
+  }
+
+  /** The next batch; a long one gives way to whoever waits for a lock that it holds on the source. */
+  async #next(session: FollowSession): Promise<Batch | null> {
+    const timer = setTimeout(() => this.#lockWatch.watch(session.source), LONG_BATCH_MS);
+    try {
+      return await session.next();
+    } finally {
+      clearTimeout(timer);
+      this.#lockWatch.unwatch(session.source);
     }
   }
 
@@ -207,7 +225,11 @@ class FollowRun {
 
   async #failed(error: unknown): Promise<void> {
     const { signal } = this.#context;
-    const isPassing = isConnectionFailure(error) || isRetryableConflict(error) || this.#isCut();
+    const isPassing =
+      isConnectionFailure(error) ||
+      isRetryableConflict(error) ||
+      sqlstateOf(error) === QUERY_CANCELED ||
+      this.#isCut();
     const side = this.#brokenSide(error);
     await this.#close();
     if (signal.aborted) return;
@@ -268,6 +290,7 @@ class FollowRun {
 
   async end(): Promise<void> {
     await this.#close();
+    await this.#lockWatch.close();
     await this.#constraints;
     if (this.#control !== undefined) {
       if (!this.#control.isBroken) await endRunner(this.#control, this.#context.config.name);

@@ -174,7 +174,10 @@ export function applySql(shape: Shape, mode: TableMode, replace: boolean): strin
   const rows = fromSql(shape.target);
   const stage = stageName(shape);
   const match = shape.targetKey
-    .map(({ column, equals }, index) => `t.${ident(column.name)} ${equals} s.k${index + 1}`)
+    .map(
+      ({ column, equals }, index) =>
+        `(t.${ident(column.name)})::${column.baseType} ${equals} s.k${index + 1}`,
+    )
     .join(" and ");
   const isReplacing = replace || !shape.canUpsert;
   const empty = (name: string, from: string): string =>
