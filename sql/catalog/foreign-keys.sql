@@ -12,16 +12,11 @@ select
   pg_catalog.pg_get_constraintdef(k.oid) as "definition",
   k.convalidated as "isValid",
   pg_catalog.obj_description(k.oid, 'pg_constraint') as "comment",
-  pg_catalog.pg_has_role(c.relowner, 'USAGE') as "isOwned",
-  pg_catalog.pg_has_role(r.relowner, 'USAGE') as "isReferencedOwned",
-  rn.nspname::text as "referencedSchema",
-  r.relname::text as "referencedTable",
   r.relkind::text as "referencedKind"
 from pg_catalog.pg_constraint k
 join pg_catalog.pg_class c on c.oid = k.conrelid
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 join pg_catalog.pg_class r on r.oid = k.confrelid
-join pg_catalog.pg_namespace rn on rn.oid = r.relnamespace
 where k.contype = 'f'
   and (k.conrelid = any ($1::oid[]) or k.confrelid = any ($1::oid[]))
   and coalesce((pg_catalog.to_jsonb(k) ->> 'conparentid')::oid, 0::oid) = 0::oid

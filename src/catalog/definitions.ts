@@ -52,10 +52,6 @@ export interface ForeignKey {
   readonly definition: string;
   readonly isValid: boolean;
   readonly comment: string | null;
-  readonly isOwned: boolean;
-  readonly isReferencedOwned: boolean;
-  readonly referencedSchema: string;
-  readonly referencedTable: string;
   readonly referencedKind: string;
 }
 

@@ -9,7 +9,7 @@ import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
 import { withBriefLocks } from "../postgres/lock.ts";
-import { literal, load, qualified } from "../postgres/sql.ts";
+import { literal, load } from "../postgres/sql.ts";
 import { asReplicateError, isConnectionFailure } from "../postgres/sqlstate.ts";
 import { loadKinds, takeAway } from "../state/owed.ts";
 import { loadPart, PartGivenBack, PlanOutdated, type Part } from "./copy-part.ts";
@@ -119,9 +119,8 @@ export async function prepareTable(
   const { signal } = run;
   const isPrepared = await withBriefLocks(target, { what: tableLabel(table.target), signal }, async () => {
     // The table before the ledger: parts that are being written hold the table, and want the ledger at their end.
-    await target.script(lockSql(table, await readDefinitions(target, table.target.oid)));
+    await lockTables(target, table);
     if (!(await isUnchanged(run, target, captureId, mode, outdated))) return false;
-    // Read again under the lock: what is saved has to be what is dropped.
     const definitions = await readDefinitions(target, table.target.oid);
     const taken = tableRemovals(table, definitions, mode, isReplicaRole);
     await takeAway(target, run.sync, captureId, taken, bytesOf(table, definitions, parts));
@@ -184,18 +183,11 @@ function adoptedSql(sync: string, table: CopyTable): string {
     where sync = ${literal(sync)} and capture_id = ${table.entry.captureId}`;
 }
 
-/** Everything the removal will lock, in one order for all: two tables with a foreign key between them may be prepared at once. */
-function lockSql(table: CopyTable, { tree, foreignKeys }: Definitions): string {
-  const names = new Map<number, string>([[table.target.oid, tableSql(table.target)]]);
-  for (const key of foreignKeys) {
-    if (key.isOwned) names.set(key.relid, qualified(key.schema, key.table));
-    if (key.isReferencedOwned)
-      names.set(key.referenced, qualified(key.referencedSchema, key.referencedTable));
-  }
-  // Partitions are locked with their root.
-  for (const member of tree) if (member.depth > 0) names.delete(member.oid);
-  const ordered = [...names].toSorted(([a], [b]) => a - b).map(([, name]) => name);
-  return `lock table ${ordered.join(", ")} in access exclusive mode`;
+/** Locks everything that the removal will touch, so that two tables with a foreign key between them can be prepared at once. */
+async function lockTables(target: Connection, table: CopyTable): Promise<void> {
+  const names = await target.rows<{ name: string }>(load("copy/locks"), [table.target.oid]);
+  const list = names.map(({ name }) => name).join(", ");
+  await target.script(`lock table ${list} in access exclusive mode`);
 }
 
 /** How much a relation will hold once its indexes are built: the source's sizes, shared out where they cannot be told apart. */

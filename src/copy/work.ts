@@ -87,7 +87,7 @@ async function copyNext(
     await failpoint("copy.part.taken");
     const table = run.tables.get(part.captureId) as CopyTable;
     if (columnsIn(table.fingerprint) !== columnsIn(part.fingerprint)) {
-      throw new PlanOutdated("another process has planned it anew");
+      throw new PlanOutdated("its columns changed");
     }
     await loadPart(run, sessions, table, part, async (result) => {
       await target.script(`${partDoneSql(run.sync, part.captureId, part.number, result)}; commit`);
