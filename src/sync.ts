@@ -107,8 +107,20 @@ export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync
         return { findings, ok: findings.every((finding) => finding.severity !== "blocking") };
       }),
     init: async (call = {}) => await run("init", call, async (each) => await initSync(each, call)),
-    copy: async (call = {}) => await run("copy", call, async (each) => await copySync(each, call)),
-    follow: (call = {}) => followSync(context(call, false), call),
+    copy: async (call = {}) =>
+      await run("copy", call, async (each) => {
+        await reach(each, "copy");
+        return await copySync(each, call);
+      }),
+    follow: async function* (call = {}) {
+      try {
+        await reach(context(call), "follow");
+      } catch (error) {
+        if (call.signal?.aborted) return;
+        throw error;
+      }
+      yield* followSync(context(call, false), call);
+    },
     verify: async (call = {}) => await run("verify", call, async (each) => await verifySync(each, call)),
     status: async (call = {}) => await run("status", call, readStatus),
     sequences: async (call = {}) =>
@@ -116,4 +128,10 @@ export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync
     drop: async (call = {}) => await run("drop", call, async (each) => await dropSync(each, call)),
     [Symbol.asyncDispose]: async () => await sessions.closeAll(),
   };
+}
+
+/** Fails at once where a server cannot be reached; work that has begun waits for servers to come back. */
+async function reach(context: SyncContext, purpose: string): Promise<void> {
+  await using _source = await context.source(purpose);
+  await using _target = await context.target(purpose);
 }

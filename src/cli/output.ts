@@ -113,7 +113,7 @@ export class Output {
   }
 
   #draw(): void {
-    const width = this.#terminal.stderr.columns ?? 80;
+    const width = this.#terminal.stderr.columns || 80;
     this.#terminal.stderr.write(this.#block.map((line) => `${cut(line, width - 1)}\n`).join(""));
   }
 

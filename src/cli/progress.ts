@@ -115,14 +115,14 @@ function copyLine(event: CopyProgress): string {
     ...(event.bytesPerSecond > 0 ? [`${bytes(event.bytesPerSecond)}/s`] : []),
     ...(indexesTotal > 0 ? [`indexes ${indexesDone} of ${indexesTotal}`] : []),
     ...event.building.slice(0, 1).map(buildText),
-    ...(event.etaSeconds === null ? [] : [`about ${duration(event.etaSeconds)} left`]),
+    ...(etaText(event) === "" ? [] : [etaText(event)]),
   ].join(", ");
 }
 
 function copyBlock(event: CopyProgress): string[] {
   const { bytesDone, bytesTotal, tables, building } = event;
   const rate = event.bytesPerSecond > 0 ? `  ${bytes(event.bytesPerSecond)}/s` : "";
-  const eta = event.etaSeconds === null ? "" : `  about ${duration(event.etaSeconds)} left`;
+  const eta = etaText(event) === "" ? "" : `  ${etaText(event)}`;
   const head =
     `copying ${bar(bytesDone, bytesTotal, 24)} ${percent(bytesDone, bytesTotal)} %  ` +
     `${bytes(bytesDone)} of ${bytes(bytesTotal)}  ${count(event.rowsDone, "row")}${rate}${eta}`;
@@ -152,6 +152,10 @@ function copyBlock(event: CopyProgress): string[] {
     ...indexes,
     ...building.slice(0, mostLines).map((each) => `  ${buildText(each)}`),
   ];
+}
+
+function etaText({ etaSeconds }: CopyProgress): string {
+  return etaSeconds === null || etaSeconds < 1 ? "" : `about ${duration(etaSeconds)} left`;
 }
 
 function buildText(build: CopyProgress["building"][number]): string {

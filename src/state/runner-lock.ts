@@ -2,6 +2,8 @@
 import { hostname } from "node:os";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
+import { INVALID_SCHEMA, UNDEFINED_TABLE, sqlstateOf } from "../postgres/sqlstate.ts";
+import { unknownSync } from "./sync-table.ts";
 
 /** What the heartbeat tells. */
 export interface Heartbeat {
@@ -24,7 +26,7 @@ const LOCK = "pg_catalog.hashtext('replicate'), pg_catalog.hashtext($1)";
 
 /**
  * Takes the sync for this session. `former` is the backend that held it for us before the connection broke; the
- * server may not have noticed yet, so it is ended. Throws RUNNER_ACTIVE when somebody else has it.
+ * server may not have noticed yet, so it is ended. Throws RUNNER_ACTIVE when somebody else has it, SYNC_UNKNOWN.
  */
 export async function takeRunner(
   target: Connection,
@@ -36,15 +38,7 @@ export async function takeRunner(
       `select pg_catalog.pg_try_advisory_lock(${LOCK}) as taken`,
       [sync],
     );
-    if (taken) {
-      await target.rows(
-        `insert into replicate.runner (sync, host, pid, since, seen_at) values ($1, $2, $3, now(), now())
-         on conflict (sync) do update
-           set host = excluded.host, pid = excluded.pid, since = excluded.since, seen_at = excluded.seen_at, ended_at = null`,
-        [sync, hostname(), process.pid],
-      );
-      return;
-    }
+    if (taken) return await registerRunner(target, sync);
     const holder = await lockHolder(target, sync);
     if (holder !== undefined && holder.pid !== former) {
       const [runner] = await target.rows<{ host: string; pid: number; since: Date }>(
@@ -61,6 +55,24 @@ export async function takeRunner(
     await new Promise((resolve) => setTimeout(resolve, 250));
   }
   throw new ReplicateError("RUNNER_ACTIVE", `the lock of sync ${sync} could not be taken`);
+}
+
+async function registerRunner(target: Connection, sync: string): Promise<void> {
+  try {
+    // From the sync's own row: in the replica role no foreign key would keep out a sync that does not exist.
+    const registered = await target.rows(
+      `insert into replicate.runner (sync, host, pid, since, seen_at)
+       select name, $2, $3, now(), now() from replicate.sync where name = $1
+       on conflict (sync) do update
+         set host = excluded.host, pid = excluded.pid, since = excluded.since, seen_at = excluded.seen_at, ended_at = null
+       returning 1`,
+      [sync, hostname(), process.pid],
+    );
+    if (registered.length === 0) throw unknownSync(sync);
+  } catch (error) {
+    if ([UNDEFINED_TABLE, INVALID_SCHEMA].includes(sqlstateOf(error) ?? "")) throw unknownSync(sync);
+    throw error;
+  }
 }
 
 async function lockHolder(target: Connection, sync: string): Promise<{ pid: number } | undefined> {
