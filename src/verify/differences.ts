@@ -48,7 +48,7 @@ const MANY_ROWS = 4_000_000;
 const SOURCE_KEYS = "replicate_source_key";
 
 /**
- * Finds the rows of a part that differ. Both sessions are in the transactions of the comparison; the source's is
+ * Finds the rows of a part that differ. Both sessions are in the transactions of the comparison, which are
  * over afterwards if something was repaired.
  */
 export async function findDifferences(pair: SessionPair, request: DrillRequest): Promise<PartDifferences> {

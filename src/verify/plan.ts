@@ -129,7 +129,8 @@ export async function planTables(
         fields: fields.map((field) => field.source),
         keyFields: keyFields.map((field) => field.source),
         key: keyPairs.map(({ source: column }, index) => ({
-          value: value(column),
+          // A domain's operators may want the same type on both sides.
+          value: column.isDomain ? `(${value(column)})::${column.baseType}` : value(column),
           type: column.baseType,
           collation: column.collation,
           equals: capture.keyColumns[index]?.equals ?? "",
@@ -141,7 +142,8 @@ export async function planTables(
         fields: fields.map((field) => field.target),
         keyFields: keyFields.map((field) => field.target),
         key: keyPairs.map(({ target: column }, index) => ({
-          value: value(column),
+          // A domain's operators may want the same type on both sides.
+          value: column.isDomain ? `(${value(column)})::${column.baseType}` : value(column),
           type: column.baseType,
           collation: column.collation,
           equals: targetEquals(targetTable, column, capture.keyColumns[index]?.equals),

@@ -26,8 +26,8 @@ export class RepairError extends Error {
 }
 
 /**
- * Notes all differences in the active delta table of the capture. Ends the source's transaction first: the deltas are
- * committed batch by batch. Returns the number of keys. Throws RepairError.
+ * Notes all differences in the active delta table of the capture. Ends both transactions first; the deltas are
+ * committed insert by insert. Returns the number of keys. Throws RepairError.
  */
 export async function noteDifferences(
   pair: SessionPair,
@@ -44,11 +44,12 @@ export async function noteDifferences(
 async function note(pair: SessionPair, plan: TablePlan, signal: AbortSignal): Promise<number> {
   const { source, target } = pair;
   const { id, keyColumns } = plan.capture;
-  await source.script("commit");
   await target.script(
-    `declare replicate_keys no scroll cursor for
+    `declare replicate_keys no scroll cursor with hold for
      select ${eachKeySql(plan.target.key, (n) => `coalesce(d.s${n}, d.t${n})::text`)} from ${DIFFERENCES} as d`,
   );
+  // From here on nobody has to wait for our locks, however long this takes.
+  await Promise.all([source.script("commit"), target.script("commit")]);
   const columns = eachKeySql(plan.source.key, (n) => `k${n}`);
   // Through the column's own type, so that a key which only the target's type can hold fails here and not in `follow`.
   const values = keyColumns
@@ -60,7 +61,10 @@ async function note(pair: SessionPair, plan: TablePlan, signal: AbortSignal): Pr
       rowMode: "array",
       text: `fetch ${KEYS_PER_INSERT} from replicate_keys`,
     });
-    if (rows.length === 0) return noted;
+    if (rows.length === 0) {
+      await target.script("close replicate_keys");
+      return noted;
+    }
     const { active } = await source.row<{ active: "a" | "b" }>(
       `select active from replicate.capture where id = $1`,
       [id],

@@ -36,8 +36,19 @@ export interface RunOptions {
   readonly onResult: (task: PartTask, result: PartResult) => void;
 }
 
-/** Tries of a part whose table is locked, or wanted by others, before we give up. */
-const lockTries = 40;
+/** Tries of what others' locks keep us from, or what we give up because others want a lock: some minutes. */
+export const lockTries = 40;
+
+/** Whether the same may work when others are done with their locks. */
+export function isAboutLocks(error: unknown): boolean {
+  return sqlstateOf(error) === QUERY_CANCELED || isRetryableConflict(error);
+}
+
+/** The pause after as many tries. */
+export function lockPauseMs(tries: number): number {
+  return Math.min(500 * (tries + 1), 10_000);
+}
+
 /** Tries of a part that waits for `follow`: as many without any progress of it, and altogether. */
 const idleTries = 4;
 const fluxTries = 40;
@@ -183,7 +194,7 @@ class PartRun {
         notBefore: Date.now() + Math.min(250 * (attempt.fluxTries + 1), 2000),
       };
     }
-    if (sqlstateOf(cause) === QUERY_CANCELED || isRetryableConflict(cause)) {
+    if (isAboutLocks(cause)) {
       if (attempt.lockTries >= lockTries) {
         throw new ReplicateError(
           "LOCK_NOT_AVAILABLE",
@@ -194,7 +205,7 @@ class PartRun {
         );
       }
       this.#context.log.info({ table: label }, "gave way to others who lock the table");
-      const notBefore = Date.now() + Math.min(500 * (attempt.lockTries + 1), 10_000);
+      const notBefore = Date.now() + lockPauseMs(attempt.lockTries);
       return { ...attempt, lockTries: attempt.lockTries + 1, notBefore };
     }
     if (isConnectionFailure(cause) && attempt.lostTries < lostTries) {

@@ -6,7 +6,7 @@ import { selectTables } from "../catalog/patterns.ts";
 import { tableLabel } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import { LockWatch } from "../postgres/lock-watch.ts";
-import { throwIfAborted } from "../postgres/sleep.ts";
+import { sleep, throwIfAborted } from "../postgres/sleep.ts";
 import { own } from "../postgres/sql.ts";
 import { asReplicateError } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
@@ -15,7 +15,7 @@ import { Checksum } from "./checksum.ts";
 import type { Difference } from "./differences.ts";
 import { planTables, type TablePlan } from "./plan.ts";
 import { keyRanges } from "./ranges.ts";
-import { runParts, type PartTask } from "./run-parts.ts";
+import { isAboutLocks, lockPauseMs, lockTries, runParts, type PartTask } from "./run-parts.ts";
 import { SessionPair, type Watches } from "./session-pair.ts";
 
 export interface VerifyOptions {
@@ -74,7 +74,7 @@ export async function verifySync(context: SyncContext, options: VerifyOptions = 
   await using target = new LockWatch(() => context.target("verify watch"));
   const watches: Watches = { source, target };
   try {
-    const { plans, tasks, checksum } = await prepare(context, watches, options);
+    const { plans, tasks, checksum } = await prepareWhenUnlocked(context, watches, options);
     const reports = new Map(plans.map((plan) => [plan, new ReportBuilder(plan, options.repair === true)]));
     let listed = 0;
     let rowsDone = 0;
@@ -118,6 +118,23 @@ interface Prepared {
   /** Largest first. */
   readonly tasks: readonly PartTask[];
   readonly checksum: Checksum;
+}
+
+/** Sizes and samples need locks too, though short ones. */
+async function prepareWhenUnlocked(
+  context: SyncContext,
+  watches: Watches,
+  options: VerifyOptions,
+): Promise<Prepared> {
+  for (let tries = 0; ; tries += 1) {
+    try {
+      return await prepare(context, watches, options);
+    } catch (error) {
+      throwIfAborted(context.signal);
+      if (!isAboutLocks(error) || tries >= lockTries) throw error;
+      await sleep(lockPauseMs(tries), context.signal);
+    }
+  }
 }
 
 async function prepare(context: SyncContext, watches: Watches, options: VerifyOptions): Promise<Prepared> {
