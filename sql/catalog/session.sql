@@ -12,6 +12,7 @@ from (values
   ('extra_float_digits', '3'),
   ('bytea_output', 'hex'),
   ('lc_monetary', 'C'),
+  ('array_nulls', 'on'),
   ('xmlbinary', 'base64'),
   ('xmloption', 'content'),
   ('quote_all_identifiers', 'off'),

@@ -88,10 +88,16 @@ export function changedKeysSql(capture: Capture, window: string): string {
     .join(" union all ");
 }
 
-/** `t."id" operator(pg_catalog.=) d.k1 and …`: joins a row alias with an alias that has k1 … kn. */
+/**
+ * `(t."id")::bigint operator(pg_catalog.=) d.k1 and …`: joins a row alias with an alias that has k1 … kn. The cast is for
+ * domains over enums, arrays, composites and ranges, whose operators want the same type on both sides.
+ */
 export function keyMatchSql(capture: Capture, rowAlias: string, keyAlias: string): string {
   return capture.keyColumns
-    .map((column, index) => `${rowAlias}.${ident(column.name)} ${column.equals} ${keyAlias}.k${index + 1}`)
+    .map(
+      (column, index) =>
+        `(${rowAlias}.${ident(column.name)})::${column.readType} ${column.equals} ${keyAlias}.k${index + 1}`,
+    )
     .join(" and ");
 }
 

@@ -87,7 +87,7 @@ export async function settleDrift(
     });
   }
   if (!same(before.columns, now.columns)) {
-    await refreshKeyNames(source, capture, now);
+    await refreshKey(source, capture, table);
     const found = renamedAndDropped(label, before, now, target);
     if (found.length > 0) {
       throw new ReplicateError("TABLE_SHAPE_CHANGED", `columns of ${label} changed on the source`, {
@@ -136,25 +136,22 @@ function renamedAndDropped(label: string, before: Fingerprint, now: Fingerprint,
   });
 }
 
-/** The trigger function names the key's columns: after a rename it has to be made anew. */
-async function refreshKeyNames(source: Connection, capture: Capture, now: Fingerprint): Promise<void> {
-  const names = new Map(now.columns.map((column) => [Number(column[0]), String(column[1])]));
-  const keyColumns = capture.keyColumns.map((column) => ({
-    ...column,
-    name: names.get(column.attnum) ?? column.name,
-  }));
-  const isRenamed = !same(
-    keyColumns.map((column) => column.name),
-    capture.keyColumns.map((column) => column.name),
-  );
+/** The trigger function names the key's columns, and deltas are read in their types: both follow the table. */
+async function refreshKey(source: Connection, capture: Capture, table: Table): Promise<void> {
+  const keyColumns = capture.keyColumns.map((key) => {
+    const column = table.columns.find((each) => each.attnum === key.attnum);
+    if (column === undefined) return key;
+    const equals = table.key?.columns.find((each) => each.attnum === key.attnum)?.equals ?? key.equals;
+    return { ...key, name: column.name, readType: column.baseType, collation: column.collation, equals };
+  });
   await source.transaction(async () => {
-    if (isRenamed) {
+    if (!same(keyColumns, capture.keyColumns)) {
       await source.rows(`update replicate.capture set key_columns = $2 where id = $1`, [
         capture.id,
         JSON.stringify(keyColumns),
       ]);
     }
-    // Also after a mere retype: open sessions have the old type in their plans until the function changes.
+    // Also after a mere change of length: open sessions have the old type in their plans until the function changes.
     await source.script(functionSql({ ...capture, keyColumns }));
   });
 }

@@ -160,9 +160,9 @@ export function copyOutSql(shape: Shape, position: string | null, mode: TableMod
   const own = keys
     .map((key, index) => `coalesce(t.${ident(key.name)}::${key.readType}, d.k${index + 1})`)
     .join(", ");
-  const first = ident((keys[0] as (typeof keys)[number]).name);
+  // Not by a key column: a composite with an empty field "is not null" no more than it "is null".
   return `copy (
-    select ${own}, t.${first} is not null${others}
+    select ${own}, t.tableoid is not null${others}
     from (select distinct * from (${changedKeysSql(shape.capture, windowSql(position))}) as k) as d
     left join ${fromSql(shape.source)} as t on ${keyMatchSql(shape.capture, "t", "d")}
   ) to stdout${copyOptions(shape)}`;
