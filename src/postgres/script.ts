@@ -25,13 +25,17 @@ export function tagCount(result: StatementResult | undefined): number {
 export interface ScriptHooks {
   /** Called when a statement is complete, before the data of later ones arrive. */
   readonly onStatement?: (result: StatementResult, index: number) => void;
-  /** One CopyData payload of the n-th COPY TO STDOUT of the script, counting from 0. */
+  /**
+   * A piece of the data of the n-th COPY TO STDOUT of the script, counting from 0. Pieces do not end where rows do; a row
+   * of any size comes as the socket delivers it. The memory is reused after the call.
+   */
   readonly onCopyData?: (copy: number, payload: Buffer) => void;
-  /** The n-th COPY TO STDOUT is complete. */
-  readonly onCopyEnd?: (copy: number) => void;
 }
 
 interface WireSocket {
+  on(event: "data", listener: (chunk: Buffer) => void): void;
+  removeListener(event: "data", listener: (chunk: Buffer) => void): void;
+  listeners(event: "data"): unknown[];
   write(data: Buffer): boolean;
   pause(): void;
   resume(): void;
@@ -57,7 +61,7 @@ class ScriptQuery {
   #fields: string[] = [];
   #rows: Record<string, string | null>[] = [];
   #copies = 0;
-  #isCopying = false;
+  #tap: CopyTap | undefined;
 
   constructor(text: string, hooks: ScriptHooks, onSubmit: (wire: WireConnection) => void) {
     this.text = text;
@@ -70,9 +74,15 @@ class ScriptQuery {
   }
 
   submit(wire: WireConnection): undefined {
+    if (this.hooks.onCopyData !== undefined)
+      this.#tap = new CopyTap(wire.stream, (piece) => this.#onPiece(piece));
     wire.query(this.text);
     this.#onSubmit(wire);
     return undefined;
+  }
+
+  #onPiece(piece: Buffer): void {
+    this.hooks.onCopyData?.(this.#copies, piece);
   }
 
   handleRowDescription(message: { fields: { name: string }[] }): void {
@@ -89,11 +99,7 @@ class ScriptQuery {
   handleCommandComplete(message: { text: string }): void {
     const result = { tag: message.text, rows: this.#rows };
     this.#rows = [];
-    if (this.#isCopying || message.text.startsWith("COPY ")) {
-      this.#isCopying = false;
-      this.hooks.onCopyEnd?.(this.#copies);
-      this.#copies += 1;
-    }
+    if (message.text.startsWith("COPY ")) this.#copies += 1;
     this.#results.push(result);
     this.hooks.onStatement?.(result, this.#results.length - 1);
   }
@@ -102,9 +108,8 @@ class ScriptQuery {
     // The data are on their way already.
   }
 
-  handleCopyData(message: { chunk: Buffer }): void {
-    this.#isCopying = true;
-    this.hooks.onCopyData?.(this.#copies, message.chunk);
+  handleCopyData(): void {
+    // Nobody wanted the data.
   }
 
   handleEmptyQuery(): void {
@@ -117,12 +122,71 @@ class ScriptQuery {
 
   handleError(error: unknown): void {
     this.failed = true;
+    this.#tap?.end();
     this.#reject(error);
   }
 
   handleReadyForQuery(): void {
+    this.#tap?.end();
     this.#resolve(this.#results);
   }
+}
+
+const HEADER_BYTES = 5;
+const COPY_DATA = 0x64;
+
+/**
+ * Reads a socket before the driver does: takes the payloads of CopyData messages out, and hands everything else on. The
+ * driver would gather each message as a whole, whatever its size, and make an object of it.
+ */
+class CopyTap {
+  readonly #stream: WireSocket;
+  readonly #onPiece: (piece: Buffer) => void;
+  readonly #driver: (chunk: Buffer) => void;
+  /** Header of the message at hand, as far as it has arrived. */
+  readonly #header = Buffer.alloc(HEADER_BYTES);
+  #headerBytes = 0;
+  /** Bytes of the message at hand that have not arrived. */
+  #missing = 0;
+  #isData = false;
+
+  constructor(stream: WireSocket, onPiece: (piece: Buffer) => void) {
+    this.#stream = stream;
+    this.#onPiece = onPiece;
+    this.#driver = stream.listeners("data")[0] as (chunk: Buffer) => void;
+    stream.on("data", this.#onData);
+    stream.removeListener("data", this.#driver);
+  }
+
+  end(): void {
+    if (!this.#stream.listeners("data").includes(this.#onData)) return;
+    this.#stream.on("data", this.#driver);
+    this.#stream.removeListener("data", this.#onData);
+  }
+
+  readonly #onData = (chunk: Buffer): void => {
+    let at = 0;
+    while (at < chunk.length) {
+      if (this.#missing === 0) {
+        const taken = chunk.copy(this.#header, this.#headerBytes, at, at + HEADER_BYTES - this.#headerBytes);
+        this.#headerBytes += taken;
+        at += taken;
+        if (this.#headerBytes < HEADER_BYTES) return;
+        this.#headerBytes = 0;
+        this.#missing = this.#header.readUInt32BE(1) - 4;
+        this.#isData = this.#header[0] === COPY_DATA;
+        // The driver keeps what it is given, so it gets a header of its own.
+        if (!this.#isData) this.#driver(Buffer.from(this.#header));
+        continue;
+      }
+      const end = Math.min(chunk.length, at + this.#missing);
+      const piece = chunk.subarray(at, end);
+      this.#missing -= piece.length;
+      at = end;
+      if (this.#isData) this.#onPiece(piece);
+      else this.#driver(piece);
+    }
+  };
 }
 
 function submit(connection: Connection, query: ScriptQuery): void {
@@ -149,7 +213,6 @@ export function setFlow(connection: Connection, isFlowing: boolean): void {
 }
 
 const FRAME_BYTES = 64 * 1024;
-const HEADER_BYTES = 5;
 const COPY_DONE = Buffer.from([0x63, 0, 0, 0, 4]);
 
 /**
@@ -197,7 +260,7 @@ export class CopyFrames {
   }
 
   #emit(frame: Buffer): boolean {
-    frame[0] = 0x64;
+    frame[0] = COPY_DATA;
     frame.writeUInt32BE(frame.length - 1, 1);
     return this.#sink(frame);
   }
