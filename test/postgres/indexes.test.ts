@@ -1,63 +1,8 @@
-import { execFile } from "node:child_process";
-import { promisify } from "node:util";
 import { expect, test } from "vitest";
-import { freePair, type Database } from "../support/database.ts";
-import { differences, followUntilCaughtUp, openCopySync } from "./copy-setup.ts";
+import { freePair } from "../support/database.ts";
+import { differences, followUntilCaughtUp, openCopySync, schemaOf } from "./copy-setup.ts";
 
 // Promise: nothing that existed on the target before is lost, and nothing looks different afterwards.
-
-/** As pg_dump tells it where one is there that can read this server, and as the catalogue tells it in any case. */
-async function schemaOf(database: Database): Promise<string> {
-  const catalogue = await database.sql<{ line: string }>(catalogueQuery);
-  const [{ version } = { version: 0 }] = await database.sql<{ version: number }>(
-    `select current_setting('server_version_num')::int / 10000 as version`,
-  );
-  const lines = catalogue.map(({ line }) => line).join("\n");
-  if (version > (await dumpVersion())) return lines;
-  const { stdout } = await promisify(execFile)(
-    "pg_dump",
-    ["--schema-only", "--exclude-schema=replicate", "--dbname", database.url],
-    { maxBuffer: 64 * 1024 ** 2 },
-  );
-  return `${lines}\n${stdout.replaceAll(/^\\(un)?restrict .*$/gm, "")}`;
-}
-
-/** Major version; 0 without the program. */
-async function dumpVersion(): Promise<number> {
-  try {
-    const { stdout } = await promisify(execFile)("pg_dump", ["--version"]);
-    return Number(/\) (\d+)/.exec(stdout)?.[1] ?? 0);
-  } catch {
-    return 0;
-  }
-}
-
-// From 18 on a leaf's NOT NULL counts as its own once its key was added by itself, as pg_dump does it too.
-const catalogueQuery = `
-  select 'index ' || c.oid::regclass::text || ': ' || pg_get_indexdef(c.oid) || ' valid ' || i.indisvalid || ' immediate ' || i.indimmediate
-         || ' clustered ' || i.indisclustered || ' identity ' || i.indisreplident || ' tablespace ' || coalesce(t.spcname, '-')
-         || ' options ' || coalesce(c.reloptions::text, '-') || ' comment ' || coalesce(obj_description(c.oid, 'pg_class'), '-')
-         || ' parent ' || coalesce((select inhparent::regclass::text from pg_inherits where inhrelid = c.oid), '-')
-         || ' statistics ' || (select string_agg(attnum || '=' || coalesce(to_jsonb(a) ->> 'attstattarget', '-1'), ',' order by attnum)
-                               from pg_attribute a where attrelid = c.oid) as line
-  from pg_index i join pg_class c on c.oid = i.indexrelid join pg_namespace n on n.oid = c.relnamespace
-  left join pg_tablespace t on t.oid = c.reltablespace
-  where n.nspname not in ('pg_catalog', 'pg_toast', 'information_schema', 'replicate')
-  union all
-  select 'constraint ' || k.conrelid::regclass::text || '.' || k.conname || ': ' || pg_get_constraintdef(k.oid) || ' valid ' || k.convalidated
-         || ' index ' || k.conindid::regclass::text || ' local ' || (k.conislocal or k.contype = 'n') || ' inherited ' || k.coninhcount
-         || ' comment ' || coalesce(obj_description(k.oid, 'pg_constraint'), '-')
-  from pg_constraint k join pg_namespace n on n.oid = k.connamespace
-  where n.nspname not in ('pg_catalog', 'information_schema', 'replicate') and k.conrelid <> 0
-  union all
-  select 'trigger ' || tgrelid::regclass::text || '.' || tgname || ' ' || tgenabled::text from pg_trigger where tgname not like '%\_ConstraintTrigger\_%'
-  union all
-  select 'rule ' || ev_class::regclass::text || '.' || rulename || ' ' || ev_enabled::text from pg_rewrite
-  where ev_type <> '1' and ev_class >= 16384
-  union all
-  select 'table ' || c.oid::regclass::text || ' identity ' || c.relreplident::text from pg_class c join pg_namespace n on n.oid = c.relnamespace
-  where c.relkind in ('r', 'p') and n.nspname not in ('pg_catalog', 'information_schema', 'replicate')
-  order by 1`;
 
 const tables = (version: number): string => `
   create extension btree_gist;
