@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 import { freePair } from "../support/database.ts";
+import { leastPrivilegedPair } from "../support/least-privileged-pair.ts";
 import { differences, followUntilCaughtUp, openCopySync, schemaOf } from "./copy-setup.ts";
 
 // Promise: nothing that existed on the target before is lost, and nothing looks different afterwards.
@@ -125,4 +126,65 @@ test.each([
   const report2 = await sync.drop();
   expect(report2.restored).toBeGreaterThan(0);
   expect(await schemaOf(pair.target)).toBe(before);
+});
+
+test("rows without a partner leave a foreign key NOT VALID, by name; what was NOT VALID stays so", async () => {
+  await using pair = await freePair();
+  const schema = `create table parent (id int primary key); create table child (id int primary key, a int, b int, c int);`;
+  await pair.source.sql(
+    `${schema} insert into parent select generate_series(1, 10); insert into child values (1, 1, 1, 1), (2, 99, 2, 99)`,
+  );
+  await pair.target.sql(`${schema}
+    alter table child add constraint child_a foreign key (a) references parent;
+    alter table child add constraint child_b foreign key (b) references parent;
+    alter table child add constraint child_c foreign key (c) references parent not valid;`);
+  const { sync, of } = await openCopySync(pair);
+  await using _ = sync;
+  await sync.init();
+  await sync.copy();
+  const constraints = (): Promise<{ name: string; valid: boolean }[]> =>
+    pair.target.sql(
+      `select conname::text as name, convalidated as valid from pg_constraint where conname like 'child%' and contype = 'f' order by 1`,
+    );
+  expect(await constraints()).toEqual([]);
+  await followUntilCaughtUp(sync);
+  const { leftInvalid } = await sync.drop();
+  expect(leftInvalid).toMatchObject([{ table: "public.child", constraint: "child_a" }]);
+  expect(leftInvalid[0]?.reason).toMatch(/child_a.*\(99\)/);
+  expect(of("constraint-left-invalid")).toMatchObject([{ constraint: "child_a" }]);
+  expect(await constraints()).toEqual([
+    { name: "child_a", valid: false },
+    { name: "child_b", valid: true },
+    { name: "child_c", valid: false },
+  ]);
+});
+
+test("owners without privileges: foreign keys and triggers are away until the sync is dropped", async () => {
+  await using pair = await leastPrivilegedPair();
+  const schema = `
+    create table parent (id int primary key, filler text);
+    create table child (id int primary key, parent_id int references parent on delete cascade, filler text);
+    create index child_parent on child (parent_id);
+    create function noop() returns trigger language plpgsql as $$ begin raise exception 'fired'; end $$;`;
+  await pair.source.sql(`${schema}
+    insert into parent select g, repeat('x', 100) from generate_series(1, 12000) g;
+    insert into child select g, g, repeat('x', 100) from generate_series(1, 12000) g; analyze`);
+  await pair.target.sql(`${schema}
+    create trigger t before insert or update or delete on child for each row execute procedure noop();
+    create rule r as on delete to parent do also select 1;`);
+  const before = await schemaOf({ url: pair.target.adminUrl, sql: pair.target.asAdmin });
+  const { sync } = await openCopySync(pair);
+  await using _ = sync;
+  await sync.init();
+  await sync.copy({ jobs: 2, partBytes: 300_000 });
+  await pair.source.asWriter(
+    `delete from parent where id <= 10; update child set filler = 'new' where id = 20`,
+  );
+  await followUntilCaughtUp(sync);
+  expect(await differences(pair)).toEqual([]);
+  expect(await pair.target.sql(`select tgenabled::text as e from pg_trigger where tgname = 't'`)).toEqual([
+    { e: "D" },
+  ]);
+  await sync.drop();
+  expect(await schemaOf({ url: pair.target.adminUrl, sql: pair.target.asAdmin })).toBe(before);
 });
