@@ -104,7 +104,6 @@ export async function settleDrift(
       : "its columns changed in a way that rewrote all rows";
     await noteReread(source, capture);
     context.emit({ type: "table-reread", table: label, reason });
-    context.log.warn({ table: label }, `${label} is read again as a whole: ${reason}`);
   }
 }
 
