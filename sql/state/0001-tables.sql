@@ -91,7 +91,7 @@ create table replicate.sync_table (
   state text not null default 'new' check (state in ('new', 'copying', 'loaded', 'copied', 'following')),
   -- The source's shape that the data on the target correspond to (see catalog/fingerprint).
   fingerprint text,
-  -- Leaf partitions known on the source: {"<oid>": {"name": …, "bound": …}}.
+  -- Leaf partitions known on the source: {"<oid>": {"name": ..., "bound": ...}}.
   partitions jsonb not null default '{}',
   source_file text,                 -- physical file the parts were planned for; null when nothing is planned
   rows_copied bigint not null default 0,
