@@ -218,6 +218,7 @@ class FollowRun {
       })
       .catch((error: unknown) => {
         this.#hasConstraints = false;
+        if (this.#context.signal.aborted) return;
         const { message } = asReplicateError(error, "restoring foreign keys");
         this.#context.emit({ type: "warning", message });
       });
