@@ -72,7 +72,8 @@ export async function dropSync(context: SyncContext, options: DropOptions = {}):
     await using target = await context.target("drop");
     await dropTarget(context, target, options.dryRun ?? false, note);
   }
-  if (!isKnown)
+  // What an interrupted drop left over counts as well.
+  if (!isKnown && removed.length === 0)
     throw new ReplicateError("SYNC_UNKNOWN", `there is no sync named ${context.config.name} to drop`);
   return { removed, restored, leftInvalid, dryRun: options.dryRun ?? false };
 }
