@@ -26,13 +26,13 @@ const BUSY_PAUSE_MS = 5;
 const IDLE_PAUSE_MS = 1000;
 const PAUSE_GROWTH = 1.5;
 /** A look may take this share of the time, so that many tables are looked at less often. */
-const LOOK_SHARE = 0.02;
+const LOOK_SHARE = 0.01;
 /** A batch that takes longer is watched for others who wait behind its locks. */
 const LONG_BATCH_MS = 1000;
 const BEAT_MS = 2000;
 const SWEEP_MS = 5000;
 /** A sweep may take this share of the time. */
-const SWEEP_SHARE = 0.01;
+const SWEEP_SHARE = 0.005;
 const ROTATE_MS = 250;
 /** Nothing to apply for so long: rotate what is left, so that looks become cheap. */
 const SETTLED_MS = 3000;
@@ -71,6 +71,7 @@ class FollowRun {
   #isAcknowledged = false;
   #rowsSinceBeat = 0;
   #constraints: Promise<void> | undefined;
+  #constraintSession: Connection | undefined;
   #hasConstraints = false;
 
   constructor(context: SyncContext, options: FollowOptions) {
@@ -84,6 +85,8 @@ class FollowRun {
     // Cuts a batch that does not end by itself soon after a stop was asked for.
     const onAbort = (): void => {
       setTimeout(() => this.#cut(), STOP_GRACE_MS).unref();
+      // Validating a foreign key may take hours; the ledger still says what is owed.
+      this.#constraintSession?.destroy();
     };
     signal.addEventListener("abort", onAbort, { once: true });
     let pauseMs = BUSY_PAUSE_MS;
@@ -98,10 +101,10 @@ class FollowRun {
           await this.#upkeep(session, batch);
           if (batch !== null) {
             yield batch;
-            if (this.#options.once) return;
+            if (this.#options.once) return await this.#constraints;
             pauseMs = BUSY_PAUSE_MS;
           } else {
-            if (this.#options.once) return;
+            if (this.#options.once) return await this.#constraints;
             if (this.#options.untilCaughtUp) {
               this.#context.emit({ type: "caught-up", position: session.position.snapshot ?? "" });
               await this.#constraints;
@@ -208,7 +211,16 @@ class FollowRun {
     if (this.#hasConstraints || !this.#context.isReplicaRole) return;
     if (session.tables.some((table) => table.state !== "following")) return;
     this.#hasConstraints = true;
-    this.#constraints = payOwed(this.#context, { kinds: ["foreign-key"] })
+    const context = this.#context;
+    const own: SyncContext = {
+      ...context,
+      target: async (...given) => {
+        this.#constraintSession = await context.target(...given);
+        if (context.signal.aborted) this.#constraintSession.destroy();
+        return this.#constraintSession;
+      },
+    };
+    this.#constraints = payOwed(own, { kinds: ["foreign-key"] })
       .then(({ restored, failed }) => {
         for (const problem of failed) {
           this.#context.emit({ type: "warning", message: `${problem.subject}: ${problem.message}` });
@@ -218,6 +230,7 @@ class FollowRun {
       })
       .catch((error: unknown) => {
         this.#hasConstraints = false;
+        if (context.signal.aborted) return;
         if (this.#context.signal.aborted) return;
         const { message } = asReplicateError(error, "restoring foreign keys");
         this.#context.emit({ type: "warning", message });
