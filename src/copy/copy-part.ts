@@ -12,7 +12,6 @@ import {
 import { storages, type PlannedPart, type Storage } from "./plan.ts";
 import { keyRangeSql, searchPathSql } from "./quantiles.ts";
 import { columnsIn, type CopyRun, type CopyTable, type Flight } from "./run.ts";
-import type { Sessions } from "./sessions.ts";
 
 /** A part of the ledger, with what it was planned for. */
 export interface Part extends PlannedPart {
@@ -35,19 +34,19 @@ export class PlanOutdated extends Error {
 }
 
 /**
- * Copies the rows of a part. The target session is in the transaction that `finish` completes; meanwhile the source's
- * transaction ends, so that its snapshot is never older than the reading. Throws PartGivenBack, PlanOutdated,
+ * Copies the rows of a part. `target` is in the transaction that holds the part and that `finish` completes: never
+ * another session, in which the rows would be committed by themselves. Meanwhile the source's transaction ends, so that
+ * its snapshot is never older than the reading. Throws PartGivenBack, PlanOutdated,
  * ROW_REFUSED, ABORTED, and errors of connections as they are.
  */
 export async function loadPart(
   run: CopyRun,
-  sessions: Sessions,
+  source: Connection,
+  target: Connection,
   table: CopyTable,
   part: Part,
   finish: (result: RelayResult) => Promise<void>,
 ): Promise<RelayResult> {
-  const source = await sessions.source();
-  const target = await sessions.target();
   const storage = storages(table.source).find((each) => each.oid === part.sourceRelid);
   if (storage === undefined) throw new PlanOutdated("a partition is gone");
   const hasDeltas = await openSnapshot(source, table, part, storage);

@@ -138,7 +138,8 @@ export async function prepareTable(
       const { file } = table.source;
       await loadPart(
         run,
-        sessions,
+        source,
+        target,
         table,
         { ...first, captureId, number: 1, file, fingerprint: table.fingerprint },
         async (result) => {

@@ -89,7 +89,8 @@ async function copyNext(
     if (columnsIn(table.fingerprint) !== columnsIn(part.fingerprint)) {
       throw new PlanOutdated("its columns changed");
     }
-    await loadPart(run, sessions, table, part, async (result) => {
+    const source = await sessions.source();
+    await loadPart(run, source, target, table, part, async (result) => {
       await target.script(`${partDoneSql(run.sync, part.captureId, part.number, result)}; commit`);
     });
     run.avoided.delete(part.captureId);

@@ -198,8 +198,8 @@ test("sessions that break on either side are opened again, and the work goes on"
   let isDone = false;
   const copying = sync.copy({ jobs: 2, partBytes: 40_000 }).finally(() => (isDone = true));
   let killed = 0;
-  for (let round = 0; !isDone && round < 6; round++) {
-    await sleep(120);
+  for (let round = 0; !isDone && round < 12; round++) {
+    await sleep(60);
     for (const side of [pair.source, pair.target]) {
       const rows = await side.sql(
         `select pg_terminate_backend(pid) from pg_stat_activity
