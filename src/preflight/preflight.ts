@@ -111,8 +111,8 @@ export async function preflight(
     }
   }
   const pairs = await pairTables(target, tables, overrideOf, findings);
-  for (const table of tables) checkSourceTable(table, source, findings);
-  for (const pair of pairs) checkPair(pair, findings, known.has(pair.source.oid));
+  for (const table of tables) checkSourceTable(table, source, sourceServer.role, findings);
+  for (const pair of pairs) checkPair(pair, targetServer.role, findings, known.has(pair.source.oid));
   if (tables.length === 0) {
     findings.push({ severity: "blocking", subject: "source", message: "there is no table to replicate" });
   }
@@ -275,7 +275,7 @@ async function pairTables(
   return pairs;
 }
 
-function checkSourceTable(table: Table, source: Connection, findings: Finding[]): void {
+function checkSourceTable(table: Table, source: Connection, role: string, findings: Finding[]): void {
   const subject = tableLabel(table);
   const block = (message: string, remedy: string): number =>
     findings.push({ severity: "blocking", subject, message, remedy });
@@ -288,7 +288,7 @@ function checkSourceTable(table: Table, source: Connection, findings: Finding[])
   if (!table.isOwned) {
     block(
       `is owned by ${table.owner}: triggers can be created by its owner only`,
-      `grant ${ident(table.owner)} to current_user;  -- run as ${table.owner} or an administrator`,
+      `grant ${ident(table.owner)} to ${ident(role)};  -- run as ${table.owner} or an administrator`,
     );
   }
   if (table.rowSecurityActive) {
@@ -320,7 +320,7 @@ function checkSourceTable(table: Table, source: Connection, findings: Finding[])
   }
 }
 
-function checkPair(pair: TablePair, findings: Finding[], isKnown: boolean): void {
+function checkPair(pair: TablePair, role: string, findings: Finding[], isKnown: boolean): void {
   const { source, target } = pair;
   const subject = tableLabel(source);
   for (const problem of columnPlan(source, target).problems) {
@@ -331,7 +331,7 @@ function checkPair(pair: TablePair, findings: Finding[], isKnown: boolean): void
       severity: "blocking",
       subject,
       message: `on the target, ${tableLabel(target)} is owned by ${target.owner}: indexes can be rebuilt by its owner only`,
-      remedy: `grant ${ident(target.owner)} to current_user;  -- on the target, as ${target.owner} or an administrator`,
+      remedy: `grant ${ident(target.owner)} to ${ident(role)};  -- on the target, as ${target.owner} or an administrator`,
     });
   }
   if (target.rowSecurityActive) {
