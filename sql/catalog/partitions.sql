@@ -1,6 +1,8 @@
 -- What: the leaf partitions of partitioned tables, and whether capture reaches them.
 -- Runs on: source, inside the batch's snapshot after the roots are locked. $1: oid[] of partitioned roots.
--- Returns: root, oid, schema, name, bound, isCaptured (TRUNCATE trigger of our own and an enabled row trigger).
+-- Returns: root, oid, schema, name, bound, triggers (name, state and xmin of each of ours: one that was off in between may
+--          have missed changes), isCaptured (TRUNCATE trigger of our own and a row trigger, both of this root's capture
+--          and enabled).
 with recursive tree as (
   select i.inhparent as root, i.inhrelid as oid
   from pg_catalog.pg_inherits i
@@ -15,12 +17,20 @@ select t.root::bigint as "root",
        n.nspname::text as "schema",
        c.relname::text as "name",
        pg_catalog.pg_get_expr(c.relpartbound, c.oid) as "bound",
-       (select count(distinct g.tgname) = 2
-        from pg_catalog.pg_trigger g
-        where g.tgrelid = c.oid and g.tgenabled = 'A'
-          and g.tgname in ('zzz_replicate_capture', 'zzz_replicate_truncate')) as "isCaptured"
+       coalesce(g.triggers, '') as "triggers",
+       coalesce(g.captured, 0) = 2 as "isCaptured"
 from tree t
 join pg_catalog.pg_class c on c.oid = t.oid
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+left join lateral (
+  select pg_catalog.string_agg(g.tgname::text || ' ' || g.tgenabled::text || ' ' || g.xmin::text, ', ' order by g.tgname) as triggers,
+         pg_catalog.count(distinct g.tgname) filter (
+           where g.tgenabled = 'A'
+             and p.proname = (select 'capture_' || k.id from replicate.capture k where k.relid = t.root)) as captured
+  from pg_catalog.pg_trigger g
+  join pg_catalog.pg_proc p on p.oid = g.tgfoid
+  join pg_catalog.pg_namespace pn on pn.oid = p.pronamespace and pn.nspname = 'replicate'
+  where g.tgrelid = c.oid and g.tgname in ('zzz_replicate_capture', 'zzz_replicate_truncate')
+) as g on true
 where c.relkind <> 'p'
 order by t.root, c.oid
