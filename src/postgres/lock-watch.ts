@@ -44,15 +44,19 @@ export class LockWatch {
     this.#watched.delete(connection);
   }
 
-  /** Cancels what a session on the same server is doing. Cuts the session if that is not possible. */
-  async cancel(connection: Connection): Promise<void> {
-    if (connection.isBroken) return;
-    try {
-      const session = await this.#watcher();
-      await session.rows(`select pg_catalog.pg_cancel_backend($1)`, [connection.pid]);
-    } catch {
-      connection.destroy();
+  /** Cancels what a session on the same server is doing. Returns false if the server could not be asked to. */
+  async cancel(connection: Connection): Promise<boolean> {
+    // A second time, because a watching session that broke may show so only when it is used.
+    for (let tries = 0; tries < 2 && !connection.isBroken; tries += 1) {
+      try {
+        const session = await this.#watcher();
+        await session.rows(`select pg_catalog.pg_cancel_backend($1)`, [connection.pid]);
+        return true;
+      } catch {
+        continue;
+      }
     }
+    return false;
   }
 
   async close(): Promise<void> {

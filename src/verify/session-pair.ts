@@ -3,7 +3,7 @@ import type { Side } from "../events.ts";
 import { cancelStatement } from "../postgres/cancel.ts";
 import type { Connection } from "../postgres/connect.ts";
 import type { LockWatch } from "../postgres/lock-watch.ts";
-import { QUERY_CANCELED, sqlstateOf } from "../postgres/sqlstate.ts";
+import { isConnectionFailure, QUERY_CANCELED, sqlstateOf } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
 
 export interface Watches {
@@ -20,6 +20,7 @@ export class SessionPair {
   readonly #context: SyncContext;
   readonly #watches: Watches;
   #stopped: Promise<unknown> = Promise.resolve();
+  #brokenSide: Side | undefined;
 
   private constructor(context: SyncContext, source: Connection, target: Connection, watches: Watches) {
     this.source = source;
@@ -59,22 +60,21 @@ export class SessionPair {
     return this.source.isBroken || this.target.isBroken;
   }
 
-  /** The side whose session broke. */
+  /** The side whose session broke, or broke first. */
   get brokenSide(): Side {
-    return this.source.isBroken ? "source" : "target";
+    return this.#brokenSide ?? (this.source.isBroken ? "source" : "target");
   }
 
   /** Waits for work on both sides. When one fails, the other is cancelled and waited for. */
   async both<S, T>(onSource: Promise<S>, onTarget: Promise<T>): Promise<[S, T]> {
+    const failed = async (side: Side, error: unknown): Promise<never> => {
+      if (isConnectionFailure(error)) this.#brokenSide ??= side;
+      await this.#cancelSide(side === "source" ? "target" : "source");
+      throw error;
+    };
     const [source, target] = await Promise.allSettled([
-      onSource.catch(async (error: unknown) => {
-        await this.#watches.target.cancel(this.target);
-        throw error;
-      }),
-      onTarget.catch(async (error: unknown) => {
-        await this.#watches.source.cancel(this.source);
-        throw error;
-      }),
+      onSource.catch(async (error: unknown) => await failed("source", error)),
+      onTarget.catch(async (error: unknown) => await failed("target", error)),
     ]);
     if (source.status === "fulfilled" && target.status === "fulfilled") return [source.value, target.value];
     const reasons = [source, target].flatMap((result) =>
@@ -86,7 +86,13 @@ export class SessionPair {
 
   /** Cancels what both sessions are doing. */
   async cancel(): Promise<void> {
-    await Promise.all(sides.map((side) => this.#watches[side].cancel(this[side])));
+    await Promise.all(sides.map(async (side) => await this.#cancelSide(side)));
+  }
+
+  async #cancelSide(side: Side): Promise<void> {
+    if (this[side].isBroken || (await this.#watches[side].cancel(this[side]))) return;
+    await cancelStatement(this[side], this.#context.config[side]);
+    this[side].destroy();
   }
 
   /** Ends both transactions; a session that cannot is cut. */

@@ -254,7 +254,9 @@ describe("while both sides are written to", () => {
     const stop = new AbortController();
     const following = (async () => {
       for await (const batch of followSync(sync.context(stop.signal))) await sleep(batch.rows % 40);
+      if (!stop.signal.aborted) throw new Error("follow ended by itself");
     })();
+    following.catch(() => stop.abort());
     let isOver = false;
     // What no row trigger sees: tables that are emptied, and partitions that bring rows along.
     const upheavals = (async () => {
@@ -273,8 +275,8 @@ describe("while both sides are written to", () => {
     let counted = { runs: 0, pending: 0 };
     try {
       await underWrites(pair, random, async () => {
-        while (!(await pair.target.sql("select 1 from replicate.sync where position is not null")).length)
-          await sleep(20);
+        const started = "select 1 from replicate.sync where position is not null";
+        while (!stop.signal.aborted && (await pair.target.sql(started)).length === 0) await sleep(20);
         counted = await verifyFor(6000, sync, async () => {
           expect(await sync.differences({ tables: ["logs", "parts"] })).toEqual([]);
         });

@@ -31,7 +31,7 @@ export interface Comparison {
 const batchRows = 2_000;
 const mostPerTable = 100;
 
-const settings = [
+const pinnedSettings = [
   ["search_path", "pg_catalog"],
   ["client_encoding", "UTF8"],
   ["timezone", "UTC"],
@@ -55,6 +55,10 @@ export async function compareDatabases(
   const source = await connect(sourceUrl);
   const target = await connect(targetUrl);
   try {
+    const settings = [...pinnedSettings];
+    const straddles12 = (await serverMajor(source)) >= 12 !== (await serverMajor(target)) >= 12;
+    // Rounded, numbers inside of composites and ranges look the same; others are not compared by their text then.
+    if (straddles12) settings.push(["extra_float_digits", "0"]);
     for (const client of [source, target]) {
       for (const setting of settings) await client.query("select set_config($1, $2, false)", setting);
       await client.query("begin isolation level repeatable read, read only");
@@ -62,7 +66,11 @@ export async function compareDatabases(
     const comparison: Comparison = { rows: 0, differences: [] };
     for (const names of tables ?? (await tablesOf(source))) {
       const { source: from, target: to = from } = typeof names === "string" ? { source: names } : names;
-      comparison.rows += await compareTable({ source, target }, { from, to }, comparison.differences);
+      comparison.rows += await compareTable(
+        { source, target, straddles12 },
+        { from, to },
+        comparison.differences,
+      );
     }
     return comparison;
   } finally {
@@ -91,7 +99,7 @@ interface Shape {
 }
 
 async function compareTable(
-  sides: { source: pg.Client; target: pg.Client },
+  sides: { source: pg.Client; target: pg.Client; straddles12: boolean },
   { from, to }: { from: string; to: string },
   differences: RowDifference[],
 ): Promise<number> {
@@ -99,11 +107,10 @@ async function compareTable(
   for (const column of source.columns.keys()) {
     if (!target.columns.has(column)) throw new Error(`${to} has no column ${column}`);
   }
-  const straddles12 = (await serverMajor(sides.source)) >= 12 !== (await serverMajor(sides.target)) >= 12;
   const expressionsOf = (names: Iterable<string>): string[] =>
     Array.from(names, (name) => {
       const [type, other] = [source.columns.get(name) ?? "", target.columns.get(name) ?? ""];
-      return textOf(name, type, type === other && straddles12);
+      return textOf(name, type, type === other && sides.straddles12);
     });
   const key = expressionsOf(source.key);
   const row = expressionsOf(source.columns.keys());
@@ -187,11 +194,21 @@ const senders: Record<string, string> = {
 /** Never NULL, and NULL is not the empty text. */
 function textOf(column: string, type: string, straddles12: boolean): string {
   const value = `t.${quoteName(column)}`;
-  const sender =
-    type.endsWith("[]") && senders[type.slice(0, -2)] !== undefined ? "array_send" : senders[type];
   // format() writes what the type's output function does, where a cast to text would trim or spell out.
-  const text = straddles12 && sender !== undefined ? `${sender}(${value})::text` : `format('%s', ${value})`;
+  const text = (straddles12 ? floatTextOf(value, type) : undefined) ?? `format('%s', ${value})`;
   return `case when ${value}::text is null then 'null' else quote_literal(${text}) end`;
+}
+
+/** Until version 12 floating point numbers were written with more digits: by their bytes, but for NaN with its many. */
+function floatTextOf(value: string, type: string): string | undefined {
+  const element = type.replace(/\[\]$/, "");
+  const sender = senders[element];
+  if (sender === undefined) return undefined;
+  const isArray = element !== type;
+  const sent = `${isArray ? "array_send" : sender}(${value})::text`;
+  if (!["real", "double precision"].includes(element)) return sent;
+  const isNaN = isArray ? `'NaN'::${element} = any (${value})` : `${value} = 'NaN'::${element}`;
+  return `case when ${isNaN} then ${value}::text else ${sent} end`;
 }
 
 interface Row {
