@@ -44,13 +44,19 @@ export function statusLines(status: Status, now: Date): string[] {
   if (status.sourceError !== null) rows.push(["source", status.sourceError]);
   if (status.conflicts > 0) rows.push(["conflicts", number(status.conflicts)]);
   return [
-    `${status.sync}: ${status.phase} - ${phases[status.phase]}`,
+    `${status.sync}: ${status.phase} - ${phaseText(status)}`,
     ...columns(rows.map(([label, text]) => [`  ${label}`, text])),
     ...leftInvalidLines(status.owed.leftInvalid),
     ...errorLines(status, now),
     ...tableLines(status),
     ...nextLines(status, name),
   ];
+}
+
+function phaseText({ phase, runner }: Status): string {
+  return phase === "following" && !runner.alive
+    ? "stopped: changes wait until it is followed again"
+    : phases[phase];
 }
 
 function runnerText({ runner }: Status, now: Date): string {
