@@ -25,6 +25,8 @@ from (values
   ('idle_in_transaction_session_timeout', '0'),
   ('idle_session_timeout', '0'),
   ('transaction_timeout', '0'),
+  -- What one side has answered, the other builds on: it has to survive a crash. Other levels are the owner's choice.
+  ('synchronous_commit', coalesce(nullif(pg_catalog.current_setting('synchronous_commit'), 'off'), 'on')),
   ('lock_timeout', {{lock_timeout}}),
   ('row_security', {{row_security}})
 ) as w (name, value)

@@ -99,8 +99,12 @@ async function createCapture(
   wished: CaptureMethod,
 ): Promise<number> {
   const keyColumns = captureKey(table, key);
-  // Statement triggers do not see writes that name another relation of a partition tree.
-  const method = table.kind === "p" || table.isPartition ? "row" : wished;
+  // Statement triggers do not see writes that name another relation of a partition or inheritance tree.
+  const [relative] = await source.rows(
+    `select 1 from pg_catalog.pg_inherits where $1::oid in (inhrelid, inhparent) limit 1`,
+    [table.oid],
+  );
+  const method = relative === undefined ? wished : "row";
   const { id } = await source.row<{ id: number }>(
     `insert into replicate.capture (relid, key_columns, method, skip_noop, delta_a, delta_b)
      values ($1, $2, $3, false, 0, 0) returning id`,
@@ -219,18 +223,21 @@ async function installTruncateTrigger(
 
 /**
  * Takes a new leaf partition in: gives it the triggers it does not inherit and notes the keys of the rows that it
- * brought along, so that the next batch brings them.
+ * brought along, so that the next batch brings them. `wasOff`: it is not new, but changes may have been missed; the
+ * batch empties the target's partition first.
  */
 export async function adoptLeaf(
   context: SyncContext,
   source: Connection,
   capture: Capture,
   leaf: { readonly oid: number; readonly schema: string; readonly name: string },
+  wasOff: boolean,
 ): Promise<void> {
   await withBriefLocks(source, { what: tableLabel(leaf), signal: context.signal }, async () => {
     await source.script(`lock table ${qualified(leaf.schema, leaf.name)} in share row exclusive mode`);
-    const installed = await source.rows<{ name: string }>(
-      `select tgname::text as name from pg_catalog.pg_trigger where tgrelid = $1 and tgname = any ($2::text[])`,
+    const installed = await source.rows<{ name: string; enabled: string }>(
+      `select tgname::text as name, tgenabled::text as enabled from pg_catalog.pg_trigger
+       where tgrelid = $1 and tgname = any ($2::text[])`,
       [leaf.oid, [TRUNCATE_TRIGGER, CAPTURE_TRIGGER]],
     );
     const names = installed.map((trigger) => trigger.name);
@@ -239,7 +246,43 @@ export async function adoptLeaf(
       const holes = { id: String(capture.id), table: qualified(leaf.schema, leaf.name) };
       await source.script(fill("capture/row-trigger", holes));
     }
+    // Before 11.13, 12.8 and 13.4, partitions get copies of the root's triggers that are merely enabled.
+    for (const trigger of installed.filter(({ enabled }) => enabled === "O")) {
+      await source.script(
+        `alter table ${qualified(leaf.schema, leaf.name)} enable always trigger ${trigger.name}`,
+      );
+    }
+    if (wasOff) await noteTruncated(source, capture, leaf.oid);
     await noteAllKeys(source, capture, `only ${qualified(leaf.schema, leaf.name)}`);
+  });
+}
+
+/**
+ * Lets a partition go that was detached or dropped, and notes that its rows went. Its TRUNCATE trigger goes too: the
+ * target's partition of that name may hold the rows of another one by the time the detached table is truncated.
+ */
+export async function releaseLeaf(
+  context: SyncContext,
+  source: Connection,
+  capture: Capture,
+  leaf: { readonly oid: number; readonly name: string },
+): Promise<void> {
+  await withBriefLocks(source, { what: leaf.name, signal: context.signal }, async () => {
+    const triggers = await source.rows<{ table: string; trigger: string }>(
+      `select tgrelid::pg_catalog.regclass::text as table, tgname::text as trigger
+       from pg_catalog.pg_trigger
+       where tgrelid = $1 and tgfoid = pg_catalog.to_regproc($2) and not tgisinternal`,
+      [leaf.oid, `replicate.capture_${capture.id}`],
+    );
+    for (const { table, trigger } of triggers)
+      await source.script(`drop trigger ${ident(trigger)} on ${table}`);
+    const { isShared } = await source.row<{ isShared: boolean }>(
+      `select count(*) > 1 as "isShared" from replicate.subscription where capture_id = $1`,
+      [capture.id],
+    );
+    // Each sync that reads the capture notes it in its own time. Where there are several, only a re-read is right for
+    // those that have noted it before.
+    await noteTruncated(source, capture, isShared ? 0 : leaf.oid);
   });
 }
 
@@ -331,6 +374,8 @@ export async function detachCapture(
 /** Turns no-op suppression on, once no sync copies the table any more. Returns whether it is on now. */
 export async function enableSkipNoop(source: Connection, captureId: number): Promise<boolean> {
   return await source.transaction(async () => {
+    // A sync that is about to copy the table holds this lock until its subscription can be seen.
+    await source.rows(`select 1 from replicate.capture where id = $1 for update`, [captureId]);
     const rows = await source.rows(
       `update replicate.capture c set skip_noop = true
        where id = $1 and method = 'row'

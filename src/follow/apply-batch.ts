@@ -224,7 +224,8 @@ export class BatchWriter {
          rows_applied = rows_applied + (select count(*) from ${stageName(shape)}), fingerprint = ${literal(fingerprint)}
        where sync = ${literal(this.#sync)} and capture_id = ${shape.capture.id}`,
     ]);
-    return [...perTable, "commit"];
+    // What a deferred constraint objects to, it has to say while the batch can still be applied in another way.
+    return [...perTable, "set constraints all immediate", "commit"];
   }
 
   /** Rows that swapped a unique value collide in an upsert; deleting all of them first cannot. */

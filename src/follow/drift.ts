@@ -1,5 +1,5 @@
 /** What changed on the source besides rows: columns, keys, triggers, partitions. Noticed before rows are read. */
-import { adoptLeaf, functionSql, noteReread, noteTruncated, triggerNames } from "../capture/capture.ts";
+import { adoptLeaf, functionSql, noteReread, releaseLeaf, triggerNames } from "../capture/capture.ts";
 import { loadCaptures, type Capture } from "../catalog/delta.ts";
 import { describeTables, tableLabel, tableSql, type Table } from "../catalog/table.ts";
 import { ReplicateError, type Problem } from "../errors.ts";
@@ -98,13 +98,35 @@ export async function settleDrift(
 
   const wasOff = !same(before.triggers, now.triggers);
   const wasRewritten = !same(before.columns, now.columns) && before.file !== now.file;
-  if (wasOff || wasRewritten) {
+  const wasFilled = hasFilledColumn(before, now, table, target);
+  const isKeyRetyped = capture.keyColumns.some(({ attnum, deltaType }) => {
+    const [was, is] = [before, now].map(({ columns }) => columns.find((column) => column[0] === attnum));
+    return deltaType !== "text" && was?.[2] !== is?.[2];
+  });
+  if (wasOff || wasRewritten || wasFilled || isKeyRetyped) {
     const reason = wasOff
       ? "its capture was off for a while"
-      : "its columns changed in a way that rewrote all rows";
+      : isKeyRetyped
+        ? "open sessions may have noted its key in the old type"
+        : wasRewritten
+          ? "its columns changed in a way that rewrote all rows"
+          : "all its rows were given the default of a new column";
     await noteReread(source, capture);
     context.emit({ type: "table-reread", table: label, reason });
   }
+}
+
+/**
+ * True when a column was added with a default that the target's column does not have: from 11 on all rows have it at
+ * once, without being rewritten.
+ */
+function hasFilledColumn(before: Fingerprint, now: Fingerprint, source: Table, target: Table): boolean {
+  return now.columns.some(([attnum]) => {
+    if (before.columns.some((column) => column[0] === attnum)) return false;
+    const added = source.columns.find((column) => column.attnum === attnum);
+    if (added === undefined || !added.hasDefault || added.generated !== "") return false;
+    return target.columns.find((column) => column.name === added.name)?.default !== added.default;
+  });
 }
 
 /** What a comparison of both sides alone could only take for a missing column, or not notice at all. */
@@ -144,6 +166,11 @@ async function refreshKey(source: Connection, capture: Capture, table: Table): P
     return { ...key, name: column.name, readType: column.baseType, collation: column.collation, equals };
   });
   await source.transaction(async () => {
+    // Another sync may rotate the same capture.
+    const { active } = await source.row<{ active: "a" | "b" }>(
+      `select active from replicate.capture where id = $1 for update`,
+      [capture.id],
+    );
     if (!same(keyColumns, capture.keyColumns)) {
       await source.rows(`update replicate.capture set key_columns = $2 where id = $1`, [
         capture.id,
@@ -151,41 +178,86 @@ async function refreshKey(source: Connection, capture: Capture, table: Table): P
       ]);
     }
     // Also after a mere change of length: open sessions have the old type in their plans until the function changes.
-    await source.script(functionSql({ ...capture, keyColumns }));
+    await source.script(functionSql({ ...capture, keyColumns, active }));
   });
 }
 
+/** True when these are the leaves that the ledger knows, and each is captured as it was. */
+export function arePartitionsKnown(entry: SyncTable, found: readonly Partition[]): boolean {
+  const known = Object.entries(entry.partitions).filter(([, leaf]) => leaf.isGone !== true);
+  return (
+    found.length === known.length &&
+    found.every((leaf) => {
+      const twin = entry.partitions[leaf.oid];
+      return leaf.isCaptured && twin !== undefined && twin.isGone !== true && twin.triggers === leaf.triggers;
+    })
+  );
+}
+
 /**
- * Compares the partitions in a batch's snapshot with those known. Takes new ones in, and notes those that are gone.
- * Returns the new map for the ledger, or null when nothing changed.
+ * Settles the differences between a root's partitions and those known: takes new ones in, empties those that are gone,
+ * and has the table read again where a partition was not captured for a while. `remember` stores the new map. Throws
+ * CAPTURE_BROKEN with the statement to run where one is not captured now.
  */
 export async function settlePartitions(
   context: SyncContext,
   source: Connection,
   entry: SyncTable,
   found: readonly Partition[],
-): Promise<SyncTable["partitions"] | null> {
+  remember: (partitions: SyncTable["partitions"]) => Promise<void>,
+): Promise<void> {
   const [capture] = await loadCaptures(source, [entry.captureId]);
-  if (capture === undefined) return null;
+  if (capture === undefined) return;
   const label = tableLabel({ schema: entry.sourceSchema, name: entry.sourceName });
   const partitions = { ...entry.partitions };
-  let isChanged = false;
+  const problems: Problem[] = [];
   for (const leaf of found) {
     const known = partitions[leaf.oid];
-    if (known !== undefined && leaf.isCaptured && known.isGone !== true) continue;
-    await adoptLeaf(context, source, capture, leaf);
+    if (known === undefined || known.isGone === true) {
+      await adoptLeaf(context, source, capture, leaf, false);
+      context.emit({ type: "partition-adopted", table: label, partition: tableLabel(leaf) });
+    } else if (leaf.isCaptured && (known.triggers ?? leaf.triggers) === leaf.triggers) {
+      partitions[leaf.oid] = { name: leaf.name, bound: leaf.bound, triggers: leaf.triggers };
+      continue;
+    } else {
+      const off = uncaptured(leaf);
+      problems.push(...off);
+      if (off.length > 0) continue;
+      await adoptLeaf(context, source, capture, leaf, true);
+      const reason = `the capture of its partition ${tableLabel(leaf)} was off for a while`;
+      context.emit({ type: "table-reread", table: label, reason });
+    }
+    // Its triggers are learned with the next look.
     partitions[leaf.oid] = { name: leaf.name, bound: leaf.bound };
-    context.emit({ type: "partition-adopted", table: label, partition: tableLabel(leaf) });
-    isChanged = true;
   }
   for (const [oid, leaf] of Object.entries(partitions)) {
     if (leaf.isGone === true || found.some((each) => String(each.oid) === oid)) continue;
     // As if it had been truncated: the rows went without a delta.
-    await noteTruncated(source, capture, Number(oid));
+    await releaseLeaf(context, source, capture, { oid: Number(oid), name: leaf.name });
     partitions[oid] = { ...leaf, isGone: true };
-    isChanged = true;
   }
-  return isChanged ? partitions : null;
+  await remember(partitions);
+  if (problems.length > 0) {
+    throw new ReplicateError("CAPTURE_BROKEN", `partitions of ${label} are not captured any more`, {
+      problems,
+      hint: "Run the statements on the source, then start again: the table will be read again as a whole.",
+    });
+  }
+}
+
+/** Our triggers on a partition that are there and off. */
+function uncaptured(leaf: Partition): Problem[] {
+  return leaf.triggers.split(", ").flatMap((each): Problem[] => {
+    const [name = "", enabled] = each.split(" ");
+    if (name === "" || enabled === "A") return [];
+    return [
+      {
+        subject: tableLabel(leaf),
+        message: `trigger ${name} is disabled: changes are not captured`,
+        remedy: `alter table ${tableSql(leaf)} enable always trigger ${name};`,
+      },
+    ];
+  });
 }
 
 /** How a table is treated, from the markers in its window. */

@@ -25,8 +25,10 @@ const RETRY_BUDGET_MS = 30 * 60_000;
 const BUSY_PAUSE_MS = 5;
 const IDLE_PAUSE_MS = 1000;
 const PAUSE_GROWTH = 1.5;
-/** A look may take this share of the time, so that many tables are looked at less often. */
+/** A look may take this share of the time, so that many tables are looked at less often, once nothing happens any more. */
 const LOOK_SHARE = 0.01;
+/** Until then it may take more: a pause of a hundred times one slow look would be the lag of the next change. */
+const BUSY_LOOK_SHARE = 0.2;
 /** A batch that takes longer is watched for others who wait behind its locks. */
 const LONG_BATCH_MS = 1000;
 const BEAT_MS = 2000;
@@ -110,8 +112,9 @@ class FollowRun {
               await this.#constraints;
               return;
             }
-            const lookMs = Date.now() - startedAt;
-            pauseMs = Math.min(Math.max(pauseMs * PAUSE_GROWTH, lookMs / LOOK_SHARE), IDLE_PAUSE_MS);
+            const now = Date.now();
+            const share = now - this.#lastBatch > SETTLED_MS ? LOOK_SHARE : BUSY_LOOK_SHARE;
+            pauseMs = Math.min(Math.max(pauseMs * PAUSE_GROWTH, (now - startedAt) / share), IDLE_PAUSE_MS);
           }
         } catch (error) {
           await this.#failed(error);

@@ -32,6 +32,8 @@ export interface Partition {
   readonly schema: string;
   readonly name: string;
   readonly bound: string;
+  /** [name, enabled, xmin] of our triggers on it, see catalog/partitions. */
+  readonly triggers: string;
   readonly isCaptured: boolean;
 }
 
@@ -152,18 +154,29 @@ function examineScript(
             },
           ]),
         ),
-        partitions: (partitions?.rows ?? []).map((row) => ({
-          root: Number(row["root"]),
-          oid: Number(row["oid"]),
-          schema: row["schema"] ?? "",
-          name: row["name"] ?? "",
-          bound: row["bound"] ?? "",
-          isCaptured: row["isCaptured"] === "t",
-        })),
+        partitions: (partitions?.rows ?? []).map(readPartition),
         takenAt: Date.now(),
       };
     },
   };
+}
+
+function readPartition(row: Readonly<Record<string, string | null>>): Partition {
+  return {
+    root: Number(row["root"]),
+    oid: Number(row["oid"]),
+    schema: row["schema"] ?? "",
+    name: row["name"] ?? "",
+    bound: row["bound"] ?? "",
+    triggers: row["triggers"] ?? "",
+    isCaptured: row["isCaptured"] === "t",
+  };
+}
+
+/** The leaf partitions of these roots as they are now. */
+export async function readPartitions(reader: Reader, roots: readonly number[]): Promise<Partition[]> {
+  const [result] = await runScript(reader.source, `execute partitions(${array(roots)})`);
+  return (result?.rows ?? []).map(readPartition);
 }
 
 function readWindow(row: Readonly<Record<string, string | null>>): Window {

@@ -12,15 +12,17 @@ import { POSITION_MOVED, TABLE_BEING_COPIED, UNDEFINED_TABLE, sqlstateOf } from 
 import type { SyncContext } from "../state/context.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
 import { BatchWriter, DriftSignal, type BatchTable, type Position } from "./apply-batch.ts";
-import { isSameShape, modeOf, settleDrift, settlePartitions } from "./drift.ts";
+import { arePartitionsKnown, isSameShape, modeOf, settleDrift, settlePartitions } from "./drift.ts";
 import {
-  acknowledgeSql, examine, examineAndRead, look, prepareReader, read,
-  type BatchRequest, type Dirty, type Examination, type Reader,
+  acknowledgeSql, examine, examineAndRead, look, prepareReader, read, readPartitions,
+  type BatchRequest, type Dirty, type Examination, type Partition, type Reader,
 } from "./read-batch.ts"; // prettier-ignore
 import { loadShapes, type Shape } from "./shape.ts";
 
 /** Applied deltas of a capture that are kept at most, in bytes, before its delta table is switched. */
 const SWITCH_BYTES = 2 * 1024 * 1024;
+/** How often a batch is begun anew because tables or partitions had changed, or another table had deltas. */
+const MOST_ATTEMPTS = 20;
 /** A batch is guessed to touch the tables of the last one only while batches are small. */
 const SPECULATE_ROWS = 2000;
 
@@ -158,19 +160,28 @@ export class FollowSession {
     const writer = new BatchWriter(this.source, this.target, this.context.config.name, this.position, tables);
     await writer.prepare();
     const token = randomUUID();
-    const found = await examineAndRead(this.#reader, this.#request(shapes), {
-      reads: tables.map((table) => ({ ...table, rows: SPECULATE_ROWS })),
-      positionOf: this.#positionOf,
-      acknowledge: this.#acknowledge(token),
-      onData: (index, payload) => writer.add(index, payload, undefined),
-    });
+    let found: Examination;
+    try {
+      found = await examineAndRead(this.#reader, this.#request(shapes), {
+        reads: tables.map((table) => ({ ...table, rows: SPECULATE_ROWS })),
+        positionOf: this.#positionOf,
+        acknowledge: this.#acknowledge(token),
+        onData: (index, payload) => writer.add(index, payload, undefined),
+      });
+    } catch (error) {
+      // The rows are read before the shape is known: a column or table may have gone. The careful way says which.
+      if (this.source.isBroken || !/^(22|42)/.test(sqlstateOf(error) ?? "")) throw error;
+      await this.source.script("rollback");
+      this.#expected = [];
+      return undefined;
+    }
     this.dirty = found.dirty;
     const rows = this.#openRows(found);
     const isRight =
       !writer.isOverflown &&
       this.#missing(found, shapes).length === 0 &&
       shapes.every((shape) => this.#isUnchanged(shape, found)) &&
-      this.#strangePartitions(found).length === 0 &&
+      this.#strangePartitions(found.partitions).length === 0 &&
       [...found.windows.values()].every(
         (window) => window.markers.length === 0 && (window.rows === 0 || this.#expected.includes(window.id)),
       );
@@ -196,7 +207,9 @@ export class FollowSession {
       return null;
     }
     const wanted = new Set(joining.map((shape) => shape.capture.id));
-    for (let attempt = 0; attempt < 10; attempt += 1) {
+    for (let attempt = 0; attempt < MOST_ATTEMPTS; attempt += 1) {
+      // Where ever more tables turn up, all of them are locked, so that none can be missing.
+      if (attempt === MOST_ATTEMPTS / 2) for (const id of this.#shapes.keys()) wanted.add(id);
       const shapes = [...wanted].flatMap((id) => this.#shapes.get(id) ?? []);
       const found = await examine(this.#reader, this.#request(shapes));
       this.dirty = found.dirty;
@@ -216,7 +229,10 @@ export class FollowSession {
       }
       return await this.#readAndApply(shapes, found, startedAt);
     }
-    return null;
+    throw new ReplicateError(
+      "LOCK_NOT_AVAILABLE",
+      "the tables of the source change faster than they can be read",
+    );
   }
 
   async #readAndApply(shapes: readonly Shape[], found: Examination, startedAt: number): Promise<Batch> {
@@ -307,29 +323,21 @@ export class FollowSession {
     );
   }
 
-  #strangePartitions(found: Examination): Shape[] {
-    return [...this.#shapes.values()].filter((shape) => {
-      if (shape.source.kind !== "p") return false;
-      const leaves = found.partitions.filter((leaf) => leaf.root === shape.source.oid);
-      const known = Object.entries(shape.entry.partitions).filter(([, leaf]) => leaf.isGone !== true);
-      return (
-        leaves.length !== known.length ||
-        leaves.some((leaf) => !leaf.isCaptured || !known.some(([oid]) => oid === String(leaf.oid)))
-      );
-    });
+  /** Roots whose partitions are not those known, or are not captured as they were. */
+  #strangePartitions(found: readonly Partition[]): { shape: Shape; leaves: readonly Partition[] }[] {
+    return [...this.#shapes.values()]
+      .filter((shape) => shape.source.kind === "p")
+      .map((shape) => ({ shape, leaves: found.filter((leaf) => leaf.root === shape.source.oid) }))
+      .filter(({ shape, leaves }) => !arePartitionsKnown(shape.entry, leaves));
   }
 
   /** Ends the examined transaction and settles what changed; true when the batch has to be examined anew. */
   async #settle(found: Examination, shapes: readonly Shape[]): Promise<boolean> {
     const changed = shapes.filter((shape) => !this.#isUnchanged(shape, found));
-    const partitioned = this.#strangePartitions(found);
+    const partitioned = this.#strangePartitions(found.partitions);
     if (changed.length === 0 && partitioned.length === 0) return false;
     await this.source.script("rollback");
-    for (const shape of partitioned) {
-      const leaves = found.partitions.filter((leaf) => leaf.root === shape.source.oid);
-      const partitions = await settlePartitions(this.context, this.source, shape.entry, leaves);
-      if (partitions !== null) await this.#store(shape.entry.captureId, { partitions });
-    }
+    for (const { shape, leaves } of partitioned) await this.#settlePartitions(shape, leaves);
     for (const shape of changed) {
       await this.#settleShape(shape, found.fingerprints.get(shape.source.oid)?.text);
     }
@@ -385,7 +393,28 @@ export class FollowSession {
       );
     });
     for (const shape of changed) await this.#settleShape(shape, found.get(shape.source.oid));
-    if (changed.length > 0) await this.loadEntries();
+    const isPartitioned = await this.#sweepPartitions();
+    if (changed.length > 0 || isPartitioned) await this.loadEntries();
+  }
+
+  /** A partition that is attached or detached moves rows without a delta. */
+  async #sweepPartitions(): Promise<boolean> {
+    const roots = [...this.#shapes.values()].filter((shape) => shape.source.kind === "p");
+    if (roots.length === 0) return false;
+    const strange = this.#strangePartitions(
+      await readPartitions(
+        this.#reader,
+        roots.map((shape) => shape.source.oid),
+      ),
+    );
+    for (const { shape, leaves } of strange) await this.#settlePartitions(shape, leaves);
+    return strange.length > 0;
+  }
+
+  async #settlePartitions(shape: Shape, leaves: readonly Partition[]): Promise<void> {
+    const remember = async (partitions: SyncTable["partitions"]): Promise<void> =>
+      await this.#store(shape.entry.captureId, { partitions });
+    await settlePartitions(this.context, this.source, shape.entry, leaves, remember);
   }
 
   /** Tables join when their copy is done, and leave when it is begun anew; the copy may be another process. */

@@ -5,7 +5,7 @@ import { tableLabel } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
-import { literal, load } from "../postgres/sql.ts";
+import { load } from "../postgres/sql.ts";
 import { preflight, refuseBlocking, type Finding, type TablePair } from "../preflight/preflight.ts";
 import type { SyncContext } from "../state/context.ts";
 import { migrate, stateVersion } from "../state/migrate.ts";
@@ -112,11 +112,24 @@ async function registerSync(context: SyncContext, source: Connection, target: Co
   }
   const token = remembered?.token ?? randomUUID();
   if (remembered === undefined && found !== undefined) {
-    // The target is new, so nothing of what an earlier target had applied counts.
-    await source.script(`begin;
-      update replicate.source_sync set token = ${literal(token)}, previous_token = ${literal(token)}, position = null where name = ${literal(name)};
-      delete from replicate.subscription where sync = ${literal(name)};
-      commit`);
+    const captured = await source.rows(`select 1 from replicate.subscription where sync = $1 limit 1`, [
+      name,
+    ]);
+    if (captured.length > 0) {
+      // Taking it over would make the other target lose its source.
+      throw new ReplicateError(
+        "SYNC_MISMATCH",
+        `the source has a sync named ${name} already, to another target`,
+        {
+          hint: "Use another --name. If that target is gone for good, run `replicate drop --source-only` first.",
+        },
+      );
+    }
+    // An init that went no further.
+    await source.rows(
+      `update replicate.source_sync set token = $2, previous_token = $2, position = null where name = $1`,
+      [name, token],
+    );
   }
   await source.rows(
     `insert into replicate.source_sync (name, token, previous_token) values ($1, $2, $2) on conflict (name) do nothing`,
@@ -171,8 +184,18 @@ async function registerTable(
   const [shape] = await source.rows<{ fingerprint: string }>(load("catalog/fingerprint"), [
     [pair.source.oid],
   ]);
+  // One that came while the others were captured is taken in by the first batch.
+  const leaves = await source.rows<{
+    oid: string;
+    name: string;
+    bound: string;
+    triggers: string;
+    isCaptured: boolean;
+  }>(load("catalog/partitions"), [[pair.source.oid]]);
   const partitions: Record<string, KnownPartition> = Object.fromEntries(
-    pair.source.leaves.map((leaf) => [leaf.oid, { name: leaf.name, bound: leaf.bound }]),
+    leaves
+      .filter((leaf) => leaf.isCaptured)
+      .map(({ oid, name, bound, triggers }) => [oid, { name, bound, triggers }]),
   );
   const inserted = await target.rows(
     `insert into replicate.sync_table (sync, capture_id, source_relid, source_schema, source_name,

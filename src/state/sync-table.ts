@@ -13,6 +13,8 @@ export type TableState = "new" | "copying" | "loaded" | "copied" | "following";
 export interface KnownPartition {
   readonly name: string;
   readonly bound: string;
+  /** Our triggers on it, see catalog/partitions; absent until they have been looked at. */
+  readonly triggers?: string;
   /** Detached or dropped since; kept so that its rows can be taken from the target. */
   readonly isGone?: boolean;
 }
