@@ -2,7 +2,7 @@
  * What has to leave a table while rows are loaded, and the statements that bring it back exactly as it was: the
  * same dump before and after. Pure but for `readDefinitions`.
  */
-import type { Connection } from "../postgres/connect.ts";
+import type { Connection, Results } from "../postgres/connect.ts";
 import { ident, literal, load, qualified } from "../postgres/sql.ts";
 import { tableLabel } from "./table.ts";
 
@@ -105,15 +105,28 @@ export interface Removal {
 
 /** Reads the definitions of everything that hangs on a table of the target and on its partitions. */
 export async function readDefinitions(target: Connection, relid: number): Promise<Definitions> {
-  const tree = await target.rows<TreeMember>(load("catalog/table-tree"), [relid]);
-  const oids = tree.map((member) => member.oid);
-  return {
-    version: target.version,
-    tree,
-    indexes: await target.rows<IndexDefinition>(load("catalog/indexes"), [oids]),
-    foreignKeys: await target.rows<ForeignKey>(load("catalog/foreign-keys"), [oids]),
-    reactions: await target.rows<Reaction>(load("catalog/reactions"), [oids]),
-  };
+  return definitionsIn(target.version, await target.script(definitionsSql(relid)));
+}
+
+/** The queries of `readDefinitions`, for a script that does more in the same round trip. */
+export function definitionsSql(relid: number): string {
+  const tree = withArgument("catalog/table-tree", String(relid));
+  const oids = `(select pg_catalog.array_agg(t.oid::bigint::oid) from (${tree}) as t)`;
+  const queries = ["catalog/indexes", "catalog/foreign-keys", "catalog/reactions"];
+  return [tree, ...queries.map((path) => withArgument(path, oids))].join(";\n");
+}
+
+/** Makes definitions of the results of `definitionsSql`, which are the last of these. */
+export function definitionsIn(version: number, results: Results): Definitions {
+  const [tree, indexes, foreignKeys, reactions] = results.slice(-4).map((result) => result.rows);
+  return { version, tree, indexes, foreignKeys, reactions } as unknown as Definitions;
+}
+
+/** A query file with its only parameter written in, for scripts, which take none. */
+function withArgument(path: string, sql: string): string {
+  return load(path)
+    .replaceAll(/^\s*--.*$/gm, "")
+    .replaceAll("$1", () => sql);
 }
 
 export interface RemovalChoice {

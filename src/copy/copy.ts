@@ -159,14 +159,6 @@ async function toPrepare(
 ): Promise<{ captureId: number; mode: PrepareMode }[]> {
   const tables = [...run.tables.values()].toSorted((a, b) => b.bytes - a.bytes);
   const fresh = tables.filter(({ entry }) => entry.state === "new");
-  if (options.restart === true) {
-    const followed = tables.filter(({ entry }) => entry.state === "following");
-    if (followed.length > 0) {
-      throw new ReplicateError("USAGE_INVALID", `these tables are followed already: ${names(followed)}`, {
-        hint: "`replicate verify --repair` brings single rows again; to copy a table again, drop the sync and begin anew.",
-      });
-    }
-  }
   if (options.adopt !== true && !run.overwrite) {
     const full = await findFull(target, fresh);
     if (full.length > 0) throw notEmpty(full);
@@ -179,10 +171,6 @@ async function toPrepare(
       captureId: table.entry.captureId,
       mode: begun.includes(table) ? "restart" : options.adopt === true ? "adopt" : "new",
     }));
-}
-
-function names(tables: readonly CopyTable[]): string {
-  return tables.map((table) => table.label).join(", ");
 }
 
 /** Labels of the target's tables that hold rows. */

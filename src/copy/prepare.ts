@@ -3,15 +3,22 @@
  * the table is saved and removed, rows that are to go are gone, and the plan stands, or nothing of it.
  */
 import { holdCapture } from "../capture/capture.ts";
-import { readDefinitions, removals, stages, type Definitions, type Removal } from "../catalog/definitions.ts";
+import {
+  definitionsIn,
+  definitionsSql,
+  removals,
+  stages,
+  type Definitions,
+  type Removal,
+} from "../catalog/definitions.ts";
 import { fromSql, tableLabel, tableSql } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
-import { failpoint } from "../postgres/failpoint.ts";
+import { failpoint, hasFailpoint } from "../postgres/failpoint.ts";
 import { withBriefLocks } from "../postgres/lock.ts";
 import { literal, load } from "../postgres/sql.ts";
 import { asReplicateError, isConnectionFailure } from "../postgres/sqlstate.ts";
-import { loadKinds, takeAway } from "../state/owed.ts";
+import { loadKinds, takeAwaySql } from "../state/owed.ts";
 import { loadPart, PartGivenBack, PlanOutdated, type Part } from "./copy-part.ts";
 import {
   partCount,
@@ -118,36 +125,39 @@ export async function prepareTable(
   const { isReplicaRole } = run.context;
   const { signal } = run;
   const isPrepared = await withBriefLocks(target, { what: tableLabel(table.target), signal }, async () => {
-    // The table before the ledger: parts that are being written hold the table, and want the ledger at their end.
-    await lockTables(target, table);
-    if (!(await isUnchanged(run, target, captureId, mode, outdated))) return false;
-    const definitions = await readDefinitions(target, table.target.oid);
-    const taken = tableRemovals(table, definitions, mode, isReplicaRole);
-    await takeAway(target, run.sync, captureId, taken, bytesOf(table, definitions, parts));
+    const found = await lockAndLook(run, target, table, outdated);
+    if (!isUnchanged(found, mode, outdated)) return false;
+    const removed = tableRemovals(table, found.definitions, mode, isReplicaRole);
+    const away = takeAwaySql(run.sync, captureId, removed, bytesOf(table, found.definitions, parts));
     if (mode === "adopt") {
-      await target.script(adoptedSql(run.sync, table));
+      await target.script([...away.save, ...away.drop, adoptedSql(run.sync, table)].join(";\n"));
       return true;
     }
-    await makeEmpty(run, target, table, mode);
+    if (found.isFull && mode !== "restart" && !run.overwrite) throw notEmpty([tableLabel(table.target)]);
     const [first] = parts;
     const isWhole = isSmall(table) && table.source.kind === "r" && parts.length === 1 && first !== undefined;
-    if (!isWhole) await oweAnalyze(target, run.sync, captureId, table);
-    await writePlan(run.sync, target, table, parts);
-    await failpoint("copy.prepare.planned");
+    await inSteps(target, [
+      ["copy.prepare.saved", away.save],
+      ["copy.prepare.dropped", away.drop],
+      ["copy.prepare.truncated", found.isFull ? [truncateSql(table)] : []],
+      [
+        "copy.prepare.planned",
+        [...(isWhole ? [] : [oweAnalyzeSql(run.sync, table)]), ...planSql(run.sync, table, parts)],
+      ],
+    ]);
     if (isWhole) {
-      const { file } = table.source;
-      await loadPart(
-        run,
-        source,
-        target,
-        table,
-        { ...first, captureId, number: 1, file, fingerprint: table.fingerprint },
-        async (result) => {
-          await target.script(
-            `${partDoneSql(run.sync, captureId, 1, result)}; analyze ${tableSql(table.target)}`,
-          );
-        },
-      );
+      const part = {
+        ...first,
+        captureId,
+        number: 1,
+        file: table.source.file,
+        fingerprint: table.fingerprint,
+      };
+      await loadPart(run, source, target, table, part, async (result) => {
+        await target.script(
+          `${partDoneSql(run.sync, captureId, 1, result)}; analyze ${tableSql(table.target)}`,
+        );
+      });
     }
     return true;
   }).catch((error: unknown) => {
@@ -159,22 +169,72 @@ export async function prepareTable(
   return isPrepared;
 }
 
-/** Whether the ledger still says what this preparation is based on. Locks the table's row. */
-async function isUnchanged(
+/** One round trip, unless a test wants to stop in between. */
+async function inSteps(
+  target: Connection,
+  steps: readonly (readonly [string, readonly string[]])[],
+): Promise<void> {
+  if (!hasFailpoint) {
+    const statements = steps.flatMap(([, each]) => each);
+    if (statements.length > 0) await target.script(statements.join(";\n"));
+    return;
+  }
+  for (const [name, statements] of steps) {
+    if (statements.length === 0) continue;
+    await target.script(statements.join(";\n"));
+    await failpoint(name);
+  }
+}
+
+interface Found {
+  /** Null: the table left the sync. */
+  readonly ledger: {
+    readonly state: string;
+    readonly file: string | null;
+    readonly fingerprint: string | null;
+  } | null;
+  readonly isFull: boolean;
+  readonly definitions: Definitions;
+}
+
+/**
+ * Locks everything that the removal will touch, and reads under the locks what is there. The tables come before the
+ * ledger: parts that are being written hold their table, and want the ledger at their end.
+ */
+async function lockAndLook(
   run: CopyRun,
   target: Connection,
-  captureId: number,
-  mode: PrepareMode,
+  table: CopyTable,
   outdated: Part | undefined,
-): Promise<boolean> {
-  const [now] = await target.rows<{ state: string; file: string | null; fingerprint: string | null }>(
-    `select state, source_file::jsonb ->> $3::text as file, fingerprint
-     from replicate.sync_table where sync = $1 and capture_id = $2 for update`,
-    [run.sync, captureId, String(outdated?.sourceRelid ?? 0)],
+): Promise<Found> {
+  const names = await target.rows<{ name: string }>(load("copy/locks"), [table.target.oid]);
+  const results = await target.script(
+    `lock table ${names.map(({ name }) => name).join(", ")} in access exclusive mode;
+     select state, source_file::jsonb ->> ${literal(String(outdated?.sourceRelid ?? 0))} as file, fingerprint
+       from replicate.sync_table
+       where sync = ${literal(run.sync)} and capture_id = ${table.entry.captureId} for update;
+     select exists (select 1 from ${fromSql(table.target)}) as full;
+     ${definitionsSql(table.target.oid)}`,
   );
-  if (now === undefined) return false;
-  if (mode !== "restart") return now.state === "new";
-  return outdated === undefined || (now.file === outdated.file && now.fingerprint === outdated.fingerprint);
+  const [ledger, contents] = results.slice(1, 3).flatMap((result) => [result.rows[0] as unknown]);
+  return {
+    ledger: (ledger as Found["ledger"] | undefined) ?? null,
+    isFull: (contents as { full: boolean }).full,
+    definitions: definitionsIn(target.version, results),
+  };
+}
+
+/** Whether the ledger still says what this preparation is based on. */
+function isUnchanged({ ledger }: Found, mode: PrepareMode, outdated: Part | undefined): boolean {
+  if (ledger === null) return false;
+  if (mode !== "restart") return ledger.state === "new";
+  return (
+    outdated === undefined || (ledger.file === outdated.file && ledger.fingerprint === outdated.fingerprint)
+  );
+}
+
+function truncateSql(table: CopyTable): string {
+  return `truncate table ${table.target.kind === "p" ? "" : "only "}${tableSql(table.target)}`;
 }
 
 function adoptedSql(sync: string, table: CopyTable): string {
@@ -182,13 +242,6 @@ function adoptedSql(sync: string, table: CopyTable): string {
     set state = 'copied', fingerprint = ${literal(table.fingerprint)}, partitions = ${literal(partitionsOf(table.source))},
         source_file = null, bytes_planned = 0, rows_copied = 0, bytes_copied = 0
     where sync = ${literal(sync)} and capture_id = ${table.entry.captureId}`;
-}
-
-/** Locks everything that the removal will touch, so that two tables with a foreign key between them can be prepared at once. */
-async function lockTables(target: Connection, table: CopyTable): Promise<void> {
-  const names = await target.rows<{ name: string }>(load("copy/locks"), [table.target.oid]);
-  const list = names.map(({ name }) => name).join(", ");
-  await target.script(`lock table ${list} in access exclusive mode`);
 }
 
 /** How much a relation will hold once its indexes are built: the source's sizes, shared out where they cannot be told apart. */
@@ -204,23 +257,6 @@ function bytesOf(
   return (relid) => (relid === table.target.oid ? table.bytes : (direct.get(relid) ?? shared));
 }
 
-/** Empties the table where that is asked for. Throws TARGET_NOT_EMPTY. */
-async function makeEmpty(
-  run: CopyRun,
-  target: Connection,
-  table: CopyTable,
-  mode: PrepareMode,
-): Promise<void> {
-  const { full } = await target.row<{ full: boolean }>(
-    `select exists (select 1 from ${fromSql(table.target)}) as full`,
-  );
-  if (!full) return;
-  if (mode !== "restart" && !run.overwrite) throw notEmpty([tableLabel(table.target)]);
-  const only = table.target.kind === "p" ? "" : "only ";
-  await target.script(`truncate table ${only}${tableSql(table.target)}`);
-  await failpoint("copy.prepare.truncated");
-}
-
 export function notEmpty(labels: readonly string[]): ReplicateError {
   const what =
     labels.length === 1 ? "this table of the target holds rows" : "these tables of the target hold rows";
@@ -229,57 +265,33 @@ export function notEmpty(labels: readonly string[]): ReplicateError {
   });
 }
 
-async function oweAnalyze(
-  target: Connection,
-  sync: string,
-  captureId: number,
-  table: CopyTable,
-): Promise<void> {
-  await target.rows(
-    `insert into replicate.owed (sync, capture_id, kind, object_name, table_name, stage, statements, bytes)
-     select $1, $2, 'analyze', $3, $3, $4, array[$5], $6
-     where not exists (
-       select 1 from replicate.owed where sync = $1 and capture_id = $2 and kind = 'analyze' and restored_at is null)`,
-    [
-      sync,
-      captureId,
-      tableLabel(table.target),
-      stages.analyze,
-      `analyze ${tableSql(table.target)}`,
-      Math.round(table.bytes),
-    ],
-  );
+function oweAnalyzeSql(sync: string, table: CopyTable): string {
+  const label = literal(tableLabel(table.target));
+  const { captureId } = table.entry;
+  return `insert into replicate.owed (sync, capture_id, kind, object_name, table_name, stage, statements, bytes)
+    select ${literal(sync)}, ${captureId}, 'analyze', ${label}, ${label}, ${stages.analyze},
+           array[${literal(`analyze ${tableSql(table.target)}`)}], ${Math.round(table.bytes)}
+    where not exists (
+      select 1 from replicate.owed
+      where sync = ${literal(sync)} and capture_id = ${captureId} and kind = 'analyze' and restored_at is null)`;
 }
 
-async function writePlan(
-  sync: string,
-  target: Connection,
-  table: CopyTable,
-  parts: readonly PlannedPart[],
-): Promise<void> {
+function planSql(sync: string, table: CopyTable, parts: readonly PlannedPart[]): string[] {
   const { captureId } = table.entry;
-  await target.rows(`delete from replicate.part where sync = $1 and capture_id = $2`, [sync, captureId]);
-  await target.rows(
+  const where = `where sync = ${literal(sync)} and capture_id = ${captureId}`;
+  return [
+    `delete from replicate.part ${where}`,
     `insert into replicate.part (sync, capture_id, number, source_relid, target_relid, split, low, high, bytes)
-     select $1, $2, p.n, (p.part ->> 'sourceRelid')::oid, (p.part ->> 'targetRelid')::oid, p.part ->> 'split',
-            nullif(p.part -> 'low', 'null'), nullif(p.part -> 'high', 'null'), (p.part ->> 'bytes')::bigint
-     from pg_catalog.jsonb_array_elements($3::jsonb) with ordinality as p (part, n)`,
-    [sync, captureId, JSON.stringify(parts)],
-  );
-  await target.rows(
+     select ${literal(sync)}, ${captureId}, p.n, (p.part ->> 'sourceRelid')::oid, (p.part ->> 'targetRelid')::oid,
+            p.part ->> 'split', nullif(p.part -> 'low', 'null'), nullif(p.part -> 'high', 'null'),
+            (p.part ->> 'bytes')::bigint
+     from pg_catalog.jsonb_array_elements(${literal(JSON.stringify(parts))}::jsonb) with ordinality as p (part, n)`,
     `update replicate.sync_table
-     set state = 'copying', source_file = $3, fingerprint = $4, partitions = $5, bytes_planned = $6,
-         rows_copied = 0, bytes_copied = 0
-     where sync = $1 and capture_id = $2`,
-    [
-      sync,
-      captureId,
-      filesOf(table.source),
-      table.fingerprint,
-      partitionsOf(table.source),
-      parts.reduce((sum, part) => sum + part.bytes, 0),
-    ],
-  );
+     set state = 'copying', source_file = ${literal(filesOf(table.source))}, fingerprint = ${literal(table.fingerprint)},
+         partitions = ${literal(partitionsOf(table.source))}, rows_copied = 0, bytes_copied = 0,
+         bytes_planned = ${parts.reduce((sum, part) => sum + part.bytes, 0)}
+     ${where}`,
+  ];
 }
 
 /** Crosses a part out, in the transaction that loaded it. */

@@ -20,7 +20,7 @@ export interface CopyOptions {
   readonly indexMemoryBytes?: number;
   /** Empty the target's tables first where they hold rows. Without it such tables are refused. */
   readonly overwrite?: boolean;
-  /** Copy again from the beginning what is copied or half copied already. Tables that are followed are refused. */
+  /** Copy again from the beginning what is copied or half copied already. Tables that are followed leave `follow` meanwhile. */
   readonly restart?: boolean;
   /** The rows are there already, from another loader: mark the tables as copied. */
   readonly adopt?: boolean;

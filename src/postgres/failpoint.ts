@@ -34,6 +34,9 @@ const wanted = process.env["REPLICATE_FAILPOINT"];
 const [wantedName, wantedTime = "1"] = (wanted ?? "").split(":");
 let reached = 0;
 
+/** Whether a test waits for a step: statements that otherwise share a round trip then go one by one. */
+export const hasFailpoint: boolean = wanted !== undefined && wanted !== "";
+
 /** Ends the process here, as by `kill -9`, when the environment asks for it. */
 export async function failpoint(name: string): Promise<void> {
   if (wanted === undefined || name !== wantedName) return;

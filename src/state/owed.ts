@@ -38,35 +38,35 @@ export interface Owed {
 }
 
 /**
- * Writes the removals down and carries them out, in the caller's transaction. `bytes` estimates what a relation will
- * hold when the object is restored, for the order of restoring.
+ * Statements that write the removals down, and those that carry them out: for one transaction, in this order. `bytes`
+ * estimates what a relation will hold when the object is restored, for the order of restoring.
  */
-export async function takeAway(
-  target: Connection,
+export function takeAwaySql(
   sync: string,
   captureId: number,
   removals: readonly Removal[],
   bytes: (relid: number) => number,
-): Promise<void> {
-  if (removals.length === 0) return;
-  await target.rows(
-    `insert into replicate.owed (sync, capture_id, kind, object_name, table_name, stage, statements, validate, bytes)
-     select $1, $2, r.kind, r."objectName", r."tableName", r.stage,
-            array(select s.text from pg_catalog.jsonb_array_elements_text(r.restore) with ordinality as s (text, n)
-                  order by s.n),
-            r.validate, r.bytes
-     from pg_catalog.jsonb_to_recordset($3::jsonb) as r (
-       kind text, "objectName" text, "tableName" text, stage int, restore jsonb, validate text, bytes bigint)`,
-    [
-      sync,
-      captureId,
-      JSON.stringify(removals.map((each) => ({ ...each, bytes: Math.round(bytes(each.relid)) }))),
-    ],
+): { readonly save: readonly string[]; readonly drop: readonly string[] } {
+  const array = (statements: readonly string[]): string =>
+    `array[${statements.map((each) => literal(each)).join(", ")}]::text[]`;
+  const rows = removals.map(
+    (each) =>
+      `(${[
+        literal(sync), captureId, literal(each.kind), literal(each.objectName), literal(each.tableName), each.stage,
+        array(each.restore), literal(each.validate), Math.round(bytes(each.relid)),
+      ].join(", ")})`, // prettier-ignore
   );
-  await failpoint("copy.prepare.saved");
-  const drops = removals.flatMap((each) => (each.drop === null ? [] : [each.drop]));
-  if (drops.length > 0) await target.script(drops.join(";\n"));
-  await failpoint("copy.prepare.dropped");
+  return {
+    save:
+      rows.length === 0
+        ? []
+        : [
+            `insert into replicate.owed
+               (sync, capture_id, kind, object_name, table_name, stage, statements, validate, bytes)
+             values ${rows.join(",\n")}`,
+          ],
+    drop: removals.flatMap((each) => (each.drop === null ? [] : [each.drop])),
+  };
 }
 
 /** Rows of the ledger that the filter selects and that are still open, as SQL over the alias `o`. */

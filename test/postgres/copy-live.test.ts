@@ -42,6 +42,24 @@ async function write(pair: Pair, random: Random, isStopped: () => boolean): Prom
   return transactions;
 }
 
+async function until(isTrue: () => Promise<boolean>): Promise<void> {
+  const deadline = Date.now() + 30_000;
+  while (!(await isTrue())) {
+    if (Date.now() > deadline) throw new Error("waited in vain");
+    await sleep(2);
+  }
+}
+
+/** Waits until both tables are cut into parts and some of these are there. */
+async function someParts(pair: Pair): Promise<void> {
+  await until(async () => {
+    const [row] = await pair.target.sql<{ done: number; tables: number }>(
+      `select count(*) filter (where done)::int as done, count(distinct capture_id)::int as tables from replicate.part`,
+    );
+    return (row?.done ?? 0) >= 3 && row?.tables === 2;
+  });
+}
+
 test.each([
   ["13", "18"],
   ["18", "18"],
@@ -87,13 +105,7 @@ test("a table that is rewritten or truncated between two parts starts over", asy
     },
   });
   const failure = first.catch((error: unknown) => error);
-  for (;;) {
-    const [row] = await pair.target.sql<{ done: number; tables: number }>(
-      `select count(*) filter (where done)::int as done, count(distinct capture_id)::int as tables from replicate.part`,
-    );
-    if ((row?.done ?? 0) >= 3 && row?.tables === 2) break;
-    await sleep(2);
-  }
+  await someParts(pair);
   stop.abort();
   expect(await failure).toMatchObject({ code: "ABORTED" });
   expect(copied).toBeGreaterThan(10);
@@ -122,13 +134,7 @@ test("columns that change between two parts: refused with the statement, then th
   const first = sync
     .copy({ jobs: 1, partBytes: 100_000, signal: stop.signal })
     .catch((error: unknown) => error);
-  for (;;) {
-    const [row] = await pair.target.sql<{ done: number; tables: number }>(
-      `select count(*) filter (where done)::int as done, count(distinct capture_id)::int as tables from replicate.part`,
-    );
-    if ((row?.done ?? 0) >= 3 && row?.tables === 2) break;
-    await sleep(2);
-  }
+  await someParts(pair);
   stop.abort();
   await first;
   await pair.source.sql(
@@ -158,23 +164,21 @@ test("an ALTER TABLE on the source does not wait behind a part, nor does anybody
   await using _ = sync;
   await sync.init();
   const copying = sync.copy({ jobs: 1, partBytes: 100_000, tables: ["public.account"] });
-  for (;;) {
-    const [state] = await pair.target.sql<{ state: string }>(
-      `select state from replicate.sync_table where source_name = 'account'`,
+  await until(async () => {
+    const [table] = await pair.target.sql(
+      `select 1 from replicate.sync_table where source_name = 'account' and state = 'copying'`,
     );
-    if (state?.state === "copying") break;
-    await sleep(1);
-  }
+    return table !== undefined;
+  });
   // A part that cannot write holds its snapshot and its lock on the source, unless it gives them up.
   const holder = await pair.target.client();
   await holder.query(`begin; lock table account in exclusive mode`);
-  for (;;) {
+  await until(async () => {
     const [reading] = await pair.source.sql(
       `select 1 from pg_locks where relation = 'account'::regclass and mode = 'AccessShareLock' and pid <> pg_backend_pid()`,
     );
-    if (reading !== undefined) break;
-    await sleep(5);
-  }
+    return reading !== undefined;
+  });
   const startedAt = Date.now();
   const altering = pair.source.sql(`alter table account add constraint small check (balance < 1000000)`);
   const client = await pair.source.client();

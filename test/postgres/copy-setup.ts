@@ -129,7 +129,7 @@ const catalogueQuery = `
   from pg_constraint k join pg_namespace n on n.oid = k.connamespace
   where n.nspname not in ('pg_catalog', 'information_schema', 'replicate') and k.conrelid <> 0
   union all
-  select 'trigger ' || tgrelid::regclass::text || '.' || tgname || ' ' || tgenabled::text from pg_trigger where tgname not like '%\_ConstraintTrigger\_%'
+  select 'trigger ' || tgrelid::regclass::text || '.' || tgname || ' ' || tgenabled::text from pg_trigger where tgname !~ '_ConstraintTrigger_'
   union all
   select 'rule ' || ev_class::regclass::text || '.' || rulename || ' ' || ev_enabled::text from pg_rewrite
   where ev_type <> '1' and ev_class >= 16384
