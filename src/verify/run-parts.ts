@@ -78,7 +78,7 @@ export async function runParts(
   options: RunOptions,
 ): Promise<void> {
   const run = new PartRun(context, watches, tasks, options);
-  await run.all(Math.min(options.jobs, tasks.length));
+  await run.all(Math.min(Math.max(1, options.jobs), tasks.length));
 }
 
 class PartRun {

@@ -11,7 +11,7 @@ export interface Watches {
   readonly target: LockWatch;
 }
 
-/** Seconds after which a server (14 and newer) notices that our process is gone in the middle of a statement. */
+/** How long a server (14 and newer) takes to notice that our process is gone in the middle of a statement. */
 const CONNECTION_CHECK = "2s";
 
 export class SessionPair {
@@ -46,7 +46,7 @@ export class SessionPair {
     const pair = new SessionPair(context, source, target, watches);
     try {
       for (const side of sides) {
-        await checkConnection(pair[side]);
+        await prepare(pair[side]);
         watches[side].watch(pair[side]);
       }
       return pair;
@@ -118,10 +118,13 @@ export class SessionPair {
 
 const sides = ["source", "target"] as const;
 
-/** Without this, a long scan goes on after its client has died. */
-async function checkConnection(connection: Connection): Promise<void> {
+async function prepare(connection: Connection): Promise<void> {
+  const settings = ["set row_security = off"];
+  // Compiling a part's query takes longer than it saves.
+  if (connection.version >= 110_000) settings.push("set jit = off");
+  await connection.script(settings.join("; "));
   if (connection.version < 140_000) return;
-  // Refused where the operating system cannot tell.
+  // Without this, a long scan goes on after its client has died. Refused where the operating system cannot tell.
   await connection
     .script(`set client_connection_check_interval = '${CONNECTION_CHECK}'`)
     .catch((error: unknown) => {

@@ -105,6 +105,8 @@ export async function verifySync(context: SyncContext, options: VerifyOptions = 
         });
       },
     });
+    // A part that was forgotten must not look equal.
+    if (tablesDone !== plans.length) throw new ReplicateError("INTERNAL", "not every part was compared");
     const tables = plans.map((plan) => (reports.get(plan) as ReportBuilder).build(maxDifferences));
     return { equal: tables.every((table) => table.equal), tables, seconds: (Date.now() - started) / 1000 };
   } catch (error) {
