@@ -30,6 +30,46 @@ leaf as (
   from leaf l
   join pg_catalog.pg_inherits i on i.inhparent = l.oid
   join pg_catalog.pg_class c on c.oid = l.oid and c.relkind = 'p'
+),
+equality as (
+  select oc.oid as opclass, 'operator(' || pg_catalog.quote_ident(n.nspname) || '.' || o.oprname || ')' as equals
+  from pg_catalog.pg_opclass oc
+  join pg_catalog.pg_amop am on am.amopfamily = oc.opcfamily and am.amopstrategy = 3
+    and am.amoplefttype = oc.opcintype and am.amoprighttype = oc.opcintype
+  join pg_catalog.pg_operator o on o.oid = am.amopopr
+  join pg_catalog.pg_namespace n on n.oid = o.oprnamespace
+),
+-- Version 10: unique indexes of leaves, by the names of their columns.
+leaf_index as (
+  select l.root, l.oid as leaf, i.indexrelid as index, i.indisprimary as is_primary, not i.indimmediate as is_deferrable,
+         pg_catalog.array_agg(a.attname::text order by a.attname) as names
+  from leaf l
+  join pg_catalog.pg_class c on c.oid = l.oid and c.relkind <> 'p'
+  join pg_catalog.pg_index i on i.indrelid = l.oid
+    and i.indisunique and i.indisvalid and i.indpred is null and i.indexprs is null
+  cross join pg_catalog.unnest(i.indkey::int2[]) as k (attnum)
+  join pg_catalog.pg_attribute a on a.attrelid = l.oid and a.attnum = k.attnum
+  where pg_catalog.current_setting('server_version_num')::int < 110000
+  group by l.root, l.oid, i.indexrelid, i.indisprimary, i.indimmediate
+  having pg_catalog.bool_and(a.attnotnull)
+),
+-- What is unique in each leaf is unique in the whole if it holds the columns by which rows are told to leaves.
+leaf_key as (
+  select x.*
+  from leaf_index x
+  where not exists (
+      select 1
+      from leaf l
+      join pg_catalog.pg_class c on c.oid = l.oid and c.relkind <> 'p'
+      where l.root = x.root
+        and not exists (select 1 from leaf_index y where y.root = x.root and y.leaf = l.oid and y.names = x.names))
+    and not exists (
+      select 1
+      from pg_catalog.pg_partitioned_table p
+      cross join pg_catalog.unnest(p.partattrs::int2[]) as k (attnum)
+      left join pg_catalog.pg_attribute a on a.attrelid = p.partrelid and a.attnum = k.attnum
+      where p.partrelid in (select x.root union all select l.oid from leaf l where l.root = x.root)
+        and (k.attnum = 0 or a.attname::text <> all (x.names)))
 )
 select
   w.oid::bigint as "oid",
@@ -75,7 +115,8 @@ select
    where a.attrelid = w.oid and a.attnum > 0 and not a.attisdropped) as "columns",
   -- The primary key; without one, the replica identity's index; without that, the unique index with the fewest
   -- columns that are all NOT NULL. Never a partial, expression, invalid or period-based one.
-  (select pg_catalog.jsonb_build_object(
+  -- Before 11 a partitioned table has no indexes: what is a key of each leaf is its key, see leaf_key.
+  coalesce((select pg_catalog.jsonb_build_object(
       'index', ic.relname,
       'isPrimary', i.indisprimary,
       'isDeferrable', not i.indimmediate,
@@ -84,13 +125,7 @@ select
           'attnum', a.attnum,
           'name', a.attname,
           'equals', coalesce((
-            select 'operator(' || pg_catalog.quote_ident(onsp.nspname) || '.' || o.oprname || ')'
-            from pg_catalog.pg_opclass oc
-            join pg_catalog.pg_amop am on am.amopfamily = oc.opcfamily and am.amopstrategy = 3
-              and am.amoplefttype = oc.opcintype and am.amoprighttype = oc.opcintype
-            join pg_catalog.pg_operator o on o.oid = am.amopopr
-            join pg_catalog.pg_namespace onsp on onsp.oid = o.oprnamespace
-            where oc.oid = i.indclass[k.position - 1]), 'operator(pg_catalog.=)')
+            select e.equals from equality e where e.opclass = i.indclass[k.position - 1]), 'operator(pg_catalog.=)')
         ) order by k.position)
         from pg_catalog.unnest(i.indkey::int2[]) with ordinality as k (attnum, position)
         join pg_catalog.pg_attribute a on a.attrelid = w.oid and a.attnum = k.attnum
@@ -107,7 +142,28 @@ select
        where not a.attnotnull
          and k.position <= coalesce((pg_catalog.to_jsonb(i) ->> 'indnkeyatts')::int, i.indnatts))
    order by i.indisprimary desc, i.indisreplident desc, i.indimmediate desc, i.indnatts, ic.relname
-   limit 1) as "key",
+   limit 1),
+  (select pg_catalog.jsonb_build_object(
+      'index', ic.relname,
+      'isPrimary', k.is_primary,
+      'isDeferrable', k.is_deferrable,
+      'columns', (
+        select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+          'attnum', ra.attnum,
+          'name', ra.attname,
+          'equals', coalesce(e.equals, 'operator(pg_catalog.=)')
+        ) order by ik.position)
+        from pg_catalog.pg_index i
+        cross join pg_catalog.unnest(i.indkey::int2[]) with ordinality as ik (attnum, position)
+        join pg_catalog.pg_attribute la on la.attrelid = i.indrelid and la.attnum = ik.attnum
+        join pg_catalog.pg_attribute ra on ra.attrelid = w.oid and ra.attname = la.attname
+        left join equality e on e.opclass = i.indclass[ik.position - 1]
+        where i.indexrelid = k.index))
+   from leaf_key k
+   join pg_catalog.pg_class ic on ic.oid = k.index
+   where k.root = w.oid
+   order by k.is_primary desc, k.is_deferrable, pg_catalog.cardinality(k.names), k.index
+   limit 1)) as "key",
   (select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
       'oid', c.oid::bigint,
       'schema', ln.nspname,

@@ -279,10 +279,17 @@ function checkSourceTable(table: Table, source: Connection, role: string, findin
   const subject = tableLabel(table);
   const block = (message: string, remedy: string): number =>
     findings.push({ severity: "blocking", subject, message, remedy });
-  if (table.key === null) {
+  const leaveOut = `-- or leave the table out: --exclude-tables '${subject}'`;
+  if (table.key === null && table.kind === "p" && source.version < 110_000) {
+    block(
+      "has no key: on version 10, each partition needs a unique index on the same NOT NULL columns, those of the partition bounds among them",
+      table.leaves.map((leaf) => `alter table ${tableSql(leaf)} add primary key (…);`).join(" ") +
+        `  ${leaveOut}`,
+    );
+  } else if (table.key === null) {
     block(
       "has no key: no primary key, and no unique index on NOT NULL columns",
-      `alter table ${tableSql(table)} add primary key (…);  -- or leave the table out: --exclude-tables '${subject}'`,
+      `alter table ${tableSql(table)} add primary key (…);  ${leaveOut}`,
     );
   }
   if (!table.isOwned) {

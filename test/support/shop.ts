@@ -74,7 +74,9 @@ export function shopSchema(version: number, common: number = version): string {
     create function touch() returns trigger language plpgsql as $$ begin new.touched := new.touched + 1; return new; end $$;
     create trigger touch before update on account for each row execute procedure touch();
     create function note_customer() returns trigger language plpgsql as $$ begin
-      insert into audit (what, customer_id) values (TG_OP, coalesce(new.id, old.id)); return null; end $$;
+      if TG_OP = 'INSERT' then insert into audit (what, customer_id) values (TG_OP, new.id);
+      else insert into audit (what, customer_id) values (TG_OP, old.id); end if;
+      return null; end $$;
     create trigger note_customer after insert or delete on customer for each row execute procedure note_customer();
     comment on trigger note_customer on customer is 'Accounting wants to know';
     alter table account alter label set statistics 200;

@@ -134,17 +134,21 @@ export async function takeZooThrough(pair: Pair): Promise<ZooReport> {
 }
 
 async function missingFeatures(client: pg.Client): Promise<Feature[]> {
-  const { rows } = await client.query<{ name: Feature }>(
-    "select name from pg_available_extensions where name in ('hstore', 'citext', 'ltree', 'cube')",
-  );
-  const there = new Set<Feature>(rows.map(({ name }) => name));
-  const icu = await client.query("select 1 from pg_collation where collprovider = 'i' limit 1");
-  if (icu.rows.length > 0) there.add("icu");
-  await client.query("select '<a/>'::xml").then(
-    () => there.add("xml"),
-    () => undefined,
-  );
-  return (["icu", "xml", "hstore", "citext", "ltree", "cube"] as const).filter((each) => !there.has(each));
+  const probes: Record<Feature, string> = {
+    icu: "create collation probe (provider = icu, locale = 'und')",
+    xml: "select '<a/>'::xml",
+    hstore: "create extension hstore",
+    citext: "create extension citext",
+    ltree: "create extension ltree",
+    cube: "create extension cube",
+  };
+  const missing: Feature[] = [];
+  for (const [feature, probe] of Object.entries(probes)) {
+    await client.query("begin");
+    await client.query(probe).catch(() => missing.push(feature as Feature));
+    await client.query("rollback");
+  }
+  return missing;
 }
 
 /** Reads tables as rows of text in which no bit of a value is lost. */
