@@ -1,6 +1,7 @@
 /** Capture: triggers on the source that note which keys changed. Attached and removed table by table. */
 import {
   captureKey,
+  deltaColumns,
   deltaTables,
   loadCaptures,
   type Capture,
@@ -142,7 +143,7 @@ export function functionSql(capture: Capture): string {
   const common = {
     id: String(id),
     delta: deltaTables(id)[capture.active === "a" ? 0 : 1],
-    columns: each((_, n) => `k${n}`),
+    columns: deltaColumns(capture).join(", "),
     tag: bodyTag(capture),
   };
   if (capture.method === "statement") {
@@ -293,7 +294,7 @@ async function noteAllKeys(source: Connection, capture: Capture, from: string): 
     [capture.id],
   );
   const delta = deltaTables(capture.id)[current?.active === "b" ? 1 : 0];
-  const columns = capture.keyColumns.map((_, index) => `k${index + 1}`).join(", ");
+  const columns = deltaColumns(capture).join(", ");
   const keys = capture.keyColumns.map((column) => keyValue("r", column)).join(", ");
   const [result] = await source.script(`insert into ${delta} (${columns}) select ${keys} from ${from} as r`);
   return result?.rowCount ?? 0;
@@ -305,7 +306,7 @@ export async function noteKeys(
   capture: Capture,
   keys: readonly (readonly (string | null)[])[],
 ): Promise<void> {
-  const columns = capture.keyColumns.map((_, index) => `k${index + 1}`);
+  const columns = deltaColumns(capture);
   const values = capture.keyColumns.map((column, index) => `(v ->> ${index})::${column.deltaType}`);
   await source.transaction(async () => {
     const [current] = await source.rows<{ active: "a" | "b" }>(

@@ -11,6 +11,8 @@ import { ident } from "../postgres/sql.ts";
 import type { Column, Key, Table } from "./table.ts";
 
 export interface CaptureKeyColumn {
+  /** Where the delta tables hold it, if not in k1, k2 …: a retyped column may need another one. */
+  readonly deltaColumn?: string;
   readonly name: string;
   readonly attnum: number;
   /** Type of the delta table's column: wide enough that no ALTER TYPE on the source can make an insert fail. */
@@ -45,21 +47,31 @@ export function deltaTables(captureId: number): readonly [string, string] {
   return [own(`delta_${captureId}_a`), own(`delta_${captureId}_b`)];
 }
 
+/** The columns of the delta tables that hold the key. */
+export function deltaColumns(capture: { readonly keyColumns: readonly CaptureKeyColumn[] }): string[] {
+  return capture.keyColumns.map((column, index) => column.deltaColumn ?? `k${index + 1}`);
+}
+
 /** Base types whose text form is the same under every session setting: their keys are recorded as text. */
 const textual = new Set([
   "smallint", "integer", "bigint", "numeric", "text", "character varying", "bpchar", "name", "uuid", "boolean", "oid",
   '"char"', "inet", "cidr", "macaddr", "macaddr8", '"bit"', "bit varying",
 ]); // prettier-ignore
 
+/** The type in which delta tables hold a key column. */
+export function recordedType(column: Column): string {
+  const isTextual = (column.isBuiltin && textual.has(column.baseType)) || column.baseKind === "e";
+  return isTextual ? "text" : column.baseType;
+}
+
 /** How the columns of a key are recorded and read. */
 export function captureKey(table: Table, key: Key): CaptureKeyColumn[] {
   return key.columns.map((keyColumn) => {
     const column = table.columns.find((each) => each.attnum === keyColumn.attnum) as Column;
-    const isTextual = (column.isBuiltin && textual.has(column.baseType)) || column.baseKind === "e";
     return {
       name: column.name,
       attnum: column.attnum,
-      deltaType: isTextual ? "text" : column.baseType,
+      deltaType: recordedType(column),
       readType: column.baseType,
       collation: column.collation,
       equals: keyColumn.equals,
@@ -79,8 +91,9 @@ export function windowSql(position: string | null): string {
  * `window` is a condition on txid, see `windowSql`.
  */
 export function changedKeysSql(capture: Capture, window: string): string {
+  const recorded = deltaColumns(capture);
   const keys = capture.keyColumns.map((column, index) => {
-    const cast = `(k${index + 1})::${column.readType}`;
+    const cast = `(${recorded[index]})::${column.readType}`;
     return `${column.collation === null ? cast : `(${cast}) collate ${column.collation}`} as k${index + 1}`;
   });
   return deltaTables(capture.id)

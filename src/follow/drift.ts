@@ -1,13 +1,20 @@
 /** What changed on the source besides rows: columns, keys, triggers, partitions. Noticed before rows are read. */
 import { adoptLeaf, functionSql, noteReread, releaseLeaf, triggerNames } from "../capture/capture.ts";
-import { loadCaptures, type Capture } from "../catalog/delta.ts";
+import {
+  deltaTables,
+  loadCaptures,
+  recordedType,
+  type Capture,
+  type CaptureKeyColumn,
+} from "../catalog/delta.ts";
 import { describeTables, tableLabel, tableSql, type Table } from "../catalog/table.ts";
 import { ReplicateError, type Problem } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
-import { ident } from "../postgres/sql.ts";
+import { withBriefLocks } from "../postgres/lock.ts";
 import type { SyncContext } from "../state/context.ts";
 import type { SyncTable } from "../state/sync-table.ts";
 import type { Partition } from "./read-batch.ts";
+import { renamedAndDropped } from "./renames.ts";
 import type { Shape, TableMode } from "./shape.ts";
 
 /** `columns`: [attnum, name, type oid, typmod, collation, generated]; `triggers`: [name, enabled, xmin]. */
@@ -89,8 +96,8 @@ export async function settleDrift(
     });
   }
   if (!same(before.columns, now.columns)) {
-    await refreshKey(source, capture, table);
-    const found = renamedAndDropped(label, before, now, target);
+    await refreshKey(context, source, capture, table);
+    const found = renamedAndDropped(label, before.columns, table, target);
     if (found.length > 0) {
       throw new ReplicateError("TABLE_SHAPE_CHANGED", `columns of ${label} changed on the source`, {
         problems: found,
@@ -131,48 +138,46 @@ function hasFilledColumn(before: Fingerprint, now: Fingerprint, source: Table, t
   });
 }
 
-/** What a comparison of both sides alone could only take for a missing column, or not notice at all. */
-function renamedAndDropped(label: string, before: Fingerprint, now: Fingerprint, target: Table): Problem[] {
-  const has = (name: string): boolean => target.columns.some((column) => column.name === name);
-  return before.columns.flatMap(([attnum, oldName]): Problem[] => {
-    const name = String(oldName);
-    const column = now.columns.find((each) => each[0] === attnum);
-    if (column === undefined) {
-      if (!has(name) || now.columns.some((each) => each[1] === name)) return [];
-      return [
-        {
-          subject: label,
-          message: `column ${ident(name)} was dropped on the source`,
-          remedy: `alter table ${tableSql(target)} drop column ${ident(name)};`,
-        },
-      ];
-    }
-    const newName = String(column[1]);
-    if (newName === name || has(newName) || !has(name)) return [];
-    return [
-      {
-        subject: label,
-        message: `column ${ident(name)} was renamed to ${ident(newName)} on the source`,
-        remedy: `alter table ${tableSql(target)} rename column ${ident(name)} to ${ident(newName)};`,
-      },
-    ];
-  });
-}
-
-/** The trigger function names the key's columns, and deltas are read in their types: both follow the table. */
-async function refreshKey(source: Connection, capture: Capture, table: Table): Promise<void> {
-  const keyColumns = capture.keyColumns.map((key) => {
+/**
+ * The trigger function names the key's columns, and deltas are recorded and read in their types: all follow the table.
+ * A column that is recorded in its own type gets another place in the delta tables when it is retyped. The old place
+ * stays, for those who are in the old function at this moment; what they note is part of the re-read.
+ */
+async function refreshKey(
+  context: SyncContext,
+  source: Connection,
+  capture: Capture,
+  table: Table,
+): Promise<void> {
+  const added: string[] = [];
+  const keyColumns = capture.keyColumns.map((key, index): CaptureKeyColumn => {
     const column = table.columns.find((each) => each.attnum === key.attnum);
     if (column === undefined) return key;
     const equals = table.key?.columns.find((each) => each.attnum === key.attnum)?.equals ?? key.equals;
-    return { ...key, name: column.name, readType: column.baseType, collation: column.collation, equals };
+    const found = {
+      ...key,
+      name: column.name,
+      readType: column.baseType,
+      collation: column.collation,
+      equals,
+    };
+    if (key.deltaType === "text" || key.readType === column.baseType) return found;
+    const [place = `k${index + 1}`, times = "1"] = (key.deltaColumn ?? "").split("_").filter(Boolean);
+    const deltaColumn = `${place}_${Number(times) + 1}`;
+    const deltaType = recordedType(column);
+    const collation = column.collation === null ? "" : ` collate ${column.collation}`;
+    added.push(`add column ${deltaColumn} ${deltaType}${deltaType === column.baseType ? collation : ""}`);
+    return { ...found, deltaColumn, deltaType };
   });
-  await source.transaction(async () => {
-    // Another sync may rotate the same capture.
-    const { active } = await source.row<{ active: "a" | "b" }>(
-      `select active from replicate.capture where id = $1 for update`,
-      [capture.id],
-    );
+  await withBriefLocks(source, { what: tableLabel(table), signal: context.signal }, async () => {
+    // Another sync may rotate the same capture, or have settled the same change.
+    await source.rows(`select 1 from replicate.capture where id = $1 for update`, [capture.id]);
+    const [current] = await loadCaptures(source, [capture.id]);
+    if (current === undefined || !same(current.keyColumns, capture.keyColumns)) return;
+    if (added.length > 0) {
+      for (const delta of deltaTables(capture.id))
+        await source.script(`alter table ${delta} ${added.join(", ")}`);
+    }
     if (!same(keyColumns, capture.keyColumns)) {
       await source.rows(`update replicate.capture set key_columns = $2 where id = $1`, [
         capture.id,
@@ -180,7 +185,7 @@ async function refreshKey(source: Connection, capture: Capture, table: Table): P
       ]);
     }
     // Also after a mere change of length: open sessions have the old type in their plans until the function changes.
-    await source.script(functionSql({ ...capture, keyColumns, active }));
+    await source.script(functionSql({ ...current, keyColumns }));
   });
 }
 

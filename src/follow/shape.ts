@@ -16,6 +16,12 @@ import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { ident } from "../postgres/sql.ts";
 import type { SyncTable } from "../state/sync-table.ts";
+import { renamedAndDropped } from "./renames.ts";
+
+/** The part of it that is needed here, see catalog/fingerprint. */
+interface Fingerprint {
+  readonly columns: readonly (readonly (string | number)[])[];
+}
 
 /**
  * How a batch treats one table. keys: the changed keys. truncate: empty the target first. reread: every row, and
@@ -75,6 +81,13 @@ export async function loadShapes(
       });
       continue;
     }
+    const known = entry.fingerprint === null ? [] : (JSON.parse(entry.fingerprint) as Fingerprint).columns;
+    const moved = renamedAndDropped(label, known, sourceTable, targetTable);
+    if (moved.length > 0) {
+      // What else there is to say is seen when these are done.
+      problems.push(...moved);
+      continue;
+    }
     const plan = columnPlan(sourceTable, targetTable);
     problems.push(...plan.problems.map((problem) => ({ ...problem, subject: label })));
     const targetKey = capture.keyColumns.map((keyColumn) => {
@@ -88,7 +101,7 @@ export async function loadShapes(
         subject: label,
         message: `its key columns (${capture.keyColumns.map((column) => column.name).join(", ")}) are not all there any more`,
         remedy:
-          "run `replicate init`, then `replicate copy --overwrite`: the table is captured and copied anew",
+          "run `replicate drop`, then `replicate init` and `replicate copy --overwrite`: its rows have another key now",
       });
       continue;
     }

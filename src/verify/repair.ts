@@ -1,5 +1,5 @@
 /** Repair: differing keys are noted as changed on the source, so that the next batch brings them like any other. */
-import { deltaTables } from "../catalog/delta.ts";
+import { deltaColumns, deltaTables } from "../catalog/delta.ts";
 import { throwIfAborted } from "../postgres/sleep.ts";
 import { eachKeySql, keyParametersSql } from "./key-sql.ts";
 import type { TablePlan } from "./plan.ts";
@@ -50,7 +50,7 @@ async function note(pair: SessionPair, plan: TablePlan, signal: AbortSignal): Pr
   );
   // From here on nobody has to wait for our locks, however long this takes.
   await Promise.all([source.script("commit"), target.script("commit")]);
-  const columns = eachKeySql(plan.source.key, (n) => `k${n}`);
+  const columns = deltaColumns(plan.capture).join(", ");
   // Through the column's own type, so that a key which only the target's type can hold fails here and not in `follow`.
   const values = keyColumns
     .map((column, index) => `x.k${index + 1}::${column.readType}::${column.deltaType}`)
