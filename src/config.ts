@@ -103,7 +103,8 @@ export function checkOptions(
   const target = check.connection("target", given["target"], env);
   const tables = check.patterns("tables", given["tables"]);
   const exclude = check.patterns("exclude", given["exclude"]);
-  if (tables?.length === 0) check.problem("tables", "is empty: leave it out for all tables");
+  if (Array.isArray(given["tables"]) && given["tables"].length === 0)
+    check.problem("tables", "is empty: leave it out for all tables");
   checkOnly(check, "conflict", given["conflict"], "source-wins", [
     "target-wins",
     "error",

@@ -4,8 +4,8 @@
 select
   pg_catalog.current_database()::text as "database",
   current_user::text as "role",
-  coalesce(pg_catalog.inet_server_addr()::text, '') || ':' || coalesce(pg_catalog.inet_server_port()::text, '')
-    || '/' || (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
+  -- Not its address, which is another one for each way that leads to it.
+  (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())::text
     || '/' || pg_catalog.pg_postmaster_start_time()::text as "identity",
   pg_catalog.pg_is_in_recovery() as "isStandby",
   pg_catalog.current_setting('server_encoding') as "encoding",

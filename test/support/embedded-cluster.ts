@@ -175,11 +175,11 @@ class EmbeddedCluster implements Cluster {
     }
   }
 
-  /** The postmaster writes its state into line 8 of its pid file, in all versions since 10. */
+  /** The postmaster writes its state into line 8 of its pid file, in all versions since 10; a hot standby is one too. */
   #isReady(pid: number | undefined): boolean {
     try {
       const lines = readFileSync(join(this.dataDir, "postmaster.pid"), "utf8").split("\n");
-      return Number(lines[0]) === pid && lines[7]?.trim() === "ready";
+      return Number(lines[0]) === pid && ["ready", "standby"].includes(lines[7]?.trim() ?? "");
     } catch {
       return false;
     }
