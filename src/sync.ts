@@ -107,11 +107,7 @@ export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync
         return { findings, ok: findings.every((finding) => finding.severity !== "blocking") };
       }),
     init: async (call = {}) => await run("init", call, async (each) => await initSync(each, call)),
-    copy: async (call = {}) =>
-      await run("copy", call, async (each) => {
-        await reach(each, "copy");
-        return await copySync(each, call);
-      }),
+    copy: async (call = {}) => await run("copy", call, async (each) => await copySync(each, call)),
     follow: async function* (call = {}) {
       try {
         await reach(context(call), "follow");

@@ -22,7 +22,7 @@ import {
   type CopyTable,
   type PrepareMode,
 } from "./run.ts";
-import { withSessions } from "./sessions.ts";
+import { Sessions } from "./sessions.ts";
 import { reportProgress, yieldToWaiters } from "./watch.ts";
 import { copyWorker, indexWorker } from "./work.ts";
 
@@ -82,26 +82,29 @@ export async function copySync(context: SyncContext, options: CopyOptions = {}):
   // One listener per session and pause.
   setMaxListeners(0, signal);
   const run = newRun(context, options, signal);
-  const plan = await withSessions(run, "copy (plan)", async (sessions) => {
-    const source = await sessions.source();
-    const target = await sessions.target();
-    run.tables.clear();
-    run.unprepared.splice(0);
+  // Sessions that are not opened again when they break: nothing has begun, so a wrong host is an error at once.
+  const sessions = new Sessions(run, "copy (plan)");
+  try {
+    const [source, target] = await sessions.both();
     for (const [id, table] of await loadCopyTables(context, source, target, options.tables))
       run.tables.set(id, table);
     run.unprepared.push(...(await toPrepare(run, target, options)));
-    return options.dryRun === true ? await describePlan(run, source, target) : undefined;
-  });
-  if (plan !== undefined) return { ...(await report(run, startedAt)), dryRun: true, plan };
-
-  await announce(run);
-  const isDone = [...run.tables.values()].every(
-    ({ entry }) => entry.state === "copied" || entry.state === "following",
-  );
-  if (!isDone || run.unprepared.length > 0) await work(run, stop);
-  const result = await report(run, startedAt);
-  context.emit({ type: "copy-finished", rows: result.rows, bytes: result.bytes, seconds: result.seconds });
-  return result;
+    if (options.dryRun === true) {
+      const plan = await describePlan(run, source, target);
+      return { ...(await report(run, target, startedAt)), dryRun: true, plan };
+    }
+    await source.close();
+    await announce(run, target);
+    const isDone = [...run.tables.values()].every(
+      ({ entry }) => entry.state === "copied" || entry.state === "following",
+    );
+    if (!isDone || run.unprepared.length > 0) await work(run, stop);
+    const result = await report(run, await sessions.target(), startedAt);
+    context.emit({ type: "copy-finished", rows: result.rows, bytes: result.bytes, seconds: result.seconds });
+    return result;
+  } finally {
+    await sessions.close();
+  }
 }
 
 function newRun(context: SyncContext, options: CopyOptions, signal: AbortSignal): CopyRun {
@@ -213,19 +216,13 @@ async function describePlan(run: CopyRun, source: Connection, target: Connection
 }
 
 /** Says what there is to do. Moves tables on that a run before this one had finished when it died. */
-async function announce(run: CopyRun): Promise<void> {
-  const ledger = await withSessions(run, "copy (plan)", async (sessions) => {
-    const target = await sessions.target();
-    await target.script(moveOnSql(run.sync, [...run.tables.keys()]));
-    return await target.row<{ tables: number; parts: number; bytes: number }>(
-      `select count(distinct p.capture_id)::int as "tables", count(*)::int as "parts", coalesce(sum(p.bytes), 0)::float8 as "bytes"
-       from replicate.part p where p.sync = $1 and p.capture_id = any ($2::int[]) and not p.done`,
-      [
-        run.sync,
-        [...run.tables.keys()].filter((id) => !run.unprepared.some((each) => each.captureId === id)),
-      ],
-    );
-  });
+async function announce(run: CopyRun, target: Connection): Promise<void> {
+  await target.script(moveOnSql(run.sync, [...run.tables.keys()]));
+  const ledger = await target.row<{ tables: number; parts: number; bytes: number }>(
+    `select count(distinct p.capture_id)::int as "tables", count(*)::int as "parts", coalesce(sum(p.bytes), 0)::float8 as "bytes"
+     from replicate.part p where p.sync = $1 and p.capture_id = any ($2::int[]) and not p.done`,
+    [run.sync, [...run.tables.keys()].filter((id) => !run.unprepared.some((each) => each.captureId === id))],
+  );
   const fresh = run.unprepared
     .filter(({ mode }) => mode !== "adopt")
     .map(({ captureId }) => run.tables.get(captureId) as CopyTable);
@@ -240,24 +237,21 @@ async function announce(run: CopyRun): Promise<void> {
   });
 }
 
-async function report(run: CopyRun, startedAt: number): Promise<CopyReport> {
-  return await withSessions(run, "copy (report)", async (sessions) => {
-    const target = await sessions.target();
-    const entries = (await loadTables(target, run.sync)).filter((entry) => run.tables.has(entry.captureId));
-    const tables = entries.map((entry) => ({
-      table: run.tables.get(entry.captureId)?.label ?? "",
-      rows: entry.rowsCopied,
-      bytes: entry.bytesCopied,
-      state: entry.state,
-    }));
-    return {
-      rows: tables.reduce((sum, table) => sum + table.rows, 0),
-      bytes: tables.reduce((sum, table) => sum + table.bytes, 0),
-      seconds: (Date.now() - startedAt) / 1000,
-      tables,
-      leftInvalid: await loadLeftInvalid(target, run.sync),
-      dryRun: false,
-      plan: [],
-    };
-  });
+async function report(run: CopyRun, target: Connection, startedAt: number): Promise<CopyReport> {
+  const entries = (await loadTables(target, run.sync)).filter((entry) => run.tables.has(entry.captureId));
+  const tables = entries.map((entry) => ({
+    table: run.tables.get(entry.captureId)?.label ?? "",
+    rows: entry.rowsCopied,
+    bytes: entry.bytesCopied,
+    state: entry.state,
+  }));
+  return {
+    rows: tables.reduce((sum, table) => sum + table.rows, 0),
+    bytes: tables.reduce((sum, table) => sum + table.bytes, 0),
+    seconds: (Date.now() - startedAt) / 1000,
+    tables,
+    leftInvalid: await loadLeftInvalid(target, run.sync),
+    dryRun: false,
+    plan: [],
+  };
 }

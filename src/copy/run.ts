@@ -130,34 +130,22 @@ async function describe(
   target: Connection,
   entries: readonly SyncTable[],
 ): Promise<Map<number, CopyTable>> {
-  const sourceOids = entries.map((entry) => entry.sourceRelid);
-  // One snapshot, so that columns and fingerprint tell of the same table.
-  const { sources, fingerprints, captures } = await source.transaction(async () => {
-    return {
-      sources: byOid(await describeTables(source, sourceOids)),
-      fingerprints: await source.rows<{ relid: string; fingerprint: string }>(load("catalog/fingerprint"), [
-        sourceOids,
-      ]),
-      captures: await loadCaptures(
-        source,
-        entries.map((entry) => entry.captureId),
-      ),
-    };
-  }, "begin isolation level repeatable read read only");
-  const targets = byOid(
-    await describeTables(
+  const [read, targets] = await Promise.all([
+    describeSource(source, entries),
+    describeTables(
       target,
       entries.map((entry) => entry.targetRelid),
-    ),
-  );
+    ).then(byOid),
+  ]);
+  const { sources, fingerprints, captures } = read;
   const tables = new Map<number, CopyTable>();
   const problems: Problem[] = [];
   for (const entry of entries) {
     const label = labelOf(entry);
     const from = sources.get(entry.sourceRelid);
     const to = targets.get(entry.targetRelid);
-    const capture = captures.find((each) => each.id === entry.captureId);
-    const fingerprint = fingerprints.find((each) => Number(each.relid) === entry.sourceRelid)?.fingerprint;
+    const capture = captures.get(entry.captureId);
+    const fingerprint = fingerprints.get(entry.sourceRelid);
     if (from === undefined || fingerprint === undefined) {
       problems.push({ subject: label, message: "the table was dropped on the source", remedy: again });
     } else if (to === undefined) {
@@ -196,6 +184,26 @@ function throwProblems(problems: readonly Problem[]): void {
   throw new ReplicateError("TABLE_SHAPE_CHANGED", `the target does not fit the source: ${subjects}`, {
     problems,
   });
+}
+
+interface SourceDescription {
+  readonly sources: ReadonlyMap<number, Table>;
+  readonly captures: ReadonlyMap<number, Capture>;
+  readonly fingerprints: ReadonlyMap<number, string>;
+}
+
+/** In one snapshot, so that columns and fingerprint tell of the same table. */
+async function describeSource(source: Connection, entries: readonly SyncTable[]): Promise<SourceDescription> {
+  const oids = entries.map((entry) => entry.sourceRelid);
+  const ids = entries.map((entry) => entry.captureId);
+  return await source.transaction(async () => {
+    const found = await source.rows<{ relid: string; fingerprint: string }>(load("catalog/fingerprint"), [oids]);
+    return {
+      fingerprints: new Map(found.map((each) => [Number(each.relid), each.fingerprint])),
+      sources: byOid(await describeTables(source, oids)),
+      captures: new Map((await loadCaptures(source, ids)).map((capture) => [capture.id, capture])),
+    };
+  }, "begin isolation level repeatable read read only");
 }
 
 const again = "replicate init  -- takes in what is new, leaves out what is gone";

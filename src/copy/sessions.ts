@@ -26,13 +26,22 @@ export class Sessions {
     return await this.#get("target");
   }
 
+  /** Source and target, opened at the same time. */
+  async both(): Promise<[Connection, Connection]> {
+    const opened = await Promise.allSettled([this.source(), this.target()]);
+    const failed = opened.find((each) => each.status === "rejected");
+    if (failed !== undefined) throw failed.reason;
+    return [await this.source(), await this.target()];
+  }
+
   async #get(side: Side): Promise<Connection> {
     const known = this.#open[side];
     if (known !== undefined && !known.isBroken) return known;
     const { context } = this.#run;
-    const opened = await (side === "source" ? context.source(this.#purpose) : context.target(this.#purpose));
-    // Parallel plans would only take processors away from the application.
-    if (side === "source") await opened.script("set max_parallel_workers_per_gather = 0");
+    // On the source, parallel plans would only take processors away from the application.
+    const opened = await (side === "source"
+      ? context.source(this.#purpose, { isSerial: true })
+      : context.target(this.#purpose));
     this.#open[side] = opened;
     return opened;
   }

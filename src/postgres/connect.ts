@@ -20,6 +20,8 @@ export interface ConnectOptions {
   readonly lockTimeoutMs?: number;
   /** Try to set session_replication_role = replica; `Connection.isReplicaRole` tells whether the role may. */
   readonly isReplicaRole?: boolean;
+  /** No parallel plans in this session. */
+  readonly isSerial?: boolean;
 }
 
 /** A row as the driver gives it; catalogue queries name their columns in camelCase. */
@@ -209,7 +211,12 @@ async function open(settings: ConnectionSettings, options: ConnectOptions): Prom
 }
 
 /** Everything that a session is asked and told at its start, in one round trip. */
-function sessionScript({ side, lockTimeoutMs = 3000, isReplicaRole = false }: ConnectOptions): string {
+function sessionScript({
+  side,
+  lockTimeoutMs = 3000,
+  isReplicaRole = false,
+  isSerial = false,
+}: ConnectOptions): string {
   const pins = fill("catalog/session", {
     lock_timeout: literal(String(lockTimeoutMs)),
     row_security: literal(side === "source" ? "off" : "on"),
@@ -217,6 +224,7 @@ function sessionScript({ side, lockTimeoutMs = 3000, isReplicaRole = false }: Co
   return [
     "select pg_catalog.current_setting('server_version_num') as version, pg_catalog.pg_backend_pid() as pid",
     pins,
+    ...(isSerial ? ["set max_parallel_workers_per_gather = 0"] : []),
     ...(isReplicaRole ? [load("catalog/replica-role")] : []),
     "select pg_catalog.current_setting('session_replication_role') as role",
   ].join(";\n");

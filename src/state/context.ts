@@ -13,6 +13,8 @@ export interface Logger {
 
 export interface OpenOptions {
   readonly lockTimeoutMs?: number;
+  /** No parallel plans in this session. */
+  readonly isSerial?: boolean;
 }
 
 export interface SyncContext {

@@ -56,6 +56,7 @@ export function makeContext(
       purpose,
       isReplicaRole: side === "target",
       ...(options.isCutBySignal === false ? {} : { signal }),
+      ...(given.isSerial === true ? { isSerial: true } : {}),
       ...(given.lockTimeoutMs === undefined ? {} : { lockTimeoutMs: given.lockTimeoutMs }),
     });
     sessions.add(connection);
