@@ -119,22 +119,25 @@ export async function settleDrift(
         ? "open sessions may have noted its key in the old type"
         : wasRewritten
           ? "its columns changed in a way that rewrote all rows"
-          : "all its rows were given the default of a new column";
+          : "all its rows have the default of a new column";
     await noteReread(source, capture);
     context.emit({ type: "table-reread", table: label, reason });
   }
 }
 
 /**
- * True when a column was added with a default that the target's column does not have: from 11 on all rows have it at
- * once, without being rewritten.
+ * True when a column was added whose values the target's column does not have: another default (from 11 on all rows have
+ * it at once, without being rewritten), or the values of an earlier column of that name.
  */
 function hasFilledColumn(before: Fingerprint, now: Fingerprint, source: Table, target: Table): boolean {
   return now.columns.some(([attnum]) => {
     if (before.columns.some((column) => column[0] === attnum)) return false;
     const added = source.columns.find((column) => column.attnum === attnum);
-    if (added === undefined || !added.hasDefault || added.generated !== "") return false;
-    return target.columns.find((column) => column.name === added.name)?.default !== added.default;
+    if (added === undefined || added.generated !== "") return false;
+    if (before.columns.some((column) => column[1] === added.name)) return true;
+    const twin = target.columns.find((column) => column.name === added.name);
+    // Without one the table does not fit, and is looked at again when it does.
+    return twin !== undefined && twin.default !== added.default;
   });
 }
 

@@ -1,11 +1,11 @@
 /** Columns that were renamed or dropped on the source since the fingerprint was taken. */
-import { tableSql, type Table } from "../catalog/table.ts";
+import { tableSql, type Column, type Table } from "../catalog/table.ts";
 import type { Problem } from "../errors.ts";
 import { ident } from "../postgres/sql.ts";
 
 /**
  * What a comparison of both sides alone could only take for a missing column, or not notice at all. `before`: the
- * fingerprint's columns, [attnum, name, …].
+ * fingerprint's columns, [attnum, name, type oid, …].
  */
 export function renamedAndDropped(
   label: string,
@@ -14,11 +14,13 @@ export function renamedAndDropped(
   target: Table,
 ): Problem[] {
   const has = (name: string): boolean => target.columns.some((column) => column.name === name);
-  return before.flatMap(([attnum, oldName]): Problem[] => {
+  return before.flatMap(([attnum, oldName, formerType]): Problem[] => {
     const name = String(oldName);
     const column = source.columns.find((each) => each.attnum === attnum);
     if (column === undefined) {
-      if (!has(name) || source.columns.some((each) => each.name === name)) return [];
+      const successor = source.columns.find((each) => each.name === name);
+      if (successor !== undefined) return replaced(label, String(formerType), successor, target);
+      if (!has(name)) return [];
       return [
         {
           subject: label,
@@ -36,4 +38,19 @@ export function renamedAndDropped(
       },
     ];
   });
+}
+
+/** A column of another type has the name now: the target's values need no way to be converted. */
+function replaced(label: string, formerType: string, successor: Column, target: Table): Problem[] {
+  const column = target.columns.find((each) => each.name === successor.name);
+  if (column === undefined || column.type === successor.type || formerType === String(successor.baseOid))
+    return [];
+  const name = ident(successor.name);
+  return [
+    {
+      subject: label,
+      message: `column ${name} was dropped on the source, and added again as ${successor.type}`,
+      remedy: `alter table ${tableSql(target)} drop column ${name}, add column ${name} ${successor.type};`,
+    },
+  ];
 }

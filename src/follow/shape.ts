@@ -57,6 +57,13 @@ export async function loadShapes(
     byOid(source, entries.map((entry) => entry.sourceRelid)),
     byOid(target, entries.map((entry) => entry.targetRelid)),
   ]); // prettier-ignore
+  const strangers = await sameNamed(
+    source,
+    entries.filter((entry) => {
+      const table = sources.get(entry.sourceRelid);
+      return table !== undefined && (table.schema !== entry.sourceSchema || table.name !== entry.sourceName);
+    }),
+  );
   const shapes: Shape[] = [];
   const problems: { subject: string; message: string; remedy?: string }[] = [];
   for (const entry of entries) {
@@ -70,6 +77,15 @@ export async function loadShapes(
         message: capture === undefined ? "its capture is gone from the source" : "was dropped on the source",
         remedy:
           "run `replicate init` again: a table that is gone leaves the sync, a new one of the same name joins it",
+      });
+      continue;
+    }
+    if (strangers.has(entry.captureId)) {
+      problems.push({
+        subject: label,
+        message: `was renamed to ${tableLabel(sourceTable)} on the source, and another table has its name`,
+        remedy:
+          "run `replicate drop`, then `replicate init` and `replicate copy --overwrite`, to replicate the table that has the name now",
       });
       continue;
     }
@@ -128,6 +144,24 @@ export async function loadShapes(
     throw new ReplicateError("TABLE_SHAPE_CHANGED", `the target does not fit the source any more: ${[...new Set(problems.map((problem) => problem.subject))].join(", ")}`, { problems }); // prettier-ignore
   }
   return shapes;
+}
+
+/** Those of these renamed tables whose former name another table has. */
+async function sameNamed(source: Connection, renamed: readonly SyncTable[]): Promise<Set<number>> {
+  if (renamed.length === 0) return new Set();
+  const rows = await source.rows<{ id: number }>(
+    `select x.id from pg_catalog.jsonb_to_recordset($1::jsonb) as x (id int, name text)
+     where pg_catalog.to_regclass(x.name) is not null`,
+    [
+      JSON.stringify(
+        renamed.map((entry) => ({
+          id: entry.captureId,
+          name: tableSql({ schema: entry.sourceSchema, name: entry.sourceName }),
+        })),
+      ),
+    ],
+  );
+  return new Set(rows.map(({ id }) => id));
 }
 
 async function byOid(connection: Connection, oids: readonly number[]): Promise<Map<number, Table>> {
