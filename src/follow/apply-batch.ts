@@ -209,7 +209,7 @@ export class BatchWriter {
       results = await this.#retryReplacing(error, replaced);
     }
     await failpoint("batch.committed");
-    return countRows(this.#tables, results);
+    return countRows(this.#tables, results, replaced);
   }
 
   #endCopies(): void {
@@ -318,7 +318,11 @@ function refused(error: unknown): unknown {
 }
 
 /** Keys applied per capture: the counts of its delete and its insert. */
-function countRows(tables: readonly BatchTable[], results: readonly StatementResult[]): Map<number, number> {
+function countRows(
+  tables: readonly BatchTable[],
+  results: readonly StatementResult[],
+  replaced: ReadonlySet<number>,
+): Map<number, number> {
   const tags = results.map((result) => result.tag);
   const counts = new Map<number, number>();
   let at = tags.findLastIndex((tag) => /^(SAVEPOINT|ROLLBACK)$/.test(tag)) + 1;
@@ -332,7 +336,9 @@ function countRows(tables: readonly BatchTable[], results: readonly StatementRes
       if (tag.startsWith("INSERT")) rows = tagCount(results[at]);
     }
     at += 1;
-    counts.set(shape.capture.id, shape.canUpsert ? rows + deleted : Math.max(rows, deleted));
+    // Where all keys were deleted first, those that came back are counted twice.
+    const isReplaced = !shape.canUpsert || replaced.has(shape.capture.id);
+    counts.set(shape.capture.id, isReplaced ? Math.max(rows, deleted) : rows + deleted);
   }
   return counts;
 }
