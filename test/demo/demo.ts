@@ -111,10 +111,7 @@ async function move(command: Replicate, writers: Writers, pair: LeastPrivilegedP
   chapter("And is it true?");
   const { rows, differences } = await compareDatabases(pair.source.adminUrl, pair.target.adminUrl);
   if (differences.length > 0) throw new Error(`different: ${JSON.stringify(differences.slice(0, 5))}`);
-  say(
-    `Another program has read all ${number(rows)} rows of both servers and found no difference;`,
-    "schema replicate is gone from both, and nobody is connected any more.",
-  );
+  say(`Another program has read all ${number(rows)} rows of both servers and found no difference.`);
   for (const side of [pair.source, pair.target]) {
     const left = await side.asAdmin("select from pg_namespace where nspname = 'replicate'");
     if (left.length > 0) throw new Error(`schema replicate is still there in ${side.name}`);
