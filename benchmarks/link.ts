@@ -52,8 +52,16 @@ async function copyOverLink(
     await settle(servers.source, servers.target);
     // The local runs go through the proxies too, so that what these cost falls on both.
     if (far !== undefined) proxies[far].setDelay(oneWayMs);
+    for (const place of places) proxies[place].takeTraffic();
     const used = await replicate(through(sides, proxies), "copy", "--jobs", "4");
     for (const place of places) proxies[place].setDelay(0);
+    const traffic = places.map((place) => {
+      const { roundTrips, connections } = proxies[place].takeTraffic();
+      return `${roundTrips} round trips with the ${place} on ${connections} connections`;
+    });
+    report.note(
+      `${far === undefined ? "local" : `${far} far away`}: ${used.seconds.toFixed(1)} s, ${traffic.join(", ")}`,
+    );
     await replicate(sides, "drop", "--yes");
     await target.drop();
     return used;
