@@ -47,11 +47,12 @@ export async function initSync(context: SyncContext, options: InitOptions = {}):
     findings,
     dryRun: options.dryRun ?? false,
   };
+  const registered = await knownSync(context, source, target);
   if (options.dryRun) return report;
 
   await migrate(source);
   await migrate(target);
-  await registerSync(context, source, target);
+  await registerSync(context, source, target, registered);
   await forgetDropped(context, source, target);
   for (const pair of pairs) {
     const capture = await attachCapture(context, source, pair.source, pair.override.capture ?? "row");
@@ -71,17 +72,27 @@ async function knownTables(target: Connection, sync: string): Promise<SyncTable[
   });
 }
 
-/** Gives the sync its row on both sides, with a common token. Safe to interrupt anywhere and to repeat. */
-async function registerSync(context: SyncContext, source: Connection, target: Connection): Promise<void> {
+interface Known {
+  /** The token that the target remembers. */
+  readonly target: string | undefined;
+  readonly source: { readonly token: string; readonly previous: string } | undefined;
+}
+
+/** What both sides know of the sync. Throws SOURCE_LOST and SYNC_MISMATCH where that is not one and the same sync. */
+async function knownSync(context: SyncContext, source: Connection, target: Connection): Promise<Known> {
   const { name } = context.config;
-  const [remembered] = await target.rows<{ token: string }>(
-    `select token from replicate.sync where name = $1`,
-    [name],
+  const [hasSource, hasTarget] = await Promise.all(
+    [source, target].map(async (side) => (await stateVersion(side)) > 0),
   );
-  const [found] = await source.rows<{ token: string; previous: string }>(
-    `select token, previous_token as previous from replicate.source_sync where name = $1`,
-    [name],
-  );
+  const [remembered] = hasTarget
+    ? await target.rows<{ token: string }>(`select token from replicate.sync where name = $1`, [name])
+    : [];
+  const [found] = hasSource
+    ? await source.rows<{ token: string; previous: string }>(
+        `select token, previous_token as previous from replicate.source_sync where name = $1`,
+        [name],
+      )
+    : [];
   if (
     remembered !== undefined &&
     found !== undefined &&
@@ -95,22 +106,7 @@ async function registerSync(context: SyncContext, source: Connection, target: Co
       },
     );
   }
-  if (remembered !== undefined && found === undefined) {
-    const copied = await target.rows(
-      `select 1 from replicate.sync_table where sync = $1 and state <> 'new' limit 1`,
-      [name],
-    );
-    if (copied.length > 0) {
-      throw new ReplicateError(
-        "SOURCE_LOST",
-        `the target has sync ${name}, and this source knows nothing of it`,
-        {
-          hint: "Connect to the right source, or run `replicate drop --target-only` and start again.",
-        },
-      );
-    }
-  }
-  const token = remembered?.token ?? randomUUID();
+  if (remembered !== undefined && found === undefined) await refuseOtherSource(target, name);
   if (remembered === undefined && found !== undefined) {
     const captured = await source.rows(`select 1 from replicate.subscription where sync = $1 limit 1`, [
       name,
@@ -125,6 +121,46 @@ async function registerSync(context: SyncContext, source: Connection, target: Co
         },
       );
     }
+  }
+  return { source: found, target: remembered?.token };
+}
+
+/** For a target whose sync has tables, and a source that does not know it. */
+async function refuseOtherSource(target: Connection, name: string): Promise<void> {
+  const [table] = await target.rows<{ isCopied: boolean }>(
+    `select state <> 'new' as "isCopied" from replicate.sync_table where sync = $1 order by 1 desc limit 1`,
+    [name],
+  );
+  if (table === undefined) return;
+  if (table.isCopied) {
+    throw new ReplicateError(
+      "SOURCE_LOST",
+      `the target has sync ${name}, and this source knows nothing of it`,
+      {
+        hint: "Connect to the right source, or run `replicate drop --target-only` and start again.",
+      },
+    );
+  }
+  // The numbers of its captures are the other source's.
+  throw new ReplicateError(
+    "SYNC_MISMATCH",
+    `the target has a sync named ${name} already, from another source`,
+    {
+      hint: "Use another --name. If that source is gone for good, run `replicate drop --target-only` first.",
+    },
+  );
+}
+
+/** Gives the sync its row on both sides, with a common token. Safe to interrupt anywhere and to repeat. */
+async function registerSync(
+  context: SyncContext,
+  source: Connection,
+  target: Connection,
+  known: Known,
+): Promise<void> {
+  const { name } = context.config;
+  const token = known.target ?? randomUUID();
+  if (known.target === undefined && known.source !== undefined) {
     // An init that went no further.
     await source.rows(
       `update replicate.source_sync set token = $2, previous_token = $2, position = null where name = $1`,
