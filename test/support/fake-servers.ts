@@ -15,7 +15,7 @@ export async function startPooler(backendPort: number, backends: number): Promis
   const sockets = new Set<Socket>();
   const keep = (socket: Socket): Socket => {
     sockets.add(socket);
-    return socket.on("error", () => undefined);
+    return socket.setNoDelay(true).on("error", () => undefined);
   };
   return await listen((client) => {
     keep(client);
