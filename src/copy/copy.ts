@@ -8,12 +8,12 @@ import { readDefinitions } from "../catalog/definitions.ts";
 import { fromSql, tableLabel } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
-import { asReplicateError } from "../postgres/sqlstate.ts";
+import { asReplicateError, isConnectionFailure } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
 import { loadLeftInvalid, type LeftInvalid } from "../state/owed.ts";
 import { loadTables, type TableState } from "../state/sync-table.ts";
 import { partCount, storages } from "./plan.ts";
-import { moveOnSql, notEmpty, planTable, tableRemovals } from "./prepare.ts";
+import { notEmpty, planTable, tableRemovals } from "./prepare.ts";
 import {
   assertFits,
   loadCopyTables,
@@ -22,9 +22,9 @@ import {
   type CopyTable,
   type PrepareMode,
 } from "./run.ts";
-import { Sessions } from "./sessions.ts";
+import { Sessions, withSessions } from "./sessions.ts";
 import { reportProgress, yieldToWaiters } from "./watch.ts";
-import { copyWorker, indexWorker } from "./work.ts";
+import { copyWorker, indexWorker, moveOn } from "./work.ts";
 
 export type { CopyOptions } from "./run.ts";
 
@@ -99,7 +99,7 @@ export async function copySync(context: SyncContext, options: CopyOptions = {}):
       ({ entry }) => entry.state === "copied" || entry.state === "following",
     );
     if (!isDone || run.unprepared.length > 0) await work(run, stop);
-    const result = await report(run, await sessions.target(), startedAt);
+    const result = await finalReport(run, sessions, startedAt);
     context.emit({ type: "copy-finished", rows: result.rows, bytes: result.bytes, seconds: result.seconds });
     return result;
   } finally {
@@ -217,7 +217,7 @@ async function describePlan(run: CopyRun, source: Connection, target: Connection
 
 /** Says what there is to do. Moves tables on that a run before this one had finished when it died. */
 async function announce(run: CopyRun, target: Connection): Promise<void> {
-  await target.script(moveOnSql(run.sync, [...run.tables.keys()]));
+  await moveOn(run, target);
   const ledger = await target.row<{ tables: number; parts: number; bytes: number }>(
     `select count(distinct p.capture_id)::int as "tables", count(*)::int as "parts", coalesce(sum(p.bytes), 0)::float8 as "bytes"
      from replicate.part p where p.sync = $1 and p.capture_id = any ($2::int[]) and not p.done`,
@@ -235,6 +235,18 @@ async function announce(run: CopyRun, target: Connection): Promise<void> {
     parts: ledger.parts + parts,
     bytes: ledger.bytes + fresh.reduce((sum, table) => sum + table.bytes, 0),
   });
+}
+
+/** All is done by now: a session that breaks here must not make it look otherwise. */
+async function finalReport(run: CopyRun, sessions: Sessions, startedAt: number): Promise<CopyReport> {
+  try {
+    return await report(run, await sessions.target(), startedAt);
+  } catch (error) {
+    if (!isConnectionFailure(error)) throw error;
+    return await withSessions(run, "copy (report)", async (others) =>
+      report(run, await others.target(), startedAt),
+    );
+  }
 }
 
 async function report(run: CopyRun, target: Connection, startedAt: number): Promise<CopyReport> {

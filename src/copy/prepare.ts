@@ -14,9 +14,9 @@ import {
 import { fromSql, tableLabel, tableSql } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
-import { failpoint, hasFailpoint } from "../postgres/failpoint.ts";
+import { failpoint, inSteps } from "../postgres/failpoint.ts";
 import { withBriefLocks } from "../postgres/lock.ts";
-import { literal, load } from "../postgres/sql.ts";
+import { fill, literal, load } from "../postgres/sql.ts";
 import { asReplicateError, isConnectionFailure } from "../postgres/sqlstate.ts";
 import { loadKinds, takeAwaySql } from "../state/owed.ts";
 import { loadPart, PartGivenBack, PlanOutdated, type Part } from "./copy-part.ts";
@@ -103,8 +103,8 @@ export function tableRemovals(
 }
 
 /**
- * Prepares a table; a small one is copied in the same transaction. Returns false when another process was faster. With
- * `outdated`, only while the ledger still holds the plan of that part. Throws as `loadPart` does, TARGET_NOT_EMPTY,
+ * Prepares a table; a small one is copied in the same transaction. Returns null when another process was faster, else the
+ * table if it is copied already. With `outdated`, only while the ledger still holds the plan of that part. Throws as `loadPart` does, TARGET_NOT_EMPTY,
  * LOCK_NOT_AVAILABLE.
  */
 export async function prepareTable(
@@ -113,9 +113,8 @@ export async function prepareTable(
   captureId: number,
   mode: PrepareMode,
   outdated?: Part,
-): Promise<boolean> {
-  const source = await sessions.source();
-  const target = await sessions.target();
+): Promise<readonly Copied[] | null> {
+  const [source, target] = await sessions.both();
   const table = run.tables.get(captureId) as CopyTable;
   assertFits([table]);
   const parts = mode === "adopt" ? [] : await planTable(run, source, target, table);
@@ -124,14 +123,14 @@ export async function prepareTable(
     await holdCapture(run.context, source, captureId, table.label);
   const { isReplicaRole } = run.context;
   const { signal } = run;
-  const isPrepared = await withBriefLocks(target, { what: tableLabel(table.target), signal }, async () => {
+  const prepared = await withBriefLocks(target, { what: tableLabel(table.target), signal }, async () => {
     const found = await lockAndLook(run, target, table, outdated);
-    if (!isUnchanged(found, mode, outdated)) return false;
+    if (!isUnchanged(found, mode, outdated)) return null;
     const removed = tableRemovals(table, found.definitions, mode, isReplicaRole);
     const away = takeAwaySql(run.sync, captureId, removed, bytesOf(table, found.definitions, parts));
     if (mode === "adopt") {
       await target.script([...away.save, ...away.drop, adoptedSql(run.sync, table)].join(";\n"));
-      return true;
+      return [{ captureId, rows: 0, bytes: 0 }];
     }
     if (found.isFull && mode !== "restart" && !run.overwrite) throw notEmpty([tableLabel(table.target)]);
     const [first] = parts;
@@ -145,45 +144,23 @@ export async function prepareTable(
         [...(isWhole ? [] : [oweAnalyzeSql(run.sync, table)]), ...planSql(run.sync, table, parts)],
       ],
     ]);
-    if (isWhole) {
-      const part = {
-        ...first,
-        captureId,
-        number: 1,
-        file: table.source.file,
-        fingerprint: table.fingerprint,
-      };
-      await loadPart(run, source, target, table, part, async (result) => {
-        await target.script(
-          `${partDoneSql(run.sync, captureId, 1, result)}; analyze ${tableSql(table.target)}`,
-        );
-      });
-    }
-    return true;
+    if (!isWhole) return [];
+    const part = { ...first, captureId, number: 1, file: table.source.file, fingerprint: table.fingerprint };
+    let copied: Copied[] = [];
+    await loadPart(run, source, target, table, part, async (result) => {
+      const done = [partDoneSql(run.sync, captureId, 1, result), `analyze ${tableSql(table.target)}`];
+      // Nobody else has a part of this table, so it can be moved on before the commit.
+      const results = await target.script([...done, ...moveOnSql(run.sync, [captureId])].join(";\n"));
+      copied = (results.at(-1)?.rows ?? []) as Copied[];
+    });
+    return copied;
   }).catch((error: unknown) => {
     if (error instanceof PartGivenBack || error instanceof PlanOutdated || isConnectionFailure(error))
       throw error;
     throw asReplicateError(error, `cannot prepare ${tableLabel(table.target)} on the target`);
   });
   await failpoint("copy.prepare.committed");
-  return isPrepared;
-}
-
-/** One round trip, unless a test wants to stop in between. */
-async function inSteps(
-  target: Connection,
-  steps: readonly (readonly [string, readonly string[]])[],
-): Promise<void> {
-  if (!hasFailpoint) {
-    const statements = steps.flatMap(([, each]) => each);
-    if (statements.length > 0) await target.script(statements.join(";\n"));
-    return;
-  }
-  for (const [name, statements] of steps) {
-    if (statements.length === 0) continue;
-    await target.script(statements.join(";\n"));
-    await failpoint(name);
-  }
+  return prepared;
 }
 
 interface Found {
@@ -207,12 +184,11 @@ async function lockAndLook(
   table: CopyTable,
   outdated: Part | undefined,
 ): Promise<Found> {
-  const names = await target.rows<{ name: string }>(load("copy/locks"), [table.target.oid]);
+  const { captureId } = table.entry;
   const results = await target.script(
-    `lock table ${names.map(({ name }) => name).join(", ")} in access exclusive mode;
+    `${fill("copy/lock-tables", { relid: String(table.target.oid) })};
      select state, source_file::jsonb ->> ${literal(String(outdated?.sourceRelid ?? 0))} as file, fingerprint
-       from replicate.sync_table
-       where sync = ${literal(run.sync)} and capture_id = ${table.entry.captureId} for update;
+       from replicate.sync_table where sync = ${literal(run.sync)} and capture_id = ${captureId} for update;
      select exists (select 1 from ${fromSql(table.target)}) as full;
      ${definitionsSql(table.target.oid)}`,
   );
@@ -309,22 +285,29 @@ export function partDoneSql(
       set rows_copied = rows_copied + ${result.rows}, bytes_copied = bytes_copied + ${result.bytes} where ${table}`;
 }
 
+/** A table that is ready for deltas now. */
+export interface Copied {
+  readonly captureId: number;
+  readonly rows: number;
+  readonly bytes: number;
+}
+
 /**
- * Moves tables on: to `loaded` when no part is left, to `copied` when nothing is owed that deltas need. Runs after the
- * commit that may have made it so, as a transaction of its own; whoever commits last sees all others. The last
- * statement returns the tables that became `copied`: captureId, rows, bytes.
+ * Moves tables on: to `loaded` when no part is left, to `copied` when nothing is owed that deltas need. For a transaction
+ * of its own, after the commit that may have made it so: then whoever commits last sees what all others did. The
+ * last statement returns the tables that became `copied`.
  */
-export function moveOnSql(sync: string, captureIds: readonly number[]): string {
+export function moveOnSql(sync: string, captureIds: readonly number[]): readonly [string, string] {
   const tables = `t.sync = ${literal(sync)} and t.capture_id = any ('{${captureIds.join(",")}}'::int[])`;
   const kinds = loadKinds.map((kind) => literal(kind)).join(", ");
-  return `begin;
-    update replicate.sync_table t set state = 'loaded'
+  return [
+    `update replicate.sync_table t set state = 'loaded'
       where ${tables} and t.state = 'copying' and not exists (
-        select 1 from replicate.part p where p.sync = t.sync and p.capture_id = t.capture_id and not p.done);
-    update replicate.sync_table t set state = 'copied'
+        select 1 from replicate.part p where p.sync = t.sync and p.capture_id = t.capture_id and not p.done)`,
+    `update replicate.sync_table t set state = 'copied'
       where ${tables} and t.state = 'loaded' and not exists (
         select 1 from replicate.owed o where o.sync = t.sync and o.capture_id = t.capture_id
           and o.restored_at is null and o.kind in (${kinds}))
-      returning t.capture_id as "captureId", t.rows_copied::float8 as "rows", t.bytes_copied::float8 as "bytes";
-    commit`;
+      returning t.capture_id as "captureId", t.rows_copied::float8 as "rows", t.bytes_copied::float8 as "bytes"`,
+  ];
 }

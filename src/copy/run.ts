@@ -197,7 +197,9 @@ async function describeSource(source: Connection, entries: readonly SyncTable[])
   const oids = entries.map((entry) => entry.sourceRelid);
   const ids = entries.map((entry) => entry.captureId);
   return await source.transaction(async () => {
-    const found = await source.rows<{ relid: string; fingerprint: string }>(load("catalog/fingerprint"), [oids]);
+    const found = await source.rows<{ relid: string; fingerprint: string }>(load("catalog/fingerprint"), [
+      oids,
+    ]);
     return {
       fingerprints: new Map(found.map((each) => [Number(each.relid), each.fingerprint])),
       sources: byOid(await describeTables(source, oids)),

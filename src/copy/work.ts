@@ -3,50 +3,55 @@ import { isConnectionFailure, isRetryableConflict, sqlstateOf } from "../postgre
 import { failpoint } from "../postgres/failpoint.ts";
 import { sleep, throwIfAborted } from "../postgres/sleep.ts";
 import { literal } from "../postgres/sql.ts";
-import {
-  countOwed,
-  loadKinds,
-  RestoreError,
-  restoreFailure,
-  restoreNext,
-  type OwedFilter,
-} from "../state/owed.ts";
+import { loadKinds, RestoreError, restoreFailure, restoreNext, type OwedFilter } from "../state/owed.ts";
+import type { OwedKind } from "../catalog/definitions.ts";
 import type { Connection } from "../postgres/connect.ts";
 import type { TableState } from "../state/sync-table.ts";
 import { loadPart, PartGivenBack, PlanOutdated, type Part } from "./copy-part.ts";
 import { smallBytes, storages } from "./plan.ts";
-import { moveOnSql, partDoneSql, prepareTable } from "./prepare.ts";
+import { moveOnSql, partDoneSql, prepareTable, type Copied } from "./prepare.ts";
 import { avoid, columnsIn, describeAgain, type Build, type CopyRun, type CopyTable } from "./run.ts";
 import { withSessions, type Sessions } from "./sessions.ts";
 
 const idleMs = 200;
+/** How long a worker goes on with small tables before it looks for parts again. */
+const lookMs = 1000;
 
 /** Prepares tables and copies parts until no selected table has any left, here or in another process. */
 export async function copyWorker(run: CopyRun): Promise<void> {
   await withSessions(run, "copy", async (sessions, onSuccess) => {
+    await sessions.both();
     // Tables that this worker may have finished: moved on with the next look at the ledger.
-    let touched: number[] = [...run.tables.keys()];
+    let touched: readonly number[] = [...run.tables.keys()];
+    // Small tables come one after the other, without a look for parts that others may have added in between.
+    let looksAgainAt = 0;
     for (;;) {
       throwIfAborted(run.signal);
       // Large tables first; the small ones, each a transaction of its own, fill the gaps at the end.
-      const prepared =
-        (await prepareNext(run, sessions, smallBytes)) ??
-        (await copyNext(run, sessions, touched)) ??
-        (await prepareNext(run, sessions, 0));
-      onSuccess();
-      touched = [];
-      if (prepared !== null) {
-        touched = [prepared];
+      if (await prepareNext(run, sessions, smallBytes)) {
+        onSuccess();
+        continue;
+      }
+      if (Date.now() >= looksAgainAt) {
+        const captureId = await copyNext(run, sessions, touched);
+        onSuccess();
+        touched = captureId === null ? [] : [captureId];
+        if (captureId !== null) continue;
+        looksAgainAt = Date.now() + lookMs;
+      }
+      if (await prepareNext(run, sessions, 0)) {
+        onSuccess();
         continue;
       }
       if (await isAllIn(run, await sessions.target(), ["loaded", "copied", "following"])) return;
+      looksAgainAt = 0;
       await sleep(idleMs, run.signal);
     }
   });
 }
 
-/** Prepares the largest table that nobody has begun. Returns its capture id; null when there is none of that size. */
-async function prepareNext(run: CopyRun, sessions: Sessions, leastBytes: number): Promise<number | null> {
+/** Prepares the largest table that nobody has begun. Returns false when there is none of that size. */
+async function prepareNext(run: CopyRun, sessions: Sessions, leastBytes: number): Promise<boolean> {
   const now = Date.now();
   const index = run.unprepared.findIndex(
     ({ captureId }) =>
@@ -54,10 +59,10 @@ async function prepareNext(run: CopyRun, sessions: Sessions, leastBytes: number)
       (run.avoided.get(captureId)?.until ?? 0) <= now,
   );
   const [next] = index < 0 ? [] : run.unprepared.splice(index, 1);
-  if (next === undefined) return null;
+  if (next === undefined) return false;
   run.preparing.add(next.captureId);
   try {
-    await prepareTable(run, sessions, next.captureId, next.mode);
+    emitCopied(run, (await prepareTable(run, sessions, next.captureId, next.mode)) ?? []);
   } catch (error) {
     // Until the table is in the ledger nobody else will think of it.
     run.unprepared.unshift(next);
@@ -71,7 +76,7 @@ async function prepareNext(run: CopyRun, sessions: Sessions, leastBytes: number)
   } finally {
     run.preparing.delete(next.captureId);
   }
-  return next.captureId;
+  return true;
 }
 
 /** Copies one part of the ledger. Returns its capture id; null when there is none to take now. */
@@ -114,7 +119,7 @@ async function takePart(
   const avoided = [...run.avoided].filter(([, { until }]) => until > now).map(([captureId]) => captureId);
   const ids = [...run.tables.keys()].filter((captureId) => !avoided.includes(captureId));
   const results = await target.script(
-    `${touched.length === 0 ? "" : `${moveOnSql(run.sync, touched)};`}
+    `${touched.length === 0 ? "" : `begin; ${moveOnSql(run.sync, touched).join("; ")}; commit;`}
      begin;
      select p.capture_id as "captureId", p.number, p.source_relid::bigint::float8 as "sourceRelid",
             p.target_relid::bigint::float8 as "targetRelid", p.split, p.low, p.high, p.bytes::float8 as "bytes",
@@ -131,12 +136,6 @@ async function takePart(
   return part;
 }
 
-interface Copied {
-  readonly captureId: number;
-  readonly rows: number;
-  readonly bytes: number;
-}
-
 function emitCopied(run: CopyRun, copied: readonly Copied[]): void {
   for (const { captureId, rows, bytes } of copied) {
     run.context.emit({ type: "table-copied", table: run.tables.get(captureId)?.label ?? "", rows, bytes });
@@ -150,7 +149,7 @@ async function settleOutdated(run: CopyRun, sessions: Sessions, part: Part, reas
   // Renamed only, or planned anew by another process: what is described now fits the ledger.
   if (storage?.file === part.file && columnsIn(table.fingerprint) === columnsIn(part.fingerprint)) return;
   try {
-    if (!(await prepareTable(run, sessions, part.captureId, "restart", part))) return;
+    if ((await prepareTable(run, sessions, part.captureId, "restart", part)) === null) return;
   } catch (error) {
     if (!(error instanceof PartGivenBack) && !(error instanceof PlanOutdated)) throw error;
     avoid(run, part.captureId);
@@ -160,7 +159,8 @@ async function settleOutdated(run: CopyRun, sessions: Sessions, part: Part, reas
 }
 
 async function describeAnew(run: CopyRun, sessions: Sessions, captureId: number): Promise<CopyTable> {
-  const table = await describeAgain(await sessions.source(), await sessions.target(), run.sync, captureId);
+  const [source, target] = await sessions.both();
+  const table = await describeAgain(source, target, run.sync, captureId);
   run.tables.set(captureId, table);
   return table;
 }
@@ -177,6 +177,9 @@ async function isAllIn(run: CopyRun, target: Connection, states: readonly TableS
   return !open;
 }
 
+/** How often an idle worker looks for tables that somebody else left behind finished. */
+const moveOnMs = 2000;
+
 /** No build gets more: beyond this a sort gains little, and a small server loses its memory. */
 const maxMemoryBytes = 1024 ** 3;
 
@@ -189,38 +192,46 @@ export async function indexWorker(run: CopyRun): Promise<void> {
     // Several builds over one table then read it together.
     await target.script("set synchronize_seqscans = on");
     let conflicts = 0;
+    let movesOnAt = Date.now() + moveOnMs;
     for (;;) {
       throwIfAborted(run.signal);
-      const settings: Record<string, string> = { maintenance_work_mem: `${Math.max(1024, memory)}kB` };
-      if (target.version >= 110_000 && (await countOwed(target, run.sync, filter)) < run.indexJobs) {
-        settings["max_parallel_maintenance_workers"] = "2";
-      }
       let build: Build | undefined;
       const startedAt = Date.now();
       try {
-        const owed = await restoreNext(target, run.sync, filter, {
-          settings,
+        const restored = await restoreNext(target, run.sync, filter, {
+          settings: { maintenance_work_mem: `${Math.max(1024, memory)}kB` },
+          // Processors that no other build uses.
+          ...(target.version < 110_000
+            ? {}
+            : {
+                lastSettings: {
+                  rows: run.indexJobs - 1,
+                  settings: { max_parallel_maintenance_workers: "2" },
+                },
+              }),
           onTaken: ({ objectName, kind }) => {
-            build =
-              kind === "analyze" || kind === "attach"
-                ? undefined
-                : { targetPid: target.pid, index: objectName };
+            build = isBuild(kind) ? { targetPid: target.pid, index: objectName } : undefined;
             if (build !== undefined) run.builds.add(build);
           },
+          afterwards: ({ captureId }) => ["begin", ...moveOnSql(run.sync, [captureId]), "commit"],
         });
         onSuccess();
-        if (typeof owed === "string") {
+        if (typeof restored === "string") {
           if (await isAllIn(run, target, ["copied", "following"])) return;
+          if (restored === "none" && Date.now() >= movesOnAt) {
+            movesOnAt = Date.now() + moveOnMs;
+            await moveOn(run, target);
+          }
           await sleep(idleMs, run.signal);
           continue;
         }
         conflicts = 0;
-        if (["key", "index", "constraint"].includes(owed.kind)) {
+        const { kind, tableName, objectName } = restored.owed;
+        if (isBuild(kind)) {
           const seconds = (Date.now() - startedAt) / 1000;
-          run.context.emit({ type: "index-built", table: owed.tableName, index: owed.objectName, seconds });
+          run.context.emit({ type: "index-built", table: tableName, index: objectName, seconds });
         }
-        const results = await target.script(moveOnSql(run.sync, [owed.captureId]));
-        emitCopied(run, results.at(-2)?.rows as Copied[]);
+        emitCopied(run, restored.results.at(-2)?.rows as Copied[]);
       } catch (error) {
         if (!(error instanceof RestoreError)) throw error;
         if (isConnectionFailure(error.cause)) throw error.cause;
@@ -234,4 +245,16 @@ export async function indexWorker(run: CopyRun): Promise<void> {
       }
     }
   });
+}
+
+function isBuild(kind: OwedKind): boolean {
+  return kind === "key" || kind === "index" || kind === "constraint";
+}
+
+/** For tables whose last part or index was finished by a process that died before it could move them on. */
+export async function moveOn(run: CopyRun, target: Connection): Promise<void> {
+  const results = await target.script(
+    ["begin", ...moveOnSql(run.sync, [...run.tables.keys()]), "commit"].join("; "),
+  );
+  emitCopied(run, results.at(-2)?.rows as Copied[]);
 }

@@ -3,6 +3,8 @@
  * `name:3` for the third time it is reached. Without the variable nothing happens.
  */
 
+import type { Connection, Results } from "./connect.ts";
+
 /** Every step there is, in the order of the data's way. */
 export const failpoints = [
   "init.source-registered",
@@ -20,6 +22,7 @@ export const failpoints = [
   "owed.restored",
   "owed.marked",
   "owed.committed",
+  "owed.moved",
   "owed.validated",
   "batch.read",
   "batch.staged",
@@ -34,8 +37,8 @@ const wanted = process.env["REPLICATE_FAILPOINT"];
 const [wantedName, wantedTime = "1"] = (wanted ?? "").split(":");
 let reached = 0;
 
-/** Whether a test waits for a step: statements that otherwise share a round trip then go one by one. */
-export const hasFailpoint: boolean = wanted !== undefined && wanted !== "";
+/** Whether a test waits for a step. */
+const isArmed = wanted !== undefined && wanted !== "";
 
 /** Ends the process here, as by `kill -9`, when the environment asks for it. */
 export async function failpoint(name: string): Promise<void> {
@@ -45,4 +48,25 @@ export async function failpoint(name: string): Promise<void> {
   process.kill(process.pid, "SIGKILL");
   // The signal is delivered at once, but not before this line can run.
   await new Promise(() => undefined);
+}
+
+/**
+ * Runs statements in one round trip, and returns their results. When a test waits for a step, they go step by step, and
+ * each step's name is a failpoint after it.
+ */
+export async function inSteps(
+  connection: Connection,
+  steps: readonly (readonly [name: string, statements: readonly string[]])[],
+): Promise<Results> {
+  if (!isArmed) {
+    const statements = steps.flatMap(([, each]) => each);
+    return statements.length === 0 ? [] : await connection.script(statements.join(";\n"));
+  }
+  const results: Results[number][] = [];
+  for (const [name, statements] of steps) {
+    if (statements.length === 0) continue;
+    results.push(...(await connection.script(statements.join(";\n"))));
+    await failpoint(name);
+  }
+  return results;
 }

@@ -4,8 +4,8 @@
  */
 import type { OwedKind, Removal } from "../catalog/definitions.ts";
 import { ReplicateError, type Problem } from "../errors.ts";
-import type { Connection } from "../postgres/connect.ts";
-import { failpoint } from "../postgres/failpoint.ts";
+import type { Connection, Results } from "../postgres/connect.ts";
+import { failpoint, inSteps } from "../postgres/failpoint.ts";
 import { sleep } from "../postgres/sleep.ts";
 import { literal } from "../postgres/sql.ts";
 import {
@@ -100,10 +100,20 @@ export async function countOwed(target: Connection, sync: string, filter: OwedFi
 export interface RestoreOptions {
   /** Session settings for the transaction that restores, such as maintenance_work_mem. */
   readonly settings?: Readonly<Record<string, string>>;
+  /** Settings added when no more than this many rows are open, for the last builds of all. */
+  readonly lastSettings?: { readonly rows: number; readonly settings: Readonly<Record<string, string>> };
   /** Ids that were tried before and failed: passed over, and nobody waits for them. */
   readonly without?: readonly number[];
   /** Told before the object is built. */
   readonly onTaken?: (owed: Owed) => void;
+  /** Statements that run in a transaction of their own after the commit. */
+  readonly afterwards?: (owed: Owed) => readonly string[];
+}
+
+export interface Restored {
+  readonly owed: Owed;
+  /** Of `afterwards`, one per statement. */
+  readonly results: Results;
 }
 
 /**
@@ -116,15 +126,12 @@ export async function restoreNext(
   sync: string,
   filter: OwedFilter,
   options: RestoreOptions = {},
-): Promise<Owed | "busy" | "none"> {
+): Promise<Restored | "busy" | "none"> {
   const without = options.without ?? [];
   const open = openSql(sync, filter, without);
-  const settings = Object.entries(options.settings ?? {}).map(
-    ([name, value]) => `set local ${name} = ${literal(value)};`,
-  );
   // Foreign keys reach into other tables, so they wait for the keys of all; the rest waits within its table.
-  const [, ...results] = await target.script(
-    `begin; ${settings.join(" ")}
+  const results = await target.script(
+    `begin;
      select o.id, o.capture_id as "captureId", o.kind, o.object_name as "objectName", o.table_name as "tableName", o.statements
      from replicate.owed o
      where ${open}
@@ -138,22 +145,32 @@ export async function restoreNext(
      select count(*)::int as open from replicate.owed o where ${open}`,
   );
   const [taken] = (results.at(-2)?.rows ?? []) as Owed[];
+  const [counted] = (results.at(-1)?.rows ?? []) as { open: number }[];
   if (taken === undefined) {
     await target.script("rollback");
-    return (results.at(-1)?.rows as { open: number }[] | undefined)?.[0]?.open === 0 ? "none" : "busy";
+    return counted?.open === 0 ? "none" : "busy";
   }
+  const { settings = {}, lastSettings } = options;
+  const isLast = lastSettings !== undefined && (counted?.open ?? 0) <= lastSettings.rows;
+  const set = Object.entries({ ...settings, ...(isLast ? lastSettings.settings : {}) }).map(
+    ([name, value]) => `set local ${name} = ${literal(value)}`,
+  );
   await failpoint("owed.taken");
   options.onTaken?.(taken);
   try {
-    await target.script(taken.statements.join(";\n"));
-    await failpoint("owed.restored");
-    await target.script(
-      `update replicate.owed set restored_at = pg_catalog.clock_timestamp(), left_invalid = null where id = ${taken.id}`,
-    );
-    await failpoint("owed.marked");
-    await target.script("commit");
-    await failpoint("owed.committed");
-    return taken;
+    const after = options.afterwards?.(taken) ?? [];
+    const all = await inSteps(target, [
+      ["owed.restored", [...set, ...taken.statements]],
+      [
+        "owed.marked",
+        [
+          `update replicate.owed set restored_at = pg_catalog.clock_timestamp(), left_invalid = null where id = ${taken.id}`,
+        ],
+      ],
+      ["owed.committed", ["commit"]],
+      ["owed.moved", after],
+    ]);
+    return { owed: taken, results: after.length === 0 ? [] : all.slice(-after.length) };
   } catch (error) {
     if (!target.isBroken) await target.script("rollback").catch(() => target.destroy());
     throw new RestoreError(taken, error);
@@ -228,9 +245,9 @@ export async function payOwed(context: SyncContext, options: PayOptions = {}): P
   for (let busy = 0, conflicts = 0; ;) {
     const startedAt = Date.now();
     try {
-      const owed = await restoreNext(target, sync, filter, { without: [...failed.keys()] });
-      if (owed === "none") break;
-      if (owed === "busy") {
+      const done = await restoreNext(target, sync, filter, { without: [...failed.keys()] });
+      if (done === "none") break;
+      if (done === "busy") {
         // Another process has the rest in hand.
         busy += 1;
         await sleep(Math.min(50 * busy, 1000), context.signal);
@@ -239,7 +256,7 @@ export async function payOwed(context: SyncContext, options: PayOptions = {}): P
       busy = 0;
       conflicts = 0;
       restored += 1;
-      emitRestored(context, owed, (Date.now() - startedAt) / 1000);
+      emitRestored(context, done.owed, (Date.now() - startedAt) / 1000);
     } catch (error) {
       if (!(error instanceof RestoreError)) throw asReplicateError(error, "cannot read what is owed");
       if (target.isBroken || isConnectionFailure(error.cause)) throw restoreFailure(error);

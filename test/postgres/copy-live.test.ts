@@ -201,13 +201,15 @@ test("sessions that break on either side are opened again, and the work goes on"
   await sync.init();
   let isDone = false;
   const copying = sync.copy({ jobs: 2, partBytes: 40_000 }).finally(() => (isDone = true));
+  // While nothing has begun, a server that cannot be reached is an error at once.
+  await until(async () => (await pair.target.sql(`select 1 from replicate.part limit 1`)).length > 0);
   let killed = 0;
   for (let round = 0; !isDone && round < 12; round++) {
     await sleep(60);
     for (const side of [pair.source, pair.target]) {
       const rows = await side.sql(
         `select pg_terminate_backend(pid) from pg_stat_activity
-         where datname = current_database() and application_name like 'replicate copy%' and application_name not like '%report%'`,
+         where datname = current_database() and application_name like 'replicate copy%'`,
       );
       killed += rows.length;
     }
