@@ -105,6 +105,18 @@ export const errorRules = {
   ),
   /** The target refused a row. */
   ROW_REFUSED: rule(3, "never", "Repair the target's constraint or the row on the source, then start again."),
+  /** No pg_dump and pg_restore that fit the servers. */
+  CLIENT_MISSING: rule(
+    3,
+    "never",
+    "Install PostgreSQL's client programs, or go on with a schema made by hand: `init` needs the tables and their keys.",
+  ),
+  /** Some objects of the schema could not be created; each is named with the server's reason. */
+  SCHEMA_INCOMPLETE: rule(
+    1,
+    "later",
+    "Settle what is listed, then run the same command again: what is there already is passed over.",
+  ),
   /** `verify` found differences. */
   VERIFY_DIFFERENT: rule(
     1,

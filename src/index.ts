@@ -13,6 +13,8 @@ export { ReplicateError, errorRules, type ErrorCode, type Problem, type Retry } 
 export type { Batch, OnEvent, Side, SyncEvent, TableProgress } from "./events.ts";
 export type { Logger } from "./state/context.ts";
 export type { Finding, Severity } from "./preflight/preflight.ts";
+export type { SchemaOptions, SchemaReport } from "./schema/schema.ts";
+export type { NotCreated, Section } from "./schema/plan.ts";
 export type { InitOptions, InitReport } from "./init/init.ts";
 export type { CopyOptions, CopyReport } from "./copy/copy.ts";
 export type { FollowOptions } from "./follow/follow.ts";

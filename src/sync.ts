@@ -9,6 +9,7 @@ import { followSync, type FollowOptions } from "./follow/follow.ts";
 import { initSync, type InitOptions, type InitReport } from "./init/init.ts";
 import { preflight, type Finding } from "./preflight/preflight.ts";
 import { asReplicateError } from "./postgres/sqlstate.ts";
+import { createSchema, type SchemaOptions, type SchemaReport } from "./schema/schema.ts";
 import type { Logger, SyncContext } from "./state/context.ts";
 import { makeContext, Sessions } from "./state/open-context.ts";
 import { readStatus, type Status } from "./status/status.ts";
@@ -43,6 +44,8 @@ export interface Sync extends AsyncDisposable {
   readonly name: string;
   /** Runs every check and changes nothing. */
   preflight(options?: CallOptions): Promise<PreflightReport>;
+  /** Creates on the target what the tables need, by pg_dump and pg_restore. Again: adds what is missing. */
+  schema(options?: SchemaOptions & CallOptions): Promise<SchemaReport>;
   /** Installs state and capture. Again: adds what is new. */
   init(options?: InitOptions & CallOptions): Promise<InitReport>;
   /** Loads the data. Again: resumes. */
@@ -106,6 +109,8 @@ export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync
         const { findings } = await preflight(each, source, target);
         return { findings, ok: findings.every((finding) => finding.severity !== "blocking") };
       }),
+    schema: async (call = {}) =>
+      await run("schema", call, async (each) => await createSchema(each, call, env ?? process.env)),
     init: async (call = {}) => await run("init", call, async (each) => await initSync(each, call)),
     copy: async (call = {}) => await run("copy", call, async (each) => await copySync(each, call)),
     follow: async function* (call = {}) {

@@ -9,6 +9,7 @@ import { follow } from "./commands/follow.ts";
 import { init } from "./commands/init.ts";
 import { preflight } from "./commands/preflight.ts";
 import { run } from "./commands/run.ts";
+import { schema } from "./commands/schema.ts";
 import { sequences } from "./commands/sequences.ts";
 import { status } from "./commands/status.ts";
 import { verify } from "./commands/verify.ts";
@@ -20,6 +21,7 @@ import { processTerminal, type Terminal } from "./terminal.ts";
 
 const commands: Readonly<Record<VerbName, Command>> = {
   preflight,
+  schema,
   init,
   copy,
   follow,

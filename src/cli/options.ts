@@ -94,6 +94,16 @@ export const options = {
     value: "N",
     help: "set the target's sequences this many values ahead, 0 by default",
   },
+  schema: { type: "flag", help: "create the schema on the target first, as the command schema does" },
+  section: {
+    type: "text",
+    value: "SECTION",
+    choices: ["pre-data", "post-data", "all"],
+    help: "pre-data: what rows and init need, keys included; post-data: the rest, and fills materialized views; all by default",
+  },
+  print: { type: "flag", help: "print the SQL, change nothing" },
+  owners: { type: "flag", help: "keep owners; the roles have to exist on the target" },
+  privileges: { type: "flag", help: "keep privileges; the roles have to exist on the target" },
   watch: { type: "flag", help: "show it again every two seconds" },
   yes: { type: "flag", help: "do not ask" },
   "source-only": { type: "flag", help: "only the source's side; the target is gone" },
@@ -148,6 +158,17 @@ export const verbs = {
     options: ["tables", "exclude-tables"],
     examples: [{ command: "preflight --tables 'public.*'", says: "can these tables be replicated?" }],
   },
+  schema: {
+    summary: "creates on the target what the tables need",
+    details: [
+      "Uses pg_dump and pg_restore of the source's version or newer, from PATH, the usual folders, or the folder in PGBIN. Owners, privileges, publications, subscriptions, event triggers, tablespaces and what belongs to a provider are left out, each with its reason. Run again, it adds what is missing. Once the data are there, --section post-data fills the materialized views.",
+    ],
+    options: ["tables", "exclude-tables", "section", "print", "owners", "privileges", "dry-run"],
+    examples: [
+      { command: "schema --dry-run", says: "what would be created, what would be left out?" },
+      { command: "schema --print --section pre-data", says: "the SQL, to be read or edited" },
+    ],
+  },
   init: {
     summary: "starts to record changes on the source",
     details: [
@@ -180,7 +201,7 @@ export const verbs = {
   run: {
     summary: "init, copy and follow, one after another",
     details: ["What most people type. It may be stopped and started again at any time."],
-    options: ["tables", "exclude-tables", ...copyOptions, "until-caught-up"],
+    options: ["tables", "exclude-tables", "schema", ...copyOptions, "until-caught-up"],
     examples: [
       {
         command: "run --source postgresql://… --target postgresql://…",
@@ -244,6 +265,7 @@ export const variables = [
     "REPLICATE_SOURCE_PASSWORD, REPLICATE_TARGET_PASSWORD",
     "for connections that are given without a password",
   ],
+  ["PGBIN", "the folder of pg_dump and pg_restore"],
   ["PGHOST, PGPASSWORD, PGSERVICE, PGPASSFILE and others of libpq", "fill in what a connection leaves out"],
 ] as const;
 

@@ -29,6 +29,8 @@ export interface ConnectionSettings {
   readonly connectTimeoutMs: number;
   /** host:port/database, for people. */
   readonly label: string;
+  /** libpq's variables with which its programs connect as we do. Holds a secret. */
+  readonly variables?: Readonly<Record<string, string>>;
   /** What was passed over on the way, such as a password file that others may read; shown when the login fails. */
   readonly warnings?: readonly string[];
 }
@@ -105,8 +107,45 @@ export function resolveConnection(input: string, env: NodeJS.ProcessEnv): Connec
     ...(values["options"] === undefined ? {} : { options: values["options"] }),
     connectTimeoutMs: timeoutSeconds === undefined ? defaultConnectTimeoutMs : timeoutMs(timeoutSeconds),
     label: `${name.includes(":") ? `[${name}]` : name}:${port}/${database}`,
+    variables: libpqVariables(
+      {
+        ...values,
+        host: name,
+        port: String(port),
+        user,
+        dbname: database,
+        connect_timeout: String(timeoutSeconds ?? defaultConnectTimeoutMs / 1000),
+        ...(found.password === undefined ? {} : { password: found.password }),
+      },
+      home,
+    ),
     ...(found.warning === undefined ? {} : { warnings: [found.warning] }),
   });
+}
+
+/** What was looked up here is not to be looked up again, and files are where this process's HOME has them. */
+function libpqVariables(
+  values: Readonly<Record<string, string>>,
+  home: string,
+): Readonly<Record<string, string>> {
+  const variables: Record<string, string> = {};
+  for (const [key, { variable }] of Object.entries(parameters)) {
+    const value = values[key];
+    if (variable === undefined || value === undefined) continue;
+    if (!["service", "servicefile", "passfile"].includes(key)) variables[variable] = value;
+  }
+  const files = { PGSSLROOTCERT: "root.crt", PGSSLCERT: "postgresql.crt", PGSSLKEY: "postgresql.key" };
+  for (const [variable, file] of Object.entries(files)) {
+    const path = join(home, ".postgresql", file);
+    if (existsSync(path)) variables[variable] ??= path;
+  }
+  if (values["sslmode"] === "no-verify") {
+    variables["PGSSLMODE"] = "require";
+    // A file that does not exist verifies nothing.
+    variables["PGSSLROOTCERT"] = join(home, ".postgresql", "no-root.crt");
+  }
+  if (values["sslrootcert"] === "system") variables["PGSSLMODE"] ??= "verify-full";
+  return variables;
 }
 
 /** Frozen, and shown as its label alone wherever somebody prints it or turns it into JSON. */

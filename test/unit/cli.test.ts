@@ -118,7 +118,7 @@ describe("wrong usage", () => {
     [["status", "--log-level", "loud"], /--log-level has to be one of debug, info/],
     [["sequences", "--margin", "-1"], /--margin (needs a value|has to be a whole number)/],
     [["sequences", "--margin=x"], /--margin has to be a whole number/],
-    [["--name", "x"], /command is missing: preflight, init/],
+    [["--name", "x"], /command is missing: preflight, schema, init/],
   ])("%j", async (argv, message) => {
     const { code, out, err } = await run(argv);
     expect(code).toBe(2);

@@ -2,10 +2,13 @@ import { open, printResult, type Command } from "../command.ts";
 import { printCopy } from "./copy.ts";
 import { applyBatches, printFollow } from "./follow.ts";
 import { printInit } from "./init.ts";
+import { printSchema } from "./schema.ts";
 
 export const run: Command = async (context) => {
   const { signal, values, output } = context;
   await using sync = await open(context);
+  const created = values.schema === true ? await sync.schema({ signal }) : undefined;
+  if (created !== undefined) printSchema(context, created);
   const prepared = await sync.init({ signal });
   printInit(context, prepared);
   const copied = await sync.copy({
@@ -16,7 +19,19 @@ export const run: Command = async (context) => {
   output.endProgress();
   printCopy(context, copied);
   const followed = await applyBatches(sync, context);
-  printResult(context, { init: prepared, copy: copied, follow: followed });
+  // What reads the tables can be filled now that they are equal.
+  const filled =
+    created !== undefined && values["until-caught-up"] === true && !signal.aborted
+      ? await sync.schema({ section: "post-data", signal })
+      : undefined;
+  printResult(context, {
+    ...(created === undefined ? {} : { schema: created }),
+    init: prepared,
+    copy: copied,
+    follow: followed,
+    ...(filled === undefined ? {} : { schemaAfter: filled }),
+  });
   printFollow(context, followed);
+  if (filled !== undefined) printSchema(context, filled);
   return 0;
 };

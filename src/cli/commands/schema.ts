@@ -1,0 +1,61 @@
+import type { SchemaReport, Section } from "../../index.ts";
+import { nextCommand, open, printResult, type Command, type CommandContext } from "../command.ts";
+import { count } from "../format.ts";
+
+/** Names of one reason that are shown to people; programs get all. */
+const mostNames = 10;
+
+export const schema: Command = async (context) => {
+  const { signal, values, output } = context;
+  await using sync = await open(context);
+  const report = await sync.schema({
+    signal,
+    ...(values.section === undefined ? {} : { section: values.section as Section }),
+    print: values.print === true,
+    dryRun: values["dry-run"] === true,
+    owners: values.owners === true,
+    privileges: values.privileges === true,
+  });
+  printResult(context, report);
+  if (report.sql === null) {
+    printSchema(context, report);
+  } else {
+    output.print(report.sql.trimEnd());
+    // Not among the SQL, which may go into a file.
+    for (const line of leftOutLines(report)) output.log.info({}, line.trim());
+  }
+  return 0;
+};
+
+export function printSchema(context: CommandContext, report: SchemaReport): void {
+  const { output } = context;
+  const { created, existing, refreshed, dryRun } = report;
+  if (dryRun) output.print(...created.map((each) => `  ${each}`));
+  const there = existing.length === 0 ? "" : `; ${count(existing.length, "object")} there already`;
+  const filled = refreshed.length === 0 ? "" : `; ${count(refreshed.length, "materialized view")} filled`;
+  output.print(
+    ...leftOutLines(report),
+    dryRun
+      ? `would create ${count(created.length, "object")}${there}; nothing was changed`
+      : `${count(created.length, "object")} created${there}${filled}`,
+  );
+  const hasViews = [...created, ...existing].some((each) => each.startsWith("materialized view "));
+  if (!dryRun && report.section !== "post-data" && hasViews) {
+    output.print(
+      `materialized views are empty until the data are there; then: ${nextCommand(context, "schema --section post-data")}`,
+    );
+  }
+}
+
+function leftOutLines({ leftOut }: SchemaReport): string[] {
+  const byReason = new Map<string, string[]>();
+  for (const { object, reason } of leftOut) byReason.set(reason, [...(byReason.get(reason) ?? []), object]);
+  return [...byReason].flatMap(([reason, objects]) => {
+    const hidden = objects.length - mostNames;
+    return [
+      `left out, since ${reason}:`,
+      ...objects.slice(0, mostNames).map((each) => `  ${each}`),
+      ...(hidden > 0 ? [`  and ${count(hidden, "more", "more")}; --json lists all`] : []),
+    ];
+  });
+}

@@ -1,0 +1,278 @@
+/** Schema: creates on the target what the tables need, from the source, by way of pg_dump and pg_restore. */
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { patternMatches, selectTables } from "../catalog/patterns.ts";
+import { tableLabel } from "../catalog/table.ts";
+import type { ResolvedConfig } from "../config.ts";
+import { ReplicateError, type Problem } from "../errors.ts";
+import type { Connection } from "../postgres/connect.ts";
+import { load, qualified } from "../postgres/sql.ts";
+import type { SyncContext } from "../state/context.ts";
+import { planSchema, type Extension, type NotCreated, type SchemaObject, type SchemaPlan, type Section } from "./plan.ts"; // prettier-ignore
+import { findPrograms } from "./programs.ts";
+import { providerOf, type SchemaOwner } from "./providers.ts";
+import { Archive, type EntryError } from "./restore.ts";
+
+export interface SchemaOptions {
+  /**
+   * `all` (the default): everything, while there are no rows; the copy takes indexes and constraints away and gives them
+   * back. `pre-data`: only what rows and `init` need, keys included. `post-data`: the rest, and fills the
+   * materialized views.
+   */
+  readonly section?: Section;
+  /** Return the SQL and change nothing. */
+  readonly print?: boolean;
+  /** Only say what would be done. */
+  readonly dryRun?: boolean;
+  /** Keep the owners; every one has to exist on the target, and this role has to be a member of it. */
+  readonly owners?: boolean;
+  /** Keep the privileges, also default ones; the roles they name have to exist on the target. */
+  readonly privileges?: boolean;
+}
+
+export interface SchemaReport {
+  readonly section: Section;
+  /** Of the client programs. */
+  readonly clientVersion: number;
+  /** Objects that were created; with `dryRun` or `print`, that would be. */
+  readonly created: readonly string[];
+  /** Objects that were there already. */
+  readonly existing: readonly string[];
+  readonly leftOut: readonly NotCreated[];
+  /** Materialized views that were filled. */
+  readonly refreshed: readonly string[];
+  /** With `print`. */
+  readonly sql: string | null;
+  readonly dryRun: boolean;
+}
+
+interface SourceFacts {
+  readonly encoding: string;
+  readonly role: string;
+  readonly schemas: readonly SchemaOwner[];
+  readonly extensions: readonly Extension[];
+  readonly subscriptions: readonly string[];
+  readonly tablespaces: readonly { readonly name: string; readonly relations: number }[];
+}
+
+interface TargetFacts {
+  readonly extensions: readonly Extension[];
+  readonly available: readonly string[];
+  readonly hasLedger: boolean;
+}
+
+/**
+ * Run again, it passes over what is there. `env` names the folders of the client programs (PGBIN, PATH).
+ * Throws CLIENT_MISSING; PREFLIGHT_BLOCKED with what has to be settled before anything is created;
+ * SCHEMA_INCOMPLETE with every object that could not be created, after the others were.
+ */
+export async function createSchema(
+  context: SyncContext,
+  options: SchemaOptions = {},
+  env: NodeJS.ProcessEnv = process.env,
+): Promise<SchemaReport> {
+  const { config, signal } = context;
+  const section = options.section ?? "all";
+  await using source = await context.source("schema");
+  await using target = await context.target("schema");
+  const major = (connection: Connection): number => Math.floor(connection.version / 10_000);
+  const programs = await findPrograms(env, { source: major(source), target: major(target) });
+  const folder = await mkdtemp(join(tmpdir(), "replicate-schema-"));
+  try {
+    const archive = new Archive(programs, folder);
+    const facts = await source.row<SourceFacts>(load("schema/source"));
+    const outsideSchemas = schemasLeftOut(facts, config);
+    const excludeSchemas = [...outsideSchemas.keys()];
+    await archive.dump(config.source, { excludeSchemas, encoding: facts.encoding, signal });
+    const plan = await decide(source, target, archive, {
+      facts,
+      outsideSchemas,
+      options,
+      config,
+      section,
+      signal,
+    });
+    const leftOut = [...generalNotes(facts, outsideSchemas), ...plan.leftOut];
+    if (plan.problems.length > 0) throw blocked(plan.problems);
+
+    const report = { section, clientVersion: programs.major, existing: plan.existing, sql: null, refreshed: [], dryRun: false } as const; // prettier-ignore
+    const created = plan.restore.filter(({ isDetail }) => !isDetail).map(({ object }) => object);
+    const how = { withOwners: options.owners ?? false, withPrivileges: options.privileges ?? false, signal };
+    const ids = plan.restore.map(({ id }) => id);
+    if (options.print) return { ...report, created, leftOut, sql: await archive.sql(ids, how), dryRun: true };
+    if (options.dryRun) return { ...report, created, leftOut, dryRun: true };
+
+    const errors = ids.length === 0 ? [] : await archive.restore(config.target, ids, how);
+    const { failures, notes } = sortErrors(errors, plan);
+    const refreshed = section === "post-data" ? await refresh(source, target, failures) : [];
+    const failed = new Set(failures.map(({ subject }) => subject));
+    const done = { ...report, created: created.filter((each) => !failed.has(each)), leftOut: [...leftOut, ...notes], refreshed }; // prettier-ignore
+    if (failures.length > 0) throw incomplete(done, failures);
+    return done;
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+interface Decision {
+  readonly facts: SourceFacts;
+  readonly outsideSchemas: ReadonlyMap<string, string | null>;
+  readonly options: SchemaOptions;
+  readonly config: ResolvedConfig;
+  readonly section: Section;
+  readonly signal: AbortSignal;
+}
+
+async function decide(
+  source: Connection,
+  target: Connection,
+  archive: Archive,
+  { facts, outsideSchemas, options, config, section, signal }: Decision,
+): Promise<SchemaPlan> {
+  const entries = await archive.entries(signal);
+  const there = await target.row<TargetFacts>(load("schema/target"));
+  const references = await source.rows<{ classid: number; objid: number; schema: string; name: string }>(
+    load("schema/outside"),
+    [[...outsideSchemas.keys()]],
+  );
+  const owed = there.hasLedger
+    ? await target.rows<{ objectName: string; tableName: string }>(load("schema/owed"))
+    : [];
+  const whyNot = await tableChoice(source, config);
+  return planSchema({
+    entries,
+    section,
+    source: await source.rows<SchemaObject>(load("schema/objects")),
+    target: await target.rows<SchemaObject>(load("schema/objects")),
+    sourceExtensions: facts.extensions,
+    targetExtensions: there.extensions,
+    available: new Set(there.available),
+    outsideSchemas,
+    outside: new Map(references.map((each) => [`${each.classid}:${each.objid}`, each])),
+    owed: new Set(owed.map((each) => `${each.objectName} on ${each.tableName.replaceAll('"', "")}`)),
+    ...(whyNot === undefined ? {} : { whyNot }),
+    withPrivileges: options.privileges ?? false,
+  });
+}
+
+/** Our own schema, and those of a provider unless an extension lives there whose types the tables may use. */
+function schemasLeftOut(facts: SourceFacts, config: ResolvedConfig): Map<string, string | null> {
+  const leftOut = new Map<string, string | null>([["replicate", null]]);
+  for (const schema of facts.schemas) {
+    const provider = providerOf(schema, facts.role);
+    const isAsked = config.tables.some((pattern) => patternMatches(pattern, schema.name, "") || pattern.startsWith(`${schema.name}.`)); // prettier-ignore
+    const isHome =
+      schema.name === "heroku_ext" && facts.extensions.some((each) => each.schema === schema.name);
+    if (provider !== undefined && !isAsked && !isHome) leftOut.set(schema.name, `belongs to ${provider}`);
+  }
+  return leftOut;
+}
+
+/** Why a table is not created, where the settings choose tables or give them other names. */
+async function tableChoice(
+  source: Connection,
+  { tables, exclude, overrides }: ResolvedConfig,
+): Promise<((schema: string, name: string) => string | undefined) | undefined> {
+  const renamed = Object.entries(overrides).filter(([, { target }]) => target !== undefined);
+  if (tables.length === 0 && exclude.length === 0 && renamed.length === 0) return undefined;
+  const relations = await source.rows<{ schema: string; name: string }>(load("catalog/relations"));
+  const { selected, unmatchedPatterns } = selectTables(relations, tables, exclude);
+  if (unmatchedPatterns.length > 0) {
+    throw new ReplicateError(
+      "PATTERN_MATCHES_NOTHING",
+      `no table on the source fits ${unmatchedPatterns.join(", ")}`,
+    );
+  }
+  const chosen = new Set(selected.map(tableLabel));
+  return (schema, name) => {
+    if (!chosen.has(tableLabel({ schema, name }))) return "it is not among the tables of this sync";
+    const [, override] = renamed.find(([pattern]) => patternMatches(pattern, schema, name)) ?? [];
+    return override && `it is called ${override.target} on the target: create it there by hand`;
+  };
+}
+
+function generalNotes(facts: SourceFacts, outside: ReadonlyMap<string, string | null>): NotCreated[] {
+  return [
+    ...[...outside].flatMap(([name, reason]) =>
+      reason === null ? [] : [{ object: `schema ${name}`, reason }],
+    ),
+    ...facts.subscriptions.map((name) => ({
+      object: `subscription ${name}`,
+      reason: "a subscription would take the same changes twice",
+    })),
+    ...facts.tablespaces.map(({ name, relations }) => ({
+      object: `tablespace ${name}`,
+      reason: `tablespaces belong to the server: its ${relations} tables and indexes go to the target's default`,
+    })),
+  ];
+}
+
+/** Errors of comments are worth a word; what failed because something else had failed before is told as that. */
+function sortErrors(
+  errors: readonly EntryError[],
+  plan: SchemaPlan,
+): { readonly failures: Problem[]; readonly notes: NotCreated[] } {
+  const failures: Problem[] = [];
+  const notes: NotCreated[] = [];
+  for (const { id, message } of errors) {
+    const object = plan.restore.find((each) => each.id === id)?.object ?? "session";
+    if (object.startsWith("comment ")) {
+      notes.push({ object, reason: message });
+      continue;
+    }
+    const remedy = remedyOf(message);
+    failures.push({ subject: object, message, ...(remedy === undefined ? {} : { remedy }) });
+  }
+  return { failures, notes };
+}
+
+function remedyOf(message: string): string | undefined {
+  const [, role] = /^role "(.*)" does not exist/.exec(message) ?? [];
+  if (role !== undefined) return `create role "${role}" nologin;  -- on the target, as an administrator`;
+  const [, kind, name] = /^permission denied for (database|schema) (\S+)/.exec(message) ?? [];
+  return (
+    kind &&
+    `grant create on ${kind} ${name} to current_user;  -- on the target, by its owner, with the role's name`
+  );
+}
+
+/** Fills, in the order in which they read each other, the views that are filled on the source. */
+async function refresh(source: Connection, target: Connection, failures: Problem[]): Promise<string[]> {
+  interface View {
+    readonly schema: string;
+    readonly name: string;
+    readonly isPopulated: boolean;
+  }
+  const filled = new Set((await source.rows<View>(load("schema/materialized-views"))).filter((each) => each.isPopulated).map(tableLabel)); // prettier-ignore
+  const refreshed: string[] = [];
+  for (const view of await target.rows<View>(load("schema/materialized-views"))) {
+    const name = tableLabel(view);
+    if (!filled.has(name)) continue;
+    try {
+      await target.script(`refresh materialized view ${qualified(view.schema, view.name)}`);
+      refreshed.push(name);
+    } catch (error) {
+      if (target.isBroken) throw error;
+      failures.push({ subject: `materialized view ${name}`, message: (error as Error).message });
+    }
+  }
+  return refreshed;
+}
+
+function blocked(problems: readonly Problem[]): ReplicateError {
+  return new ReplicateError(
+    "PREFLIGHT_BLOCKED",
+    `${problems.length} finding${problems.length > 1 ? "s" : ""} must be settled first; nothing was created`,
+    { problems },
+  );
+}
+
+function incomplete(report: SchemaReport, problems: readonly Problem[]): ReplicateError {
+  const many = (number: number, what: string): string => `${number} ${what}${number === 1 ? "" : "s"}`;
+  return new ReplicateError(
+    "SCHEMA_INCOMPLETE",
+    `${many(report.created.length, "object")} created, ${problems.length} could not be`,
+    { problems },
+  );
+}
