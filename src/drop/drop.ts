@@ -106,7 +106,7 @@ async function dropSource(
     }
     if (!dryRun) await source.rows(`delete from replicate.source_sync where name = $1`, [name]);
   }
-  await dropSchema(source, dryRun, note);
+  await dropSchema(source, dryRun ? { table: "source_sync", name } : undefined, note);
   return isKnown;
 }
 
@@ -127,24 +127,32 @@ async function dropTarget(
     }
   }
   await failpoint("drop.forgotten");
-  await dropSchema(target, dryRun, note);
+  await dropSchema(target, dryRun ? { table: "sync", name } : undefined, note);
 }
 
-/** Removes schema replicate when no sync uses this database in either role. */
+/**
+ * Removes schema replicate when no sync uses this database in either role. `pretending`: only says so, as if this row
+ * were gone.
+ */
 async function dropSchema(
   connection: Connection,
-  dryRun: boolean,
+  pretending: { readonly table: "sync" | "source_sync"; readonly name: string } | undefined,
   note: (side: Side, object: string) => void,
 ): Promise<void> {
   await connection.transaction(async () => {
     await connection.script(SCHEMA_LOCK);
     if ((await stateVersion(connection)) === 0) return;
+    const gone = (table: "sync" | "source_sync"): string | null =>
+      pretending?.table === table ? pretending.name : null;
     const { syncs } = await connection.row<{ syncs: number }>(
-      `select (select count(*) from replicate.sync)::int + (select count(*) from replicate.source_sync)::int
-              + (select count(*) from replicate.capture)::int as syncs`,
+      `select (select count(*) from replicate.sync where name is distinct from $1)::int
+              + (select count(*) from replicate.source_sync where name is distinct from $2)::int
+              + (select count(*) from replicate.capture c where $2::text is null or exists (
+                   select 1 from replicate.subscription s where s.capture_id = c.id and s.sync <> $2))::int as syncs`,
+      [gone("sync"), gone("source_sync")],
     );
     if (syncs > 0) return;
     note(connection.side, "schema replicate");
-    if (!dryRun) await connection.script("drop schema replicate cascade");
+    if (pretending === undefined) await connection.script("drop schema replicate cascade");
   });
 }
