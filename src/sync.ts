@@ -9,6 +9,7 @@ import { followSync, type FollowOptions } from "./follow/follow.ts";
 import { initSync, type InitOptions, type InitReport } from "./init/init.ts";
 import { preflight, type Finding } from "./preflight/preflight.ts";
 import { asReplicateError } from "./postgres/sqlstate.ts";
+import { compareSchemas, type SchemaComparison } from "./schema/compare.ts";
 import { createSchema, type SchemaOptions, type SchemaReport } from "./schema/schema.ts";
 import type { Logger, SyncContext } from "./state/context.ts";
 import { makeContext, Sessions } from "./state/open-context.ts";
@@ -46,6 +47,8 @@ export interface Sync extends AsyncDisposable {
   preflight(options?: CallOptions): Promise<PreflightReport>;
   /** Creates on the target what the tables need, by pg_dump and pg_restore. Again: adds what is missing. */
   schema(options?: SchemaOptions & CallOptions): Promise<SchemaReport>;
+  /** Compares the catalogues of both sides and changes nothing; needs no client programs. */
+  compareSchemas(options?: CallOptions): Promise<SchemaComparison>;
   /** Installs state and capture. Again: adds what is new. */
   init(options?: InitOptions & CallOptions): Promise<InitReport>;
   /** Loads the data. Again: resumes. */
@@ -109,6 +112,7 @@ export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync
         const { findings } = await preflight(each, source, target);
         return { findings, ok: findings.every((finding) => finding.severity !== "blocking") };
       }),
+    compareSchemas: async (call = {}) => await run("verify", call, compareSchemas),
     schema: async (call = {}) =>
       await run("schema", call, async (each) => await createSchema(each, call, env ?? process.env)),
     init: async (call = {}) => await run("init", call, async (each) => await initSync(each, call)),

@@ -94,7 +94,10 @@ export const options = {
     value: "N",
     help: "set the target's sequences this many values ahead, 0 by default",
   },
-  schema: { type: "flag", help: "create the schema on the target first, as the command schema does" },
+  schema: {
+    type: "flag",
+    help: "the schema too: run creates it first, verify compares it instead of the rows",
+  },
   section: {
     type: "text",
     value: "SECTION",
@@ -212,12 +215,13 @@ export const verbs = {
   verify: {
     summary: "compares both sides, also while they are written to",
     details: ["Names every key and column that differs. Exit code 0: equal; 1: different."],
-    options: ["tables", "repair", "jobs"],
+    options: ["tables", "repair", "jobs", "schema"],
     examples: [
       {
         command: "verify --tables public.users --repair",
         says: "compare one table, and bring what differs again",
       },
+      { command: "verify --schema", says: "which columns, indexes or constraints differ?" },
     ],
   },
   status: {

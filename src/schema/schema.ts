@@ -9,9 +9,9 @@ import { ReplicateError, type Problem } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { load, qualified } from "../postgres/sql.ts";
 import type { SyncContext } from "../state/context.ts";
-import { planSchema, type Extension, type NotCreated, type SchemaObject, type SchemaPlan, type Section } from "./plan.ts"; // prettier-ignore
+import { readSourceFacts, schemasLeftOut, type SourceFacts, type TargetFacts } from "./facts.ts";
+import { planSchema, type NotCreated, type SchemaObject, type SchemaPlan, type Section } from "./plan.ts"; // prettier-ignore
 import { findPrograms } from "./programs.ts";
-import { providerOf, type SchemaOwner } from "./providers.ts";
 import { Archive, type EntryError } from "./restore.ts";
 
 export interface SchemaOptions {
@@ -47,21 +47,6 @@ export interface SchemaReport {
   readonly dryRun: boolean;
 }
 
-interface SourceFacts {
-  readonly encoding: string;
-  readonly role: string;
-  readonly schemas: readonly SchemaOwner[];
-  readonly extensions: readonly Extension[];
-  readonly subscriptions: readonly string[];
-  readonly tablespaces: readonly { readonly name: string; readonly relations: number }[];
-}
-
-interface TargetFacts {
-  readonly extensions: readonly Extension[];
-  readonly available: readonly string[];
-  readonly hasLedger: boolean;
-}
-
 /**
  * Run again, it passes over what is there. `env` names the folders of the client programs (PGBIN, PATH).
  * Throws CLIENT_MISSING; PREFLIGHT_BLOCKED with what has to be settled before anything is created;
@@ -81,7 +66,7 @@ export async function createSchema(
   const folder = await mkdtemp(join(tmpdir(), "replicate-schema-"));
   try {
     const archive = new Archive(programs, folder);
-    const facts = await source.row<SourceFacts>(load("schema/source"));
+    const facts = await readSourceFacts(source);
     const outsideSchemas = schemasLeftOut(facts, config);
     const excludeSchemas = [...outsideSchemas.keys()];
     await archive.dump(config.source, { excludeSchemas, encoding: facts.encoding, signal });
@@ -154,19 +139,6 @@ async function decide(
     ...(whyNot === undefined ? {} : { whyNot }),
     withPrivileges: options.privileges ?? false,
   });
-}
-
-/** Our own schema, and those of a provider unless an extension lives there whose types the tables may use. */
-function schemasLeftOut(facts: SourceFacts, config: ResolvedConfig): Map<string, string | null> {
-  const leftOut = new Map<string, string | null>([["replicate", null]]);
-  for (const schema of facts.schemas) {
-    const provider = providerOf(schema, facts.role);
-    const isAsked = config.tables.some((pattern) => patternMatches(pattern, schema.name, "") || pattern.startsWith(`${schema.name}.`)); // prettier-ignore
-    const isHome =
-      schema.name === "heroku_ext" && facts.extensions.some((each) => each.schema === schema.name);
-    if (provider !== undefined && !isAsked && !isHome) leftOut.set(schema.name, `belongs to ${provider}`);
-  }
-  return leftOut;
 }
 
 /** Why a table is not created, where the settings choose tables or give them other names. */

@@ -95,6 +95,7 @@ test.skipIf(isSkipped)("in two sections, with the copy in between", async () => 
   expect(after.created).toContain("trigger touch on app.customer");
   expect(after.refreshed).toEqual(["app.counts", "app.all_counts"]);
   expect(await pair.target.sql(`select number::int from app.all_counts`)).toEqual([{ number: 2 }]);
+  expect(await sync.compareSchemas()).toMatchObject({ differences: [], owed: [] });
   await sync.drop();
   expect(await schemaOf(pair.target)).toEqual(await schemaOf(pair.source));
 });

@@ -1,4 +1,4 @@
-import type { SchemaReport, Section } from "../../index.ts";
+import type { SchemaComparison, SchemaReport, Section } from "../../index.ts";
 import { nextCommand, open, printResult, type Command, type CommandContext } from "../command.ts";
 import { count } from "../format.ts";
 
@@ -25,6 +25,27 @@ export const schema: Command = async (context) => {
     for (const line of leftOutLines(report)) output.log.info({}, line.trim());
   }
   return 0;
+};
+
+/** What `verify --schema` does. */
+export const compareSchemas: Command = async (context) => {
+  const { signal, output } = context;
+  await using sync = await open(context);
+  const { equal, objects, differences, owed } = await sync.compareSchemas({ signal });
+  printResult(context, { equal, objects, differences, owed } satisfies SchemaComparison);
+  output.print(
+    ...differences.flatMap(({ object, kind, changes }) => [
+      `  ${kind} on the target: ${object}`,
+      ...changes.map(
+        ({ property, source, target }) => `      ${property}: ${source ?? "none"} -> ${target ?? "none"}`,
+      ),
+    ]),
+    ...(owed.length === 0 ? [] : [`${count(owed.length, "object")} taken away by the copy until it ends`]),
+    equal
+      ? `equal; ${count(objects, "object")} compared`
+      : `different: ${count(differences.length, "difference")} among ${count(objects, "object")}`,
+  );
+  return equal ? 0 : 1;
 };
 
 export function printSchema(context: CommandContext, report: SchemaReport): void {

@@ -1,4 +1,5 @@
 import type { VerifyReport } from "../../index.ts";
+import { compareSchemas } from "./schema.ts";
 import { nextCommand, open, printResult, type Command } from "../command.ts";
 import { count, duration, number } from "../format.ts";
 import { toJson } from "../output.ts";
@@ -8,6 +9,7 @@ const mostDifferences = 20;
 
 export const verify: Command = async (context) => {
   const { signal, values, output } = context;
+  if (values.schema === true) return await compareSchemas(context);
   await using sync = await open(context);
   const report = await sync.verify({
     signal,

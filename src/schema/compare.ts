@@ -1,0 +1,194 @@
+/** Compares the schemas of both sides, object by object, and names what differs. */
+import { selectTables } from "../catalog/patterns.ts";
+import type { Connection } from "../postgres/connect.ts";
+import { load } from "../postgres/sql.ts";
+import type { SyncContext } from "../state/context.ts";
+import { readSourceFacts, schemasLeftOut, type TargetFacts } from "./facts.ts";
+
+export interface SchemaDifference {
+  /** `index public.users_email` */
+  readonly object: string;
+  /** On the target. */
+  readonly kind: "missing" | "extra" | "changed";
+  /** What is changed: the property, and its value on each side. */
+  readonly changes: readonly {
+    readonly property: string;
+    readonly source: string | null;
+    readonly target: string | null;
+  }[];
+}
+
+export interface SchemaComparison {
+  readonly equal: boolean;
+  /** Objects that were compared. */
+  readonly objects: number;
+  readonly differences: readonly SchemaDifference[];
+  /** What the copy took away and gives back; no difference. */
+  readonly owed: readonly string[];
+}
+
+/** A row of sql/schema/describe. */
+export interface Description {
+  readonly kind: string;
+  readonly name: string;
+  readonly schema: string | null;
+  readonly relation: string | null;
+  readonly details: Readonly<Record<string, unknown>>;
+}
+
+/**
+ * Reads both catalogues and changes nothing. Where the settings choose tables, only those and what is in their schemas
+ * is compared; a table with another name on the target is passed over.
+ */
+export async function compareSchemas(context: SyncContext): Promise<SchemaComparison> {
+  await using source = await context.source("verify");
+  await using target = await context.target("verify");
+  const leftOut = schemasLeftOut(await readSourceFacts(source), context.config);
+  const { hasLedger } = await target.row<TargetFacts>(load("schema/target"));
+  const owed = hasLedger
+    ? await target.rows<{ objectName: string; tableName: string }>(load("schema/owed"))
+    : [];
+  const both = await Promise.all(
+    [source, target].map((side) => side.rows<Description>(load("schema/describe"))),
+  );
+  const isChosen = await choice(source, target, context);
+  const [own = [], other = []] = both.map((rows) =>
+    rows.filter((row) => !leftOut.has(row.schema ?? "") && isChosen(row)),
+  );
+  const major = (connection: Connection): number => Math.floor(connection.version / 10_000);
+  return diffSchemas(own, other, {
+    owed: new Set(owed.map((each) => plain(`${each.objectName} on ${each.tableName}`))),
+    isSameVersion: major(source) === major(target),
+  });
+}
+
+async function choice(
+  source: Connection,
+  target: Connection,
+  { config: { tables, exclude, overrides } }: SyncContext,
+): Promise<(row: Description) => boolean> {
+  const renamed = Object.entries(overrides).flatMap(([pattern, each]) =>
+    each.target === undefined ? [] : [pattern, each.target],
+  );
+  if (tables.length === 0 && exclude.length === 0 && renamed.length === 0) return () => true;
+  interface Relation {
+    readonly schema: string;
+    readonly name: string;
+  }
+  const sides = await Promise.all(
+    [source, target].map((side) => side.rows<Relation>(load("catalog/relations"))),
+  );
+  const all = sides.flat();
+  const chosen = selectTables(all, tables, [...exclude, ...renamed]).selected;
+  const names = new Set(chosen.map(({ schema, name }) => plain(`${schema}.${name}`)));
+  const others = new Set(
+    all.map(({ schema, name }) => plain(`${schema}.${name}`)).filter((each) => !names.has(each)),
+  );
+  const schemas = new Set(chosen.map(({ schema }) => schema));
+  return ({ schema, relation }) => {
+    if (relation !== null && others.has(plain(relation))) return false;
+    return schema === null || schemas.has(schema);
+  };
+}
+
+/** Properties that are expressions: read again by another server, they get other casts and parentheses. */
+const expressions: ReadonlySet<string> = new Set([
+  "default", "generated", "definition", "bound", "partition key", "using", "check", "checks", "query",
+]); // prettier-ignore
+
+export function diffSchemas(
+  source: readonly Description[],
+  target: readonly Description[],
+  options: { readonly owed: ReadonlySet<string>; readonly isSameVersion: boolean },
+): SchemaComparison {
+  const keyOf = ({ kind, name }: Description): string => `${kind} ${name}`;
+  const others = new Map(target.map((each) => [keyOf(each), each]));
+  const differences: SchemaDifference[] = [];
+  const owed: string[] = [];
+  const report = (row: Description, difference: Omit<SchemaDifference, "object">): void => {
+    const nameOfIndex = row.name.replace(/^(?:"[^"]*"|[^."])+\./, "");
+    const owedName = row.kind === "index" ? `${nameOfIndex} on ${row.relation}` : row.name;
+    if (options.owed.has(plain(owedName))) owed.push(keyOf(row));
+    else differences.push({ object: keyOf(row), ...difference });
+  };
+  for (const row of source) {
+    const other = others.get(keyOf(row));
+    others.delete(keyOf(row));
+    if (other === undefined) {
+      report(row, { kind: "missing", changes: [] });
+      continue;
+    }
+    const changes = Object.entries(row.details).flatMap(([property, value]) => {
+      const there = other.details[property];
+      if (isEqual(row.kind, property, value, there, options.isSameVersion)) return [];
+      return [{ property, source: text(value), target: text(there) }];
+    });
+    if (changes.length > 0) report(row, { kind: "changed", changes });
+  }
+  for (const row of others.values()) {
+    // A table or an extension more is nobody's loss; something more on a table of ours may refuse rows.
+    const isOnOurs = row.relation !== null && source.some((each) => each.relation === row.relation);
+    if (isOnOurs) report(row, { kind: "extra", changes: [] });
+  }
+  return {
+    equal: differences.length === 0,
+    objects: source.length,
+    differences: differences.sort((one, two) => one.object.localeCompare(two.object)),
+    owed,
+  };
+}
+
+function isEqual(
+  kind: string,
+  property: string,
+  source: unknown,
+  target: unknown,
+  isSameVersion: boolean,
+): boolean {
+  if (source === target) return true;
+  if (typeof source !== "string" || typeof target !== "string") return false;
+  // Newer versions of an extension are no difference, and each version prints queries in its own way.
+  if (kind === "extension" && property === "version") return !isOlder(target, source);
+  if (property === "query" && !isSameVersion) return true;
+  if (!expressions.has(property)) return false;
+  return normalise(source) === normalise(target);
+}
+
+/**
+ * An expression without what servers write differently each time they read it: casts, parentheses, spaces, and the
+ * older word for a trigger's function. Two expressions that differ in nothing else count as the same.
+ */
+export function normalise(expression: string): string {
+  const literals: string[] = [];
+  const hidden = expression.replaceAll(
+    /'(?:[^']|'')*'/g,
+    (literal) => `\uE000${literals.push(literal) - 1}\uE001`,
+  );
+  const type =
+    /::(?:(?:"[^"]*"|\w+)\.)?(?:"[^"]*"|character varying|double precision|bit varying|time(?:stamp)?(?: *\(\d+\))? with(?:out)? time zone|\w+)(?:\(\d+(?:, *\d+)?\))?(?:\[\])*/g;
+  return hidden
+    .replaceAll("EXECUTE PROCEDURE", "EXECUTE FUNCTION")
+    .replaceAll(type, "")
+    .replaceAll(/[()]/g, " ")
+    .replaceAll(/\s+/g, " ")
+    .replaceAll(/ ?([,[\]=<>+*/-]) ?/g, "$1")
+    .trim()
+    .replaceAll(/\uE000(\d+)\uE001/g, (_, n: string) => literals[Number(n)] ?? "");
+}
+
+function isOlder(version: string, than: string): boolean {
+  const [one, two] = [version, than].map((each) => each.split(/\D+/).map(Number));
+  for (const [n, part] of (two ?? []).entries()) {
+    const own = one?.[n] ?? 0;
+    if (own !== part) return own < part;
+  }
+  return false;
+}
+
+function text(value: unknown): string | null {
+  return value == null ? null : String(value as string | number | boolean);
+}
+
+function plain(name: string): string {
+  return name.replaceAll('"', "");
+}

@@ -1,0 +1,41 @@
+/** What the servers say about themselves before their schemas are looked at. */
+import { patternMatches } from "../catalog/patterns.ts";
+import type { ResolvedConfig } from "../config.ts";
+import type { Connection } from "../postgres/connect.ts";
+import { load } from "../postgres/sql.ts";
+import type { Extension } from "./plan.ts";
+import { providerOf, type SchemaOwner } from "./providers.ts";
+
+/** As sql/schema/source returns it. */
+export interface SourceFacts {
+  readonly encoding: string;
+  readonly role: string;
+  readonly schemas: readonly SchemaOwner[];
+  readonly extensions: readonly Extension[];
+  readonly subscriptions: readonly string[];
+  readonly tablespaces: readonly { readonly name: string; readonly relations: number }[];
+}
+
+/** As sql/schema/target returns it. */
+export interface TargetFacts {
+  readonly extensions: readonly Extension[];
+  readonly available: readonly string[];
+  readonly hasLedger: boolean;
+}
+
+export async function readSourceFacts(source: Connection): Promise<SourceFacts> {
+  return await source.row<SourceFacts>(load("schema/source"));
+}
+
+/** Our own schema, and those of a provider unless an extension lives there whose types the tables may use. */
+export function schemasLeftOut(facts: SourceFacts, config: ResolvedConfig): Map<string, string | null> {
+  const leftOut = new Map<string, string | null>([["replicate", null]]);
+  for (const schema of facts.schemas) {
+    const provider = providerOf(schema, facts.role);
+    const isAsked = config.tables.some((pattern) => patternMatches(pattern, schema.name, "") || pattern.startsWith(`${schema.name}.`)); // prettier-ignore
+    const isHome =
+      schema.name === "heroku_ext" && facts.extensions.some((each) => each.schema === schema.name);
+    if (provider !== undefined && !isAsked && !isHome) leftOut.set(schema.name, `belongs to ${provider}`);
+  }
+  return leftOut;
+}
