@@ -1,8 +1,7 @@
 -- What: the leaf partitions of partitioned tables, and whether capture reaches them.
 -- Runs on: source, inside the batch's snapshot after the roots are locked. $1: oid[] of partitioned roots.
--- Returns: root, oid, schema, name, bound, triggers (name, state and xmin of each of ours: one that was off in between may
---          have missed changes), isCaptured (TRUNCATE trigger of our own and a row trigger, both of this root's capture
---          and enabled).
+-- Returns: root, oid, schema, name, bound, triggers (name, state and xmin of each of the root's capture: one that was off
+--          in between may have missed changes), isCaptured (both are there, the row trigger and that of TRUNCATE, and on).
 with recursive tree as (
   select i.inhparent as root, i.inhrelid as oid
   from pg_catalog.pg_inherits i
@@ -24,13 +23,12 @@ join pg_catalog.pg_class c on c.oid = t.oid
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 left join lateral (
   select pg_catalog.string_agg(g.tgname::text || ' ' || g.tgenabled::text || ' ' || g.xmin::text, ', ' order by g.tgname) as triggers,
-         pg_catalog.count(distinct g.tgname) filter (
-           where g.tgenabled = 'A'
-             and p.proname = (select 'capture_' || k.id from replicate.capture k where k.relid = t.root)) as captured
-  from pg_catalog.pg_trigger g
-  join pg_catalog.pg_proc p on p.oid = g.tgfoid
+         pg_catalog.count(*) filter (where g.tgenabled = 'A') as captured
+  from replicate.capture k
+  join pg_catalog.pg_proc p on p.proname = 'capture_' || k.id
   join pg_catalog.pg_namespace pn on pn.oid = p.pronamespace and pn.nspname = 'replicate'
-  where g.tgrelid = c.oid and g.tgname in ('zzz_replicate_capture', 'zzz_replicate_truncate')
+  join pg_catalog.pg_trigger g on g.tgfoid = p.oid
+  where k.relid = t.root and g.tgrelid = c.oid
 ) as g on true
 where c.relkind <> 'p'
 order by t.root, c.oid

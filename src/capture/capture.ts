@@ -16,8 +16,8 @@ import { fill, ident, load, qualified } from "../postgres/sql.ts";
 import type { SyncContext } from "../state/context.ts";
 
 /** Sorts behind the application's own triggers, so that it sees what they made of the row. */
-const CAPTURE_TRIGGER = "zzz_replicate_capture";
-const TRUNCATE_TRIGGER = "zzz_replicate_truncate";
+const captureTrigger = (captureId: number): string => `zzz_replicate_capture_${captureId}`;
+const truncateTrigger = (captureId: number): string => `zzz_replicate_truncate_${captureId}`;
 
 /**
  * Makes sure that the table is captured and that this sync reads the capture. One transaction; the lock waits out
@@ -183,16 +183,11 @@ function keyValue(row: string, column: CaptureKeyColumn): string {
 
 /** The triggers that the table itself has to have for its changes to be captured. */
 export function triggerNames(capture: Capture, table: Table, sourceVersion: number): string[] {
-  if (capture.method === "statement") {
-    return [
-      ...["insert", "update", "delete"].map((event) => `${CAPTURE_TRIGGER}_${event}`),
-      TRUNCATE_TRIGGER,
-    ];
-  }
+  const [row, truncate] = [captureTrigger(capture.id), truncateTrigger(capture.id)];
+  if (capture.method === "statement")
+    return [...["insert", "update", "delete"].map((event) => `${row}_${event}`), truncate];
   // Before 11 the leaves of a partitioned table have the row triggers.
-  return table.kind === "p" && sourceVersion < 110_000
-    ? [TRUNCATE_TRIGGER]
-    : [CAPTURE_TRIGGER, TRUNCATE_TRIGGER];
+  return table.kind === "p" && sourceVersion < 110_000 ? [truncate] : [row, truncate];
 }
 
 async function installTriggers(source: Connection, table: Table, capture: Capture): Promise<void> {
@@ -236,14 +231,15 @@ export async function adoptLeaf(
 ): Promise<void> {
   await withBriefLocks(source, { what: tableLabel(leaf), signal: context.signal }, async () => {
     await source.script(`lock table ${qualified(leaf.schema, leaf.name)} in share row exclusive mode`);
+    const [row, truncate] = [captureTrigger(capture.id), truncateTrigger(capture.id)];
     const installed = await source.rows<{ name: string; enabled: string }>(
       `select tgname::text as name, tgenabled::text as enabled from pg_catalog.pg_trigger
        where tgrelid = $1 and tgname = any ($2::text[])`,
-      [leaf.oid, [TRUNCATE_TRIGGER, CAPTURE_TRIGGER]],
+      [leaf.oid, [row, truncate]],
     );
     const names = installed.map((trigger) => trigger.name);
-    if (!names.includes(TRUNCATE_TRIGGER)) await installTruncateTrigger(source, leaf, capture);
-    if (!names.includes(CAPTURE_TRIGGER) && source.version < 110_000) {
+    if (!names.includes(truncate)) await installTruncateTrigger(source, leaf, capture);
+    if (!names.includes(row) && source.version < 110_000) {
       const holes = { id: String(capture.id), table: qualified(leaf.schema, leaf.name) };
       await source.script(fill("capture/row-trigger", holes));
     }

@@ -137,9 +137,8 @@ function advance(target: Sequence, present: Value, given: Value, increment: bigi
   const wanted: Value = { value, isCalled: given.isCalled };
   // Where a sequence starts over, "later" has no meaning: the source's value holds.
   if (target.cycle) return wanted;
-  if (present.isCalled && !wanted.isCalled) return present;
-  if (present.isCalled === wanted.isCalled && present.value === wanted.value) return present;
-  if (!present.isCalled) return wanted;
-  const isAhead = isDescending ? present.value <= wanted.value : present.value >= wanted.value;
+  // What nextval would give tells which is later: a value that was not called yet is given out itself.
+  const next = ({ value: last, isCalled }: Value): bigint => (isCalled ? last + increment : last);
+  const isAhead = isDescending ? next(present) <= next(wanted) : next(present) >= next(wanted);
   return isAhead ? present : wanted;
 }

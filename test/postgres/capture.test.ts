@@ -229,6 +229,21 @@ test("partitions: ATTACH with rows, DETACH, and a partition put into the place o
   expect((await target.sql("select * from m_1")).length).toBe(22);
 });
 
+test("partitions: a table that is captured itself is attached to a captured one", async () => {
+  await using pair = await freePair();
+  await using followed = await startFollowed(pair, `${partitioned} create table m_3 (like m including all)`);
+  await pair.source.sql("insert into m_3 values ('2020-03-02', 1, 'x')");
+  const attach = "alter table m attach partition m_3 for values from ('2020-03-01') to ('2020-04-01')";
+  await pair.source.sql(attach);
+  await pair.target.sql(attach);
+  await pair.source.sql("insert into m values ('2020-03-03', 2, 'y'); update m_3 set v = 'z'");
+  expect(await followed.differences()).toEqual([]);
+  await pair.source.sql("truncate m_3; insert into m_3 values ('2020-03-09', 9, 'z')");
+  expect(await followed.differences()).toEqual([]);
+  await followed.sync.drop();
+  expect(await pair.source.sql("select 1 from pg_trigger where tgname like 'zzz%'")).toEqual([]);
+});
+
 test("partitions: a leaf whose trigger was off is reported while it is, and read again afterwards", async () => {
   await using pair = await freePair();
   await using followed = await startFollowed(pair, partitioned);
@@ -236,7 +251,7 @@ test("partitions: a leaf whose trigger was off is reported while it is, and read
   await source.sql(`insert into m select date '2020-01-01' + g, g, 'x' from generate_series(0, 50) g`);
   expect(await followed.differences()).toEqual([]);
   await source.sql(
-    `alter table m_1 disable trigger zzz_replicate_capture; delete from m_1 where id < 5; update m_1 set v = 'unseen'`,
+    `alter table m_1 disable trigger zzz_replicate_capture_1; delete from m_1 where id < 5; update m_1 set v = 'unseen'`,
   );
   const [broken] = await Promise.allSettled([followed.drain()]);
   expect(broken).toMatchObject({ reason: { code: "CAPTURE_BROKEN" } });
@@ -247,8 +262,8 @@ test("partitions: a leaf whose trigger was off is reported while it is, and read
   await source.sql(String(problems[0]?.remedy));
   expect(await followed.differences()).toEqual([]);
   // Off and on again while nobody looked.
-  await source.sql(`alter table m_1 disable trigger zzz_replicate_capture; delete from m_1 where id < 9;
-    alter table m_1 enable always trigger zzz_replicate_capture`);
+  await source.sql(`alter table m_1 disable trigger zzz_replicate_capture_1; delete from m_1 where id < 9;
+    alter table m_1 enable always trigger zzz_replicate_capture_1`);
   expect(await followed.differences()).toEqual([]);
 });
 
@@ -303,9 +318,7 @@ test("names that no one should give", async () => {
     `create schema "a"; create schema "a_b"; create schema "a.b"; create schema "Sch ema"`,
     `create table "a.b"."c" (id int primary key); create table "a"."b.c" (id int primary key)`,
     `create table "a.b"."_c" (id int primary key); create table "a"."b_c" (id int primary key); create table "a_b"."c" (id int primary key)`,
-    ...quoted.map(
-      (name) => `create table ${name} (${name} int primary key, other text)`,
-    ),
+    ...quoted.map((name) => `create table ${name} (${name} int primary key, other text)`),
     ...quoted
       .slice(0, 6)
       .map((name) => `create table "Sch ema".${name} (id int, ${name} text, primary key (${name}, id))`),

@@ -82,17 +82,17 @@ const cases: Case[] = [
   },
   {
     what: "trigger disabled and enabled again",
-    ddl: "alter table t disable trigger zzz_replicate_capture",
+    ddl: "alter table t disable trigger zzz_replicate_capture_2",
     write:
       "update t set name = 'unseen' where id < 9; delete from t where id = 20; insert into t values (77, 'unseen')",
-    source: ['alter table "public"."t" enable always trigger zzz_replicate_capture;'],
+    source: ['alter table "public"."t" enable always trigger zzz_replicate_capture_2;'],
     reread: true,
   },
   {
     what: "all triggers disabled for a moment",
     ddl: "alter table t disable trigger all",
     write:
-      "delete from t where id = 20; alter table t enable always trigger zzz_replicate_capture, enable always trigger zzz_replicate_truncate",
+      "delete from t where id = 20; alter table t enable always trigger zzz_replicate_capture_2, enable always trigger zzz_replicate_truncate_2",
     reread: true,
   },
   {
@@ -161,7 +161,7 @@ test("a table is replaced by another of its name", async () => {
 test("a trigger of ours is dropped: told, with what to do", async () => {
   await using pair = await freePair();
   await using followed = await startFollowed(pair, schema);
-  await pair.source.sql("drop trigger zzz_replicate_capture on t; update t set name = 'unseen'");
+  await pair.source.sql("drop trigger zzz_replicate_capture_2 on t; update t set name = 'unseen'");
   await expect(followed.drain()).rejects.toMatchObject({
     code: "CAPTURE_BROKEN",
     problems: [{ subject: "public.t", message: expect.stringContaining("gone") as string }],

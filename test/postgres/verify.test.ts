@@ -139,7 +139,7 @@ describe("differences", () => {
     expect(none.tables[0]).toMatchObject({ equal: false, differences: [], differencesTotal: 3000 });
     await pair.target.sql("truncate users");
     expect((await sync.verify()).tables[0]).toMatchObject({ rows: 5000, differencesTotal: 5000 });
-    await pair.source.sql("alter table users disable trigger zzz_replicate_truncate; truncate users");
+    await pair.source.sql("alter table users disable trigger zzz_replicate_truncate_1; truncate users");
     await pair.target.sql("insert into users (id) values (1), (2)");
     expect(await sync.differences()).toEqual([`public.users {"id":1} extra`, `public.users {"id":2} extra`]);
   });
