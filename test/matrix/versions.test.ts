@@ -18,7 +18,8 @@ const pairs = [
   ["18", "14"],
 ] as const;
 
-describe.each(pairs)("from %s to %s", (source, target) => {
+// Nine servers share the machine.
+describe.each(pairs)("from %s to %s", { timeout: 6 * 60_000 }, (source, target) => {
   test("a database that is written to", async () => {
     await using pair = await freePair({ source, target });
     const report = await takeShopThrough(

@@ -4,7 +4,7 @@ import { openSync } from "../../src/index.ts";
 import { freePair } from "../support/database.ts";
 import { takeZooThrough } from "../support/type-zoo-journey.ts";
 
-test("every type, with its awkward values, through copy and batches", async () => {
+test("every type, with its awkward values, through copy and batches", { timeout: 4 * 60_000 }, async () => {
   await using pair = await freePair();
   const report = await takeZooThrough(pair);
   expect.soft(report.differences).toEqual([]);
