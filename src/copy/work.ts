@@ -1,9 +1,14 @@
 /** What the workers of a run do, over and over, until the ledger has nothing left for them. */
-import { isConnectionFailure, isRetryableConflict, sqlstateOf } from "../postgres/sqlstate.ts";
+import {
+  isConnectionFailure,
+  isRetryableConflict,
+  QUERY_CANCELED,
+  sqlstateOf,
+} from "../postgres/sqlstate.ts";
 import { failpoint } from "../postgres/failpoint.ts";
 import { sleep, throwIfAborted } from "../postgres/sleep.ts";
 import { literal } from "../postgres/sql.ts";
-import { loadKinds, RestoreError, restoreFailure, restoreNext, type OwedFilter } from "../state/owed.ts";
+import { isOvertaken, loadKinds, RestoreError, restoreFailure, restoreNext, type OwedFilter } from "../state/owed.ts";
 import type { OwedKind } from "../catalog/definitions.ts";
 import type { Connection } from "../postgres/connect.ts";
 import type { TableState } from "../state/sync-table.ts";
@@ -15,7 +20,7 @@ import { withSessions, type Sessions } from "./sessions.ts";
 
 const idleMs = 200;
 /** How long a worker goes on with small tables before it looks for parts again. */
-const lookMs = 1000;
+const lookMs = 5000;
 
 /** Prepares tables and copies parts until no selected table has any left, here or in another process. */
 export async function copyWorker(run: CopyRun): Promise<void> {
@@ -236,7 +241,10 @@ export async function indexWorker(run: CopyRun): Promise<void> {
         if (!(error instanceof RestoreError)) throw error;
         if (isConnectionFailure(error.cause)) throw error.cause;
         // A build that was cancelled was in somebody's way: it waits its turn like one that found the table locked.
-        const isPassing = isRetryableConflict(error.cause) || sqlstateOf(error.cause) === "57014";
+        const isPassing =
+          isRetryableConflict(error.cause) ||
+          sqlstateOf(error.cause) === QUERY_CANCELED ||
+          (await isOvertaken(target, run.sync, error.owed));
         if (!isPassing || conflicts >= 200) throw restoreFailure(error);
         conflicts += 1;
         await sleep(Math.min(100 * conflicts, 3000), run.signal);

@@ -177,6 +177,26 @@ export async function restoreNext(
   }
 }
 
+/**
+ * Whether a row that could not be restored has been overtaken: somebody began its table anew meanwhile, so that something
+ * has to go before it again, or restored it.
+ */
+export async function isOvertaken(
+  target: Connection,
+  sync: string,
+  { id, captureId }: Owed,
+): Promise<boolean> {
+  const { overtaken } = await target.row<{ overtaken: boolean }>(
+    `select not exists (select 1 from replicate.owed where id = $3 and restored_at is null)
+         or exists (
+           select 1 from replicate.owed e
+           where e.sync = $1 and e.capture_id = $2 and e.restored_at is null
+             and e.stage < (select stage from replicate.owed where id = $3)) as overtaken`,
+    [sync, captureId, id],
+  );
+  return overtaken;
+}
+
 /** A row of the ledger could not be restored; it stays open. */
 export class RestoreError extends Error {
   override readonly name = "RestoreError";
