@@ -25,7 +25,7 @@ left join lateral (
   select pg_catalog.string_agg(g.tgname::text || ' ' || g.tgenabled::text || ' ' || g.xmin::text, ', ' order by g.tgname) as triggers,
          pg_catalog.count(*) filter (where g.tgenabled = 'A') as captured
   from replicate.capture k
-  join pg_catalog.pg_proc p on p.proname = 'capture_' || k.id
+  join pg_catalog.pg_proc p on p.proname = ('capture_' || k.id)::pg_catalog.name
   join pg_catalog.pg_namespace pn on pn.oid = p.pronamespace and pn.nspname = 'replicate'
   join pg_catalog.pg_trigger g on g.tgfoid = p.oid
   where k.relid = t.root and g.tgrelid = c.oid
