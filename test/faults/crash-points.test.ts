@@ -17,7 +17,10 @@ const later = ["init.captured:4", "copy.part.loaded:7", "owed.restored:5", "drop
 const isOf = (name: string, ...stages: string[]): boolean =>
   stages.some((stage) => name.startsWith(`${stage}.`));
 
-test.for([...failpoints, ...later])("a death at %s", { timeout: 180_000 }, async (name) => {
+// Those of a cutover have a test of their own.
+const names = failpoints.filter((name) => !isOf(name, "cutover"));
+
+test.for([...names, ...later])("a death at %s", { timeout: 180_000 }, async (name) => {
   const random = seededRandom(name);
   await using pair = await freePair({ leaks: "ignore" });
   await pair.source.sql(workloadSchema);
@@ -60,7 +63,8 @@ test.for([...failpoints, ...later])("a death at %s", { timeout: 180_000 }, async
   await runToEnd(drained);
   const comparison = await compareDatabases(pair.source.url, pair.target.url);
   expect(comparison.differences.slice(0, 10)).toEqual([]);
-  expect(comparison.rows).toBeGreaterThan(1000);
+  // How many are left depends on the last TRUNCATE; none would mean that nothing was compared.
+  expect(comparison.rows).toBeGreaterThan(100);
   expect(await pair.target.sql(brokenInvariants)).toEqual([]);
 
   if (isOf(name, "drop")) await dieAt(name, { ...orders, verbs: ["drop"] });
