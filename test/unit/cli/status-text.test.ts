@@ -31,7 +31,9 @@ function status(changes: Partial<Status> = {}): Status {
     conflicts: 0,
     lastError: null,
     owed: { open: 0, leftInvalid: [] },
-    sourceError: null,
+    switch: null,
+  fence: null,
+  sourceError: null,
     tables: ["public.a", "public.b"].map((name) => ({
       source: name,
       target: name,
