@@ -13,7 +13,7 @@ import type { SyncContext } from "../state/context.ts";
 import { loadLeftInvalid, type LeftInvalid } from "../state/owed.ts";
 import { loadTables, type TableState } from "../state/sync-table.ts";
 import { partCount, storages } from "./plan.ts";
-import { notEmpty, planTable, tableRemovals } from "./prepare.ts";
+import { isSmall, notEmpty, planTable, tableRemovals } from "./prepare.ts";
 import {
   assertFits,
   loadCopyTables,
@@ -160,7 +160,7 @@ async function toPrepare(
   target: Connection,
   options: CopyOptions,
 ): Promise<{ captureId: number; mode: PrepareMode }[]> {
-  const tables = [...run.tables.values()].toSorted((a, b) => b.bytes - a.bytes);
+  const tables = [...run.tables.values()].toSorted(inOrderOfCopy);
   const fresh = tables.filter(({ entry }) => entry.state === "new");
   if (options.adopt !== true && !run.overwrite) {
     const full = await findFull(target, fresh);
@@ -174,6 +174,16 @@ async function toPrepare(
       captureId: table.entry.captureId,
       mode: begun.includes(table) ? "restart" : options.adopt === true ? "adopt" : "new",
     }));
+}
+
+/**
+ * Largest first. Among small ones those that others reference: their preparation takes all foreign keys that point to
+ * them away, and the others then need no lock on them.
+ */
+function inOrderOfCopy(a: CopyTable, b: CopyTable): number {
+  const isHub = (table: CopyTable): number => (isSmall(table) && table.target.isReferenced ? 1 : 0);
+  if (isSmall(a) && isSmall(b) && isHub(a) !== isHub(b)) return isHub(b) - isHub(a);
+  return b.bytes - a.bytes;
 }
 
 /** Labels of the target's tables that hold rows. */
