@@ -60,7 +60,7 @@ test("nothing is lost under random writes and kill -9", { timeout: (seconds + 20
   expect(await watch.stop()).toEqual([]);
   const comparison = await compareDatabases(pair.source.url, pair.target.url);
   expect(comparison.differences.slice(0, 10)).toEqual([]);
-  expect(comparison.rows).toBeGreaterThan(1000);
+  expect(comparison.rows).toBeGreaterThan(100);
   expect(await pair.target.sql(brokenInvariants)).toEqual([]);
   await dropAll(orders);
 });
