@@ -13,7 +13,8 @@ members as (
   where d.deptype = 'e' and d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
 ),
 relations as (
-  select c.*, s.nspname, pg_catalog.to_jsonb(c) as body,
+  select c.oid, c.relname, c.relkind, c.relpersistence, c.relispartition, c.relpartbound, c.relispopulated,
+         c.relrowsecurity, c.relforcerowsecurity, c.relreplident, s.nspname,
          pg_catalog.quote_ident(s.nspname) || '.' || pg_catalog.quote_ident(c.relname) as label
   from pg_catalog.pg_class c
   join spaces s on s.oid = c.relnamespace

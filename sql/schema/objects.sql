@@ -10,7 +10,8 @@ spaces as (
   where n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
 ),
 relations as (
-  select c.* from pg_catalog.pg_class c
+  select c.oid, c.relname, c.relnamespace, c.relkind, c.relispartition, c.relrowsecurity
+  from pg_catalog.pg_class c
   where c.relnamespace in (select oid from spaces) and c.relpersistence <> 't'
 ),
 found (classid, objid, schema, name, is_key) as (

@@ -19,7 +19,6 @@ export interface SourceFacts {
 /** As sql/schema/target returns it. */
 export interface TargetFacts {
   readonly extensions: readonly Extension[];
-  readonly available: readonly string[];
   readonly hasLedger: boolean;
 }
 

@@ -10,7 +10,7 @@ import type { Connection } from "../postgres/connect.ts";
 import { load, qualified } from "../postgres/sql.ts";
 import type { SyncContext } from "../state/context.ts";
 import { readSourceFacts, schemasLeftOut, type SourceFacts, type TargetFacts } from "./facts.ts";
-import { planSchema, type NotCreated, type SchemaObject, type SchemaPlan, type Section } from "./plan.ts"; // prettier-ignore
+import { planSchema, type Extension, type NotCreated, type SchemaObject, type SchemaPlan, type Section } from "./plan.ts"; // prettier-ignore
 import { findPrograms } from "./programs.ts";
 import { Archive, type EntryError } from "./restore.ts";
 
@@ -132,13 +132,30 @@ async function decide(
     target: await target.rows<SchemaObject>(load("schema/objects")),
     sourceExtensions: facts.extensions,
     targetExtensions: there.extensions,
-    available: new Set(there.available),
+    available: await availableExtensions(target, facts.extensions, there.extensions),
     outsideSchemas,
     outside: new Map(references.map((each) => [`${each.classid}:${each.objid}`, each])),
     owed: new Set(owed.map((each) => `${each.objectName} on ${each.tableName.replaceAll('"', "")}`)),
     ...(whyNot === undefined ? {} : { whyNot }),
     withPrivileges: options.privileges ?? false,
   });
+}
+
+/** What the target could have, where it has to be asked. A server that cannot tell is not in the way: it will. */
+async function availableExtensions(
+  target: Connection,
+  wanted: readonly Extension[],
+  there: readonly Extension[],
+): Promise<ReadonlySet<string>> {
+  const names = wanted.map(({ name }) => name);
+  if (names.every((name) => there.some((each) => each.name === name))) return new Set();
+  try {
+    const rows = await target.rows<{ name: string }>(load("schema/available-extensions"));
+    return new Set(rows.map(({ name }) => name));
+  } catch (error) {
+    if (target.isBroken) throw error;
+    return new Set(names);
+  }
 }
 
 /** Why a table is not created, where the settings choose tables or give them other names. */

@@ -1,0 +1,96 @@
+import { tmpdir } from "node:os";
+import { expect, test } from "vitest";
+
+import { main } from "../../src/cli/main.ts";
+import { freePair, type Pair } from "../support/database.ts";
+import { difficultSchema, leftBehind, tellWhySkipped } from "./schema-setup.ts";
+
+// The same from the command line.
+
+const isSkipped = tellWhySkipped();
+
+interface Outcome {
+  code: number;
+  out: string;
+  err: string;
+}
+
+async function replicate(pair: Pair, ...words: string[]): Promise<Outcome> {
+  const outcome = { code: -1, out: "", err: "" };
+  outcome.code = await main([...words, "--source", pair.source.url, "--target", pair.target.url], {
+    env: { HOME: tmpdir() },
+    stdout: { write: (text) => (outcome.out += text) },
+    stderr: { write: (text) => (outcome.err += text) },
+  });
+  return outcome;
+}
+
+test.skipIf(isSkipped)("schema and verify --schema, for people and for programs", async () => {
+  await using pair = await freePair();
+  await pair.source.sql(difficultSchema);
+  await pair.source.sql(leftBehind);
+
+  const dry = await replicate(pair, "schema", "--dry-run");
+  expect(dry).toMatchObject({ code: 0, err: "" });
+  expect(dry.out).toContain("\n  table app.customer\n");
+  expect(dry.out).toContain(
+    "left out, since publications are made anew by who needs them:\n  publication everything\n",
+  );
+  expect(dry.out).toMatch(/\nwould create \d+ objects; nothing was changed\n$/);
+
+  const printed = await replicate(pair, "schema", "--print", "--section", "pre-data");
+  expect(printed.code).toBe(0);
+  expect(printed.out).toContain("CREATE TABLE app.customer");
+  expect(printed.out).not.toContain("left out");
+  expect(printed.err).toContain("publication everything");
+
+  const before = await replicate(pair, "verify", "--schema", "--json");
+  expect(before.code).toBe(1);
+  expect(JSON.parse(before.out)).toMatchObject({ equal: false });
+
+  const done = await replicate(pair, "schema");
+  expect(done).toMatchObject({ code: 0, err: "" });
+  expect(done.out).toContain("then: replicate schema --section post-data");
+  expect((await replicate(pair, "schema", "--section", "post-data")).out).toContain(
+    "2 materialized views filled",
+  );
+  const same = await replicate(pair, "verify", "--schema");
+  expect(same.out).toMatch(/^equal; \d+ objects compared\n$/);
+  expect(same.code).toBe(0);
+
+  await pair.target.sql(`alter table app.customer alter column note set default 'x'`);
+  const changed = await replicate(pair, "verify", "--schema");
+  expect(changed.out).toContain(
+    "  changed on the target: column app.customer.note\n      default: none -> 'x'::text\n",
+  );
+  expect(changed.code).toBe(1);
+});
+
+test.skipIf(isSkipped)("run --schema does all in order", async () => {
+  await using pair = await freePair();
+  await pair.source.sql(`
+    create table parent (id int primary key); create table child (id int primary key, parent int references parent);
+    insert into parent select generate_series(1, 100); insert into child select g, g from generate_series(1, 100) g;
+    create materialized view number as select count(*)::int as n from child`);
+  const { code, out } = await replicate(pair, "run", "--schema", "--until-caught-up", "--json");
+  expect(code).toBe(0);
+  const result = JSON.parse(out.trim().split("\n").at(-1) ?? "") as Record<string, { refreshed: string[] }>;
+  expect(result["schemaAfter"]?.refreshed).toEqual(["public.number"]);
+  expect(await pair.target.sql("select n from number")).toEqual([{ n: 100 }]);
+  expect((await replicate(pair, "verify", "--schema")).code).toBe(0);
+  expect((await replicate(pair, "drop", "--yes")).code).toBe(0);
+});
+
+test("an unfit PGBIN is an error with a code and a way on", async () => {
+  await using pair = await freePair();
+  const outcome = { err: "" };
+  const code = await main(["schema", "--source", pair.source.url, "--target", pair.target.url], {
+    env: { HOME: tmpdir(), PGBIN: "/nonexistent" },
+    stdout: { write: () => undefined },
+    stderr: { write: (text) => (outcome.err += text) },
+  });
+  expect(code).toBe(3);
+  expect(outcome.err).toMatch(
+    /^error CLIENT_MISSING: .*\nhint: Install the package postgresql-client-\d+ .*by hand/,
+  );
+});
