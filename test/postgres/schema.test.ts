@@ -1,3 +1,7 @@
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { expect, test } from "vitest";
 
 import { openSync, type Sync } from "../../src/index.ts";
@@ -294,3 +298,34 @@ test("without client programs, says which package to install", async () => {
     hint: expect.stringContaining("postgresql-client-18") as string,
   });
 });
+
+test.skipIf(isSkipped)(
+  "the programs are told no secret on their command line, and leave no file",
+  async () => {
+    await using pair = await leastPrivilegedPair();
+    await pair.source.sql(`create table t (id int primary key)`);
+    const folder = mkdtempSync(join(tmpdir(), "replicate-programs-"));
+    try {
+      for (const program of ["pg_dump", "pg_restore"]) {
+        const real = execFileSync("sh", ["-c", `command -v ${program}`], { encoding: "utf8" }).trim();
+        const script = `#!/bin/sh\nprintf '%s\\n' "$0 $*" >> "${folder}/said"\nexec ${real} "$@"\n`;
+        writeFileSync(join(folder, program), script, { mode: 0o755 });
+      }
+      const left = (): string[] =>
+        readdirSync(tmpdir()).filter((each) => each.startsWith("replicate-schema-"));
+      const before = left();
+      await using sync = await open(pair, { env: { PGBIN: folder } });
+      expect((await sync.schema()).created).toContain("table public.t");
+      const said = readFileSync(join(folder, "said"), "utf8");
+      expect(said).toContain("--schema-only");
+      expect(said).toContain("--use-list=");
+      for (const { owner } of [pair.source, pair.target]) {
+        expect(said).not.toContain(owner.password);
+        expect(said).not.toContain(encodeURIComponent(owner.password));
+      }
+      expect(left().filter((each) => !before.includes(each))).toEqual([]);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  },
+);
