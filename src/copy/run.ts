@@ -235,8 +235,11 @@ export function columnsIn(fingerprint: string): string {
   return JSON.stringify((JSON.parse(fingerprint) as { columns: unknown }).columns);
 }
 
-/** Leaves a table's parts alone for a while, longer each time. */
-export function avoid(run: CopyRun, captureId: number): void {
+/** Leaves a table's parts alone for a while, longer each time, and says so when it lasts. */
+export function avoid(run: CopyRun, captureId: number, reason: string): void {
   const times = (run.avoided.get(captureId)?.times ?? 0) + 1;
   run.avoided.set(captureId, { until: Date.now() + Math.min(30_000, 500 * 2 ** times), times });
+  if (times % 5 !== 0) return;
+  const label = run.tables.get(captureId)?.label ?? "a table";
+  run.context.emit({ type: "warning", message: `${label} has to wait: ${reason}` });
 }

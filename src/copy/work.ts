@@ -8,7 +8,14 @@ import {
 import { failpoint } from "../postgres/failpoint.ts";
 import { sleep, throwIfAborted } from "../postgres/sleep.ts";
 import { literal } from "../postgres/sql.ts";
-import { isOvertaken, loadKinds, RestoreError, restoreFailure, restoreNext, type OwedFilter } from "../state/owed.ts";
+import {
+  isOvertaken,
+  loadKinds,
+  RestoreError,
+  restoreFailure,
+  restoreNext,
+  type OwedFilter,
+} from "../state/owed.ts";
 import type { OwedKind } from "../catalog/definitions.ts";
 import type { Connection } from "../postgres/connect.ts";
 import type { TableState } from "../state/sync-table.ts";
@@ -72,7 +79,7 @@ async function prepareNext(run: CopyRun, sessions: Sessions, leastBytes: number)
     // Until the table is in the ledger nobody else will think of it.
     run.unprepared.unshift(next);
     if (error instanceof PartGivenBack) {
-      avoid(run, next.captureId);
+      avoid(run, next.captureId, error.message);
     } else if (error instanceof PlanOutdated) {
       await describeAnew(run, sessions, next.captureId);
     } else {
@@ -107,7 +114,7 @@ async function copyNext(
     await failpoint("copy.part.committed");
   } catch (error) {
     if (!target.isBroken) await target.script("rollback").catch(() => target.destroy());
-    if (error instanceof PartGivenBack) avoid(run, part.captureId);
+    if (error instanceof PartGivenBack) avoid(run, part.captureId, error.message);
     else if (error instanceof PlanOutdated) await settleOutdated(run, sessions, part, error.message);
     else throw error;
   }
@@ -157,7 +164,7 @@ async function settleOutdated(run: CopyRun, sessions: Sessions, part: Part, reas
     if ((await prepareTable(run, sessions, part.captureId, "restart", part)) === null) return;
   } catch (error) {
     if (!(error instanceof PartGivenBack) && !(error instanceof PlanOutdated)) throw error;
-    avoid(run, part.captureId);
+    avoid(run, part.captureId, error.message);
     return;
   }
   run.context.emit({ type: "table-restarted", table: table.label, reason });
