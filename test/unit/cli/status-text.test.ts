@@ -31,9 +31,7 @@ function status(changes: Partial<Status> = {}): Status {
     conflicts: 0,
     lastError: null,
     owed: { open: 0, leftInvalid: [] },
-    switch: null,
-  fence: null,
-  sourceError: null,
+    sourceError: null,
     tables: ["public.a", "public.b"].map((name) => ({
       source: name,
       target: name,
