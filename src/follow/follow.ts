@@ -252,7 +252,10 @@ class FollowRun {
     if (signal.aborted) return;
     const failure = asReplicateError(error, "follow");
     if (!isPassing) {
-      if (this.#control !== undefined) await storeError(this.#control, this.#context.config.name, failure);
+      // A copy that is not done is no failure of the sync; the caller is told.
+      const isEarly = failure.code === "COPY_UNFINISHED";
+      if (this.#control !== undefined && !isEarly)
+        await storeError(this.#control, this.#context.config.name, failure);
       throw failure;
     }
     const now = Date.now();
