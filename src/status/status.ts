@@ -127,7 +127,7 @@ export async function readStatus(context: SyncContext): Promise<Status> {
   const left = bytesTotal - row.partsDoneBytes;
   return {
     sync: name,
-    phase: switchPhase(known, fenced?.side) ?? phaseOf(tables, alive, pendingRows, row.lastError),
+    phase: switchPhase(known, fenced?.side, waiting.error !== null) ?? phaseOf(tables, alive, pendingRows, row.lastError),
     runner: { alive, host: row.host, pid: row.pid, since: row.since?.toISOString() ?? null },
     copy: {
       tablesDone: copied.length,
@@ -173,11 +173,16 @@ const sum = (tables: readonly SyncTable[], value: (table: SyncTable) => number):
   tables.reduce((total, table) => total + value(table), 0);
 
 /** The phase of a sync that is being switched or was; undefined where it simply goes from source to target. */
-function switchPhase(known: Switch | undefined, fenced: Side | undefined): Phase | undefined {
+function switchPhase(
+  known: Switch | undefined,
+  fenced: Side | undefined,
+  isSourceAway: boolean,
+): Phase | undefined {
   const isTarget = isCutOver(known);
   const primary = isTarget ? "target" : "source";
   // Neither side can be written to. Where the source cannot be asked, better said too often.
-  if (fenced === primary || (fenced === undefined && known?.step === "fencing")) return "fenced";
+  const isPerhaps = isSourceAway && known?.way === "cutover" && known.step === "fencing";
+  if (fenced === primary || isPerhaps) return "fenced";
   return isTarget ? "cut-over" : undefined;
 }
 
