@@ -138,7 +138,8 @@ export class FollowSession {
         // A table was renamed or dropped since we learned its name, which loading tells, or it left for a new copy.
         await this.source.script("rollback");
         await this.loadEntries();
-        return null;
+        // Not null, which would say that there is nothing to apply.
+        return await this.next();
       }
       if (sqlstateOf(error) === POSITION_MOVED) {
         throw new ReplicateError("RUNNER_ACTIVE", "another runner moved the position of this sync", {

@@ -115,15 +115,17 @@ for (const isRunning of [false, true]) {
     await followed.drain();
     const runner = isRunning ? run(followed) : undefined;
     // So that it guesses that the next batch is about the same table.
-    if (runner !== undefined) await busy(pair);
+    const writing = runner === undefined ? undefined : await keepBusy(pair);
     await pair.source.sql(each.ddl);
     await pair.source.sql(each.write);
     const wanted = [...(each.target ?? []), ...(each.source ?? [])];
     if (wanted.length > 0) {
       const error = await (runner ?? run(followed));
+      await writing?.();
       await repair(pair, error, each);
     } else if (runner !== undefined) {
       await until(pair, "select count(*) > 0 as ok from replicate.sync_table");
+      await writing?.();
       running.abort();
       await runner;
     }
@@ -214,11 +216,24 @@ async function until(pair: Pair, query: string): Promise<void> {
   }
 }
 
-async function busy(pair: Pair): Promise<void> {
+/** Writes one row without a pause, once the runner has taken some of it in. Returns what ends it. */
+async function keepBusy(pair: Pair): Promise<() => Promise<void>> {
   for (let n = 1; n <= 5; n += 1) {
     await pair.source.sql(`update t set name = 'busy${n}' where id = 30`);
     await until(pair, `select name = 'busy${n}' as ok from t where id = 30`);
   }
+  const client = await pair.source.client();
+  let isEnding = false;
+  const writing = (async () => {
+    // The table may be away under another name for a moment.
+    while (!isEnding) await client.query("update t set id = id where id = 30").catch(() => undefined);
+  })();
+  const [now] = await pair.target.sql<{ batches: string }>("select batches from replicate.sync");
+  await until(pair, `select batches > ${Number(now?.batches) + 10} as ok from replicate.sync`);
+  return async () => {
+    isEnding = true;
+    await writing;
+  };
 }
 
 /** Runs what the error says, which has to be what the case expects. */
