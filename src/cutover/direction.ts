@@ -42,7 +42,9 @@ const WAIT_MS = 500;
 export async function* followEitherWay(open: OpenWay, options: FollowOptions): AsyncGenerator<Batch> {
   const { name } = open("forward").config;
   for (;;) {
-    const { way, known } = await settled(open);
+    const direction = await unlessStopped(open, async () => await settled(open));
+    if (direction === undefined) return;
+    const { way, known } = direction;
     if (way === "reverse" && known?.isReversible === false) {
       throw new ReplicateError(
         "CUTOVER_STATE",
@@ -54,20 +56,51 @@ export async function* followEitherWay(open: OpenWay, options: FollowOptions): A
     }
     const context = open(way, { isCut: false });
     // What the switch has given back to the side that is written to by us alone from now on.
-    if (known !== undefined && (known.step === "open" || !known.isPaid)) await standBy(context);
+    if (known !== undefined && (known.step === "open" || !known.isPaid))
+      await unlessStopped(open, async () => await standBy(context));
+    if (context.signal.aborted) return;
     let isOver = false;
-    yield* followSync(context, {
-      ...options,
-      isOver: async (source: Connection, target: Connection) => {
-        const now = await readSwitch(way === "forward" ? target : source, name);
-        isOver = isCutOver(now) !== (way === "reverse");
-        return isOver;
-      },
-    });
+    try {
+      yield* followSync(context, {
+        ...options,
+        isOver: async (source: Connection, target: Connection) => {
+          const now = await readSwitch(way === "forward" ? target : source, name);
+          isOver = isCutOver(now) !== (way === "reverse");
+          return isOver;
+        },
+      });
+    } catch (error) {
+      const isTaken = error instanceof ReplicateError && error.code === "RUNNER_ACTIVE";
+      const now = await directionOf(open).catch(() => undefined);
+      isOver = now !== undefined && now.way !== way;
+      // Whoever switches the sync follows it meanwhile where nobody else does.
+      if (!isOver && !(isTaken && (await isBeingSwitched(open)))) throw error;
+      if (!isOver) {
+        await sleep(WAIT_MS, context.signal).catch(() => undefined);
+        if (context.signal.aborted) return;
+        continue;
+      }
+    }
     if (!isOver || context.signal.aborted) return;
     const turned = way === "forward" ? "from the target to the source" : "from the source to the target";
     context.emit({ type: "switch-step", step: `the sync was switched: following ${turned} from now on` });
   }
+}
+
+/** A stop is no failure: returns undefined then, and the caller ends. */
+async function unlessStopped<T>(open: OpenWay, work: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await work();
+  } catch (error) {
+    if (open("forward").signal.aborted) return undefined;
+    throw error;
+  }
+}
+
+async function isBeingSwitched(open: OpenWay): Promise<boolean> {
+  const forward = open("forward");
+  await using state = await forward.target("direction");
+  return await isSwitching(state, forward.config.name);
 }
 
 /** Waits for a switch that is just being completed. */
@@ -77,8 +110,7 @@ async function settled(open: OpenWay): Promise<Direction> {
     const { known } = found;
     if (known?.step !== "opening") return found;
     const forward = open("forward");
-    await using state = await forward.target("direction");
-    if (!(await isSwitching(state, forward.config.name))) {
+    if (!(await isBeingSwitched(open))) {
       throw new ReplicateError(
         "CUTOVER_STATE",
         `the ${known.way} of sync ${forward.config.name} was interrupted`,

@@ -57,11 +57,7 @@ export async function openPrepared(
     name: "shop",
     source: pair.source.url,
     target: pair.target.url,
-    onEvent: (event) => {
-      events.push(event);
-      if (process.env["DEBUG_CUT"])
-        process.stderr.write(`${new Date().toISOString()} ${JSON.stringify(event)}\n`);
-    },
+    onEvent: (event) => events.push(event),
     env: {},
     ...options,
   });

@@ -211,7 +211,7 @@ test("a cutover that takes too long is undone", async () => {
     const { refused } = application;
     expect(refused).toBeGreaterThan(0);
     await sleep(300);
-    expect((await sync.status()).phase).toBe("following");
+    expect(await sync.status()).toMatchObject({ switch: null, fence: null });
   } finally {
     await application.stop();
   }
@@ -313,4 +313,42 @@ test("the end of the rollback window removes everything; without a way back ther
   }
   const [down] = await pair.target.sql<{ v: string }>(`select nextval('down') as v`);
   expect(Number(down?.v)).toBeLessThan(-7);
+});
+
+test("an application that is told by the opening: what it notices, at some 500 writes a second", async () => {
+  await using pair = await freePair();
+  await using prepared = await prepareCutover(pair);
+  const { sync } = prepared;
+  await pair.source.sql(`insert into account (name) select 'more ' || g from generate_series(1, 100000) g`);
+  await drain(sync);
+  const application = startApplication(pair.source.url, { writers: 5, pauseMs: 15 });
+  const startedAt = Date.now();
+  let fenceSeconds: number | null = null;
+  let perSecond = 0;
+  try {
+    await sleep(1500);
+    const writes = [...application.committed.values()].reduce(
+      (sum, numbers) => sum + 2.14 * numbers.length,
+      0,
+    );
+    perSecond = writes / ((Date.now() - startedAt) / 1000);
+    application.longestPause = 0;
+    const report = await sync.cutover({
+      onEvent: (event) => {
+        if (event.type === "switch-step" && event.step.startsWith("open"))
+          application.switchTo(pair.target.url);
+      },
+    });
+    ({ fenceSeconds } = report);
+    await sleep(500);
+  } finally {
+    await application.stop();
+  }
+  process.stdout.write(
+    `fence ${fenceSeconds?.toFixed(2)} s, longest pause of the application ${application.longestPause.toFixed(2)} s, ` +
+      `at ${Math.round(perSecond)} writes/s\n`,
+  );
+  await assertNothingLost(pair.target, application);
+  await drain(sync);
+  expect(await differences(pair)).toEqual([]);
 });
