@@ -121,7 +121,10 @@ async function dropTarget(
     note("target", `state of sync ${name}`);
     if (!dryRun) {
       await target.transaction(async () => {
-        await target.rows(`delete from replicate.owed where sync = $1`, [name]);
+        // One by one: in the replica role, foreign keys do not cascade.
+        for (const table of ["owed", "part", "sync_table", "runner"]) {
+          await target.rows(`delete from replicate.${table} where sync = $1`, [name]);
+        }
         await target.rows(`delete from replicate.sync where name = $1`, [name]);
       });
     }
