@@ -20,11 +20,11 @@ test("nothing is lost under random writes and kill -9", { timeout: (seconds + 20
   await using pair = await freePair({ leaks: "ignore" });
   await pair.source.sql(workloadSchema);
   await pair.target.sql(workloadSchema);
-  await fillWorkload(await pair.source.client(), 2);
+  await fillWorkload(await pair.source.client(), 8);
   const orders: Orders = {
     sync: { name: "torture", source: pair.source.url, target: pair.target.url },
     verbs: ["init", "copy", "follow"],
-    copy: { jobs: 2, partBytes: 64 * 1024, overwrite: true },
+    copy: { jobs: 2, partBytes: 16 * 1024, overwrite: true },
   };
   const drained: Orders = { ...orders, follow: { untilCaughtUp: true } };
 
