@@ -123,6 +123,26 @@ export const errorRules = {
     "never",
     "Run `replicate verify --repair`, then `replicate follow`, to bring the rows again.",
   ),
+  /** The sync is in no state for this cutover, rollback, undo or finish. */
+  CUTOVER_STATE: rule(2, "never", "Look at `replicate status`."),
+  /** Applications would have been kept from writing for too long. */
+  CUTOVER_TIMEOUT: rule(
+    1,
+    "later",
+    "See with --rehearse what takes long, try at a quieter time, or allow more with --timeout.",
+  ),
+  /** A cutover failed, and the old side may still be fenced. */
+  CUTOVER_FENCED: rule(
+    3,
+    "now",
+    "The old side may still refuse writes. Run `replicate cutover --undo` as soon as the servers can be reached.",
+  ),
+  /** The new side is open, but the command that switches the application failed. */
+  HOOK_FAILED: rule(
+    3,
+    "later",
+    "The new side is open. Repair the command and run the same cutover again, which only does the rest.",
+  ),
   /** The caller's AbortSignal fired. */
   ABORTED: rule(3, "later", "The same command resumes where it stopped."),
   /** The server answered a statement of ours with an error that nothing above describes. */

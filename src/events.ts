@@ -74,6 +74,9 @@ export type SyncEvent =
       readonly tablesDone: number;
       readonly tablesTotal: number;
     }
+  | { readonly type: "switch-step"; readonly step: string }
+  /** A line that the command given for the opening has said. */
+  | { readonly type: "hook-said"; readonly line: string }
   | { readonly type: "object-removed"; readonly side: Side; readonly object: string }
   | { readonly type: "warning"; readonly message: string };
 

@@ -1,5 +1,12 @@
 /** The public API, in the order data flows. */
-export { openSync, type CallOptions, type OpenOptions, type PreflightReport, type Sync } from "./sync.ts";
+export {
+  openSync,
+  type CallOptions,
+  type CutoverOptions,
+  type OpenOptions,
+  type PreflightReport,
+  type Sync,
+} from "./sync.ts";
 export { defaults, resolveConfig } from "./config.ts";
 export {
   loadOptions,
@@ -21,5 +28,7 @@ export type { CopyOptions, CopyReport } from "./copy/copy.ts";
 export type { FollowOptions } from "./follow/follow.ts";
 export type { VerifyOptions, VerifyReport } from "./verify/verify.ts";
 export type { Phase, Status } from "./status/status.ts";
+export type { SwitchOptions, SwitchReport } from "./cutover/cutover.ts";
+export type { Rehearsal } from "./cutover/rehearse.ts";
 export type { SequenceChange, SequencesOptions, SequencesReport } from "./cutover/sequences.ts";
 export type { DropOptions, DropReport } from "./drop/drop.ts";

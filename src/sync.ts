@@ -2,10 +2,14 @@
 import { resolveConfig, type SyncOptions } from "./config.ts";
 import { copySync, type CopyOptions, type CopyReport } from "./copy/copy.ts";
 import { carrySequences, type SequencesOptions, type SequencesReport } from "./cutover/sequences.ts";
+import { switchSides, type SwitchOptions, type SwitchReport } from "./cutover/cutover.ts";
+import { assertForward, directionOf, followEitherWay } from "./cutover/direction.ts";
+import { finishSwitch } from "./cutover/finish.ts";
+import { openWays, type OpenWay } from "./cutover/ways.ts";
 import { dropSync, type DropOptions, type DropReport } from "./drop/drop.ts";
 import { ReplicateError } from "./errors.ts";
 import type { Batch, OnEvent } from "./events.ts";
-import { followSync, type FollowOptions } from "./follow/follow.ts";
+import type { FollowOptions } from "./follow/follow.ts";
 import { initSync, type InitOptions, type InitReport } from "./init/init.ts";
 import { preflight, type Finding } from "./preflight/preflight.ts";
 import { asReplicateError } from "./postgres/sqlstate.ts";
@@ -35,6 +39,14 @@ export interface CallOptions {
   readonly onEvent?: OnEvent;
 }
 
+export interface CutoverOptions extends SwitchOptions {
+  /**
+   * End the time in which the switch can be taken back. After a cutover the sync is gone then, from both sides; after a
+   * rollback it goes on from source to target.
+   */
+  readonly finish?: boolean;
+}
+
 export interface PreflightReport {
   readonly findings: readonly Finding[];
   /** No finding is blocking. */
@@ -60,6 +72,13 @@ export interface Sync extends AsyncDisposable {
   status(options?: CallOptions): Promise<Status>;
   /** Carries the values of sequences, forward only. */
   sequences(options?: SequencesOptions & CallOptions): Promise<SequencesReport>;
+  /**
+   * Switches the applications to the target: fences the source, brings over what is left to the last row, and opens the
+   * target. The source is kept current by `follow` from then on.
+   */
+  cutover(options?: CutoverOptions & CallOptions): Promise<SwitchReport>;
+  /** The same the other way round, with everything that was written since the cutover. */
+  rollback(options?: SwitchOptions & CallOptions): Promise<SwitchReport>;
   /** Removes the sync from both sides, giving the target back what it is owed. */
   drop(options?: DropOptions & CallOptions): Promise<DropReport>;
 }
@@ -103,6 +122,29 @@ export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync
     }
   };
 
+  const ways = (call: CallOptions): OpenWay =>
+    openWays(config, (settings, { signal, isStoppable = true, isCut = true }) => {
+      const signals = [isStoppable ? call.signal : undefined, signal].filter((each) => each !== undefined);
+      return makeContext(settings, sessions, {
+        logger,
+        onEvent: call.onEvent ?? onEvent,
+        signal: AbortSignal.any(signals),
+        isCutBySignal: isCut,
+      });
+    });
+
+  /** Runs `work` with the context of the way that the sync goes now. */
+  const runDirected = async <T>(
+    doing: string,
+    call: CallOptions,
+    work: (context: SyncContext) => Promise<T>,
+  ): Promise<T> =>
+    await run(doing, call, async () => {
+      const open = ways(call);
+      const { way } = await directionOf(open);
+      return await work(open(way));
+    });
+
   return {
     name: config.name,
     preflight: async (call = {}) =>
@@ -115,8 +157,22 @@ export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync
     compareSchemas: async (call = {}) => await run("verify", call, compareSchemas),
     schema: async (call = {}) =>
       await run("schema", call, async (each) => await createSchema(each, call, env ?? process.env)),
-    init: async (call = {}) => await run("init", call, async (each) => await initSync(each, call)),
-    copy: async (call = {}) => await run("copy", call, async (each) => await copySync(each, call)),
+    init: async (call = {}) =>
+      await run("init", call, async (each) => {
+        await assertForward(ways(call), "init");
+        return await initSync(each, call);
+      }),
+    copy: async (call = {}) =>
+      await run("copy", call, async (each) => {
+        try {
+          return await copySync(each, call);
+        } catch (error) {
+          // After a cutover the source is not captured any more, which is said better by its reason.
+          if (error instanceof ReplicateError && error.code === "TABLE_SHAPE_CHANGED")
+            await assertForward(ways(call), "copy");
+          throw error;
+        }
+      }),
     follow: async function* (call = {}) {
       try {
         await reach(context(call), "follow");
@@ -124,14 +180,86 @@ export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync
         if (call.signal?.aborted) return;
         throw error;
       }
-      yield* followSync(context(call, false), call);
+      yield* followEitherWay(ways(call), call);
     },
-    verify: async (call = {}) => await run("verify", call, async (each) => await verifySync(each, call)),
-    status: async (call = {}) => await run("status", call, readStatus),
+    verify: async (call = {}) =>
+      await runDirected("verify", call, async (each) => await verifySync(each, call)),
+    status: async (call = {}) =>
+      await run("status", call, async (each) => await readStatusEitherWay(each, ways(call))),
     sequences: async (call = {}) =>
-      await run("sequences", call, async (each) => await carrySequences(each, call)),
-    drop: async (call = {}) => await run("drop", call, async (each) => await dropSync(each, call)),
+      await runDirected("sequences", call, async (each) => await carrySequences(each, call)),
+    cutover: async (call = {}) =>
+      await run("cutover", call, async (each) => {
+        if (call.finish !== true) return await switchSides(ways(call), "cutover", call);
+        const isCutOver = await finishSwitch(ways(call));
+        if (isCutOver) await dropEitherWay(each, ways(call), {});
+        return finished(isCutOver ? "target" : "source");
+      }),
+    rollback: async (call = {}) =>
+      await run("rollback", call, async () => await switchSides(ways(call), "rollback", call)),
+    drop: async (call = {}) =>
+      await run("drop", call, async (each) => await dropEitherWay(each, ways(call), call)),
     [Symbol.asyncDispose]: async () => await sessions.closeAll(),
+  };
+}
+
+function finished(primary: SwitchReport["primary"]): SwitchReport {
+  const nothing = {
+    rehearsal: null,
+    fenceSeconds: null,
+    rowsCompared: null,
+    sequences: null,
+    leftInvalid: [],
+  };
+  return { result: "finished", primary, ...nothing };
+}
+
+/** The status of the way back under the sync's own name, where the sync goes that way. */
+async function readStatusEitherWay(context: SyncContext, open: OpenWay): Promise<Status> {
+  const status = await readStatus(context);
+  const { switch: known } = status;
+  const isBack =
+    known !== null &&
+    (known.way === "cutover"
+      ? known.step === "open" && known.isReversible
+      : known.step === "preparing" || known.step === "fencing");
+  if (!isBack) return status;
+  try {
+    const back = await readStatus(open("reverse"));
+    const { sync, phase, fence } = status;
+    return { ...back, sync, phase, switch: known, fence };
+  } catch (error) {
+    // The old side may be away.
+    if (!(error instanceof ReplicateError) || error.retry !== "now") throw error;
+    return { ...status, sourceError: error.message };
+  }
+}
+
+/** Drops the way back too, where there is one. */
+async function dropEitherWay(context: SyncContext, open: OpenWay, options: DropOptions): Promise<DropReport> {
+  const reverse = open("reverse");
+  const { sourceOnly = false, targetOnly = false, dryRun = false } = options;
+  const back = await dropSync(reverse, { sourceOnly: targetOnly, targetOnly: sourceOnly, dryRun }).catch(
+    (error: unknown) => {
+      if (error instanceof ReplicateError && error.code === "SYNC_UNKNOWN") return undefined;
+      throw error;
+    },
+  );
+  const own = await dropSync(context, options).catch((error: unknown) => {
+    if (back !== undefined && error instanceof ReplicateError && error.code === "SYNC_UNKNOWN")
+      return undefined;
+    throw error;
+  });
+  if (back === undefined && own !== undefined) return own;
+  const turned = (back?.removed ?? []).map(({ side, object }) => ({
+    side: side === "source" ? ("target" as const) : ("source" as const),
+    object,
+  }));
+  return {
+    removed: [...turned, ...(own?.removed ?? [])],
+    restored: (back?.restored ?? 0) + (own?.restored ?? 0),
+    leftInvalid: [...(back?.leftInvalid ?? []), ...(own?.leftInvalid ?? [])],
+    dryRun,
   };
 }
 

@@ -4,10 +4,12 @@ import { loadOptions, ReplicateError } from "../index.ts";
 import { parseArguments, settingsOf, type Arguments } from "./arguments.ts";
 import { printsLines, type Command } from "./command.ts";
 import { copy } from "./commands/copy.ts";
+import { cutover } from "./commands/cutover.ts";
 import { drop } from "./commands/drop.ts";
 import { follow } from "./commands/follow.ts";
 import { init } from "./commands/init.ts";
 import { preflight } from "./commands/preflight.ts";
+import { rollback } from "./commands/rollback.ts";
 import { run } from "./commands/run.ts";
 import { schema } from "./commands/schema.ts";
 import { sequences } from "./commands/sequences.ts";
@@ -29,6 +31,8 @@ const commands: Readonly<Record<VerbName, Command>> = {
   verify,
   status,
   sequences,
+  cutover,
+  rollback,
   drop,
 };
 

@@ -92,8 +92,23 @@ export const options = {
   margin: {
     type: "integer",
     value: "N",
-    help: "set the target's sequences this many values ahead, 0 by default",
+    help: "set the target's sequences this many values ahead; 0 by default, 1000 when switching",
   },
+  rehearse: { type: "flag", help: "predict the time without writes and what would stop it; change nothing" },
+  timeout: {
+    type: "text",
+    value: "TIME",
+    help: "longest time without writes, 60s by default; beyond, everything is undone",
+  },
+  "on-open": {
+    type: "text",
+    value: "CMD",
+    help: "shell command to run once the new side is open, with PGHOST … PGPASSWORD and REPLICATE_TARGET set",
+  },
+  "no-reverse": { type: "flag", help: "do not keep the source current afterwards: no rollback" },
+  "no-verify": { type: "flag", help: "compare only what changes meanwhile, not both sides as a whole" },
+  undo: { type: "flag", help: "give up what was begun: the old side takes writes again" },
+  finish: { type: "flag", help: "end the time in which it can be switched back" },
   schema: {
     type: "flag",
     help: "the schema too: run creates it first, verify compares it instead of the rows",
@@ -235,6 +250,26 @@ export const verbs = {
     details: ["Needed before applications write to the target. Never sets a sequence of the target back."],
     options: ["margin"],
     examples: [{ command: "sequences --margin 1000", says: "leave room for numbers still being given out" }],
+  },
+  cutover: {
+    summary: "switches the applications to the target",
+    details: [
+      "Refuses writes on the source, applies what is left to the last row, compares what has changed, carries sequences, restores constraints and triggers, and opens the target. While it lasts, writes fail with SQLSTATE 25006 and reads go on. Until the target is open everything is undone when anything fails; interrupted, the same command goes on.",
+      "Afterwards follow keeps the source current, which stays closed to applications, until --finish.",
+    ],
+    options: [
+      "rehearse", "timeout", "margin", "on-open", "no-reverse", "no-verify", "undo", "finish", "yes", "dry-run",
+    ], // prettier-ignore
+    examples: [
+      { command: "cutover --rehearse", says: "how long could applications not write?" },
+      { command: "cutover --timeout 30s --on-open './switch-application.sh'", says: "the real thing" },
+    ],
+  },
+  rollback: {
+    summary: "switches the applications back to the source",
+    details: ["A cutover the other way round: everything that was written to the target since is kept."],
+    options: ["rehearse", "timeout", "margin", "on-open", "no-verify", "undo", "yes", "dry-run"],
+    examples: [{ command: "rollback --timeout 30s", says: "go back with what was written meanwhile" }],
   },
   drop: {
     summary: "removes the sync and leaves no trace",

@@ -99,6 +99,10 @@ export function describe(
       );
     case "connection-restored":
       return info(`the ${event.side} is back`);
+    case "switch-step":
+      return info(event.step);
+    case "hook-said":
+      return info(`on-open: ${event.line}`);
     case "object-removed":
       return info(`removed from the ${event.side}: ${event.object}`);
     case "warning":

@@ -13,6 +13,8 @@ const phases: Readonly<Record<Status["phase"], string>> = {
   copied: "the rows are copied; the changes since then wait to be applied",
   "catching-up": "applying the changes that have piled up",
   following: "the target keeps up with the source",
+  fenced: "applications cannot write: neither side is open",
+  "cut-over": "applications write to the target",
   failed: "stopped by an error",
 };
 
@@ -41,6 +43,7 @@ export function statusLines(status: Status, now: Date): string[] {
       `${count(status.owed.open, "index, constraint or trigger", "indexes, constraints and triggers")} of the target to be restored`,
     ]);
   }
+  rows.push(...switchRows(status, now));
   if (status.sourceError !== null) rows.push(["source", status.sourceError]);
   if (status.conflicts > 0) rows.push(["conflicts", number(status.conflicts)]);
   return [
@@ -125,7 +128,42 @@ function tableLines({ tables }: Status): string[] {
   ];
 }
 
-function nextLines({ phase, runner }: Status, name: string): string[] {
+/** The switch in words: whether it goes on, and what keeps applications from writing. */
+function switchRows(status: Status, now: Date): (readonly [string, string])[] {
+  const { switch: known, fence } = status;
+  if (known === null) return [];
+  const isOpen = known.step === "open";
+  const state = known.isRunning
+    ? "under way"
+    : isOpen
+      ? "done"
+      : known.step === "opening"
+        ? "interrupted: the new side is open, the rest is left to do"
+        : "interrupted before the new side was open";
+  const since = known.openedAt ?? known.startedAt;
+  const rows: (readonly [string, string])[] = [[known.way, `${state}, ${ago(since, now)}`]];
+  if (fence !== null)
+    rows.push(["fence", `the ${fence.side} refuses writes of applications since ${age(fence.since, now)}`]);
+  return rows;
+}
+
+function fencedStep({ switch: known }: Status, name: string): string | undefined {
+  const way = known?.way ?? "cutover";
+  return known?.isRunning === true
+    ? undefined
+    : `at once: replicate ${way} --undo${name} opens the old side again; replicate ${way}${name} goes on to the new one`;
+}
+
+function cutOverStep({ switch: known, runner }: Status, name: string): string | undefined {
+  if (known?.isRunning === true) return undefined;
+  if (known?.step === "opening") return `complete it: replicate cutover${name}`;
+  const finish = `replicate cutover --finish${name}, when there is no going back`;
+  if (known?.isReversible === false) return finish;
+  return runner.alive ? finish : `nobody keeps the source current for a rollback: replicate follow${name}`;
+}
+
+function nextLines(status: Status, name: string): string[] {
+  const { phase, runner } = status;
   const follow = `replicate follow${name}`;
   const steps: Readonly<Record<Status["phase"], string | undefined>> = {
     new: `replicate init${name}`,
@@ -136,6 +174,8 @@ function nextLines({ phase, runner }: Status, name: string): string[] {
     copied: runner.alive ? undefined : follow,
     "catching-up": runner.alive ? undefined : `nobody applies changes: ${follow}`,
     following: runner.alive ? undefined : `nobody applies changes: ${follow}`,
+    fenced: fencedStep(status, name),
+    "cut-over": cutOverStep(status, name),
     failed: `when that is settled: ${follow}`,
   };
   const step = steps[phase];

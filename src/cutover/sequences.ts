@@ -130,8 +130,12 @@ async function readValues(connection: Connection, sequences: readonly Sequence[]
 /** The later of both values, seen in the direction of the sequence, plus the margin, within its bounds. */
 function advance(target: Sequence, present: Value, given: Value, increment: bigint, margin: bigint): Value {
   const isDescending = increment < 0n;
-  let value = given.isCalled ? given.value + margin * increment : given.value;
   const [min, max] = [BigInt(target.min), BigInt(target.max)];
+  // A small sequence must not be used up by its margin: a tenth of what is left is given for it at most.
+  const size = isDescending ? -increment : increment;
+  const room = (isDescending ? given.value - min : max - given.value) / size / 10n;
+  const steps = margin < room ? margin : room > 0n ? room : 0n;
+  let value = given.isCalled ? given.value + steps * increment : given.value;
   if (value > max) value = max;
   if (value < min) value = min;
   const wanted: Value = { value, isCalled: given.isCalled };

@@ -7,7 +7,12 @@ import { failpoint } from "../postgres/failpoint.ts";
 import type { SyncContext } from "../state/context.ts";
 import { SCHEMA_LOCK, stateVersion } from "../state/migrate.ts";
 import { countOwed, allKinds, payOwed, type LeftInvalid } from "../state/owed.ts";
+import { readFence, removeFence } from "../state/fence.ts";
 import { isRunnerAlive } from "../state/runner-lock.ts";
+import { isSwitching, markName } from "../state/switch.ts";
+
+/** The version of the state in which switches and fences appeared. */
+const SWITCH_VERSION = 3;
 
 export interface DropOptions {
   /** The target is gone. */
@@ -48,6 +53,15 @@ export async function dropSync(context: SyncContext, options: DropOptions = {}):
         throw new ReplicateError("RUNNER_ACTIVE", `sync ${context.config.name} is being followed`, {
           hint: "Stop that runner first.",
         });
+      }
+      if (await isSwitching(target, context.config.name)) {
+        throw new ReplicateError(
+          "RUNNER_ACTIVE",
+          `sync ${context.config.name} is being switched by another process`,
+          {
+            hint: "Wait for it, or stop it: what it has begun goes with the sync.",
+          },
+        );
       }
       if (options.dryRun) {
         restored = await countOwed(target, context.config.name, { kinds: allKinds });
@@ -91,14 +105,16 @@ async function dropSource(
 ): Promise<boolean> {
   const { name } = context.config;
   const isKnown = await knows(source, "source_sync", name);
+  await dropFence(context, source, dryRun, note);
   if (isKnown) {
     const captures = await source.rows<{ id: number; table: string; isShared: boolean }>(
       `select c.id, coalesce(c.relid::pg_catalog.regclass::text, 'a dropped table') as table,
-              exists (select 1 from replicate.subscription o where o.capture_id = c.id and o.sync <> $1) as "isShared"
+              exists (select 1 from replicate.subscription o where o.capture_id = c.id and o.sync not in ($1, $2)) as "isShared"
        from replicate.subscription s join replicate.capture c on c.id = s.capture_id
        where s.sync = $1 order by c.id`,
-      [name],
+      [name, markName(name)],
     );
+    if (!dryRun) await dropMark(context, source);
     for (const capture of captures) {
       if (!dryRun) await detachCapture(context, source, capture.id);
       if (!capture.isShared) note("source", `capture of ${capture.table}`);
@@ -117,20 +133,45 @@ async function dropTarget(
   note: (side: Side, object: string) => void,
 ): Promise<void> {
   const { name } = context.config;
+  await dropFence(context, target, dryRun, note);
   if (await knows(target, "sync", name)) {
     note("target", `state of sync ${name}`);
     if (!dryRun) {
       await target.transaction(async () => {
-        // One by one: in the replica role, foreign keys do not cascade.
-        for (const table of ["owed", "part", "sync_table", "runner"]) {
+        // One by one: foreign keys do not cascade in the replica role. The switch is missing in older schemas.
+        await target.rows(`delete from replicate.owed where sync = $1`, [name]);
+        for (const table of ["runner", "part", "sync_table"])
           await target.rows(`delete from replicate.${table} where sync = $1`, [name]);
-        }
+        if ((await stateVersion(target)) >= SWITCH_VERSION)
+          await target.rows(`delete from replicate.switch where sync = $1`, [name]);
         await target.rows(`delete from replicate.sync where name = $1`, [name]);
       });
     }
   }
   await failpoint("drop.forgotten");
   await dropSchema(target, dryRun ? { table: "sync", name } : undefined, note);
+}
+
+/** Removes what keeps applications from writing to the sync's tables on this side, whether it stands or is lifted. */
+async function dropFence(
+  context: SyncContext,
+  connection: Connection,
+  dryRun: boolean,
+  note: (side: Side, object: string) => void,
+): Promise<void> {
+  if ((await stateVersion(connection)) < SWITCH_VERSION) return;
+  const { name } = context.config;
+  if ((await readFence(connection, name)) === undefined) return;
+  const { side } = connection;
+  if (dryRun) note(side, "the fence around the tables");
+  else for (const object of await removeFence(connection, name, context)) note(side, object);
+}
+
+/** Ends the reading of captures on behalf of a cutover that was begun. */
+async function dropMark(context: SyncContext, source: Connection): Promise<void> {
+  const mark = markName(context.config.name);
+  await source.rows(`delete from replicate.subscription where sync = $1`, [mark]);
+  await source.rows(`delete from replicate.source_sync where name = $1`, [mark]);
 }
 
 /**

@@ -18,6 +18,8 @@ export interface FollowOptions {
   readonly once?: boolean;
   /** Milliseconds without a connection after which to give up. Default 30 minutes. */
   readonly retryBudgetMs?: number;
+  /** Asked every few seconds, with sessions on both sides: whether the sync goes the other way from now on. Ends then. */
+  readonly isOver?: (source: Connection, target: Connection) => Promise<boolean>;
 }
 
 const RETRY_BUDGET_MS = 30 * 60_000;
@@ -97,7 +99,10 @@ class FollowRun {
         try {
           const session = (this.#session ??= await this.#open());
           const startedAt = Date.now();
-          if (startedAt >= this.#nextSweep) await this.#sweep(session);
+          if (startedAt >= this.#nextSweep) {
+            if (await this.#options.isOver?.(session.source, session.target)) return await this.#constraints;
+            await this.#sweep(session);
+          }
           const batch = await this.#next(session);
           this.#recovered();
           await this.#upkeep(session, batch);

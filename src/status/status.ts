@@ -4,12 +4,16 @@ import { tableLabel } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { asReplicateError } from "../postgres/sqlstate.ts";
+import type { Side } from "../events.ts";
 import type { SyncContext } from "../state/context.ts";
+import { readFence, type Fence } from "../state/fence.ts";
 import { loadLeftInvalid, type LeftInvalid } from "../state/owed.ts";
 import { isRunnerAlive, type StoredError } from "../state/runner-lock.ts";
+import { isCutOver, isSwitching, readSwitch, type Switch } from "../state/switch.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
 
-export type Phase = "new" | "initialised" | "copying" | "copied" | "catching-up" | "following" | "failed";
+export type Phase =
+  | "new" | "initialised" | "copying" | "copied" | "catching-up" | "following" | "fenced" | "cut-over" | "failed"; // prettier-ignore
 
 export interface Status {
   readonly sync: string;
@@ -49,6 +53,10 @@ export interface Status {
   readonly conflicts: number;
   readonly lastError: StoredError | null;
   readonly owed: { readonly open: number; readonly leftInvalid: readonly LeftInvalid[] };
+  /** The last cutover or rollback; null: never begun, or undone. `isRunning`: a process is at it now. */
+  readonly switch: (Switch & { readonly isRunning: boolean }) | null;
+  /** The side whose tables refuse writes of applications, and since when. Null: neither, or not known. */
+  readonly fence: { readonly side: Side; readonly since: string } | null;
   /** Why the source could not be asked, if so. */
   readonly sourceError: string | null;
   readonly tables: readonly {
@@ -106,13 +114,20 @@ export async function readStatus(context: SyncContext): Promise<Status> {
     await askSource(context, tables, row.position),
   ];
   const pendingRows = waiting.rows;
+  const known = await readSwitch(target, name);
+  const isRunning = known !== undefined && (await isSwitching(target, name));
+  const fences = { source: waiting.fence, target: await readFence(target, name) };
+  // Where there are two, the one that was put up last is news.
+  const fenced = (["source", "target"] as const)
+    .flatMap((side) => (fences[side]?.isUp ? [{ side, since: fences[side].fencedAt }] : []))
+    .toSorted((a, b) => b.since.getTime() - a.since.getTime())[0];
   const bytesTotal = sum(tables, (table) => table.bytesPlanned);
   const copied = tables.filter((table) => table.state === "copied" || table.state === "following");
   const rate = row.copySeconds !== null && row.copySeconds > 0 ? row.partsDoneBytes / row.copySeconds : 0;
   const left = bytesTotal - row.partsDoneBytes;
   return {
     sync: name,
-    phase: phaseOf(tables, alive, pendingRows, row.lastError),
+    phase: switchPhase(known, fenced?.side, waiting.error !== null) ?? phaseOf(tables, alive, pendingRows, row.lastError),
     runner: { alive, host: row.host, pid: row.pid, since: row.since?.toISOString() ?? null },
     copy: {
       tablesDone: copied.length,
@@ -139,6 +154,8 @@ export async function readStatus(context: SyncContext): Promise<Status> {
     conflicts: 0,
     lastError: row.lastError,
     owed: { open: row.owedOpen, leftInvalid },
+    switch: known === undefined ? null : { ...known, isRunning },
+    fence: fenced === undefined ? null : { side: fenced.side, since: fenced.since.toISOString() },
     sourceError: waiting.error,
     tables: tables.map((table) => ({
       source: tableLabel({ schema: table.sourceSchema, name: table.sourceName }),
@@ -154,6 +171,20 @@ export async function readStatus(context: SyncContext): Promise<Status> {
 
 const sum = (tables: readonly SyncTable[], value: (table: SyncTable) => number): number =>
   tables.reduce((total, table) => total + value(table), 0);
+
+/** The phase of a sync that is being switched or was; undefined where it simply goes from source to target. */
+function switchPhase(
+  known: Switch | undefined,
+  fenced: Side | undefined,
+  isSourceAway: boolean,
+): Phase | undefined {
+  const isTarget = isCutOver(known);
+  const primary = isTarget ? "target" : "source";
+  // Neither side can be written to. Where the source cannot be asked, better said too often.
+  const isPerhaps = isSourceAway && known?.way === "cutover" && known.step === "fencing";
+  if (fenced === primary || isPerhaps) return "fenced";
+  return isTarget ? "cut-over" : undefined;
+}
 
 function phaseOf(
   tables: readonly SyncTable[],
@@ -174,6 +205,7 @@ interface Waiting {
   readonly byCapture: ReadonlyMap<number, number> | null;
   readonly blockedBy: string | null;
   readonly error: string | null;
+  readonly fence: Fence | undefined;
 }
 
 /** Counts the deltas that wait on the source. */
@@ -216,10 +248,11 @@ async function askSource(
           ? null
           : `pid ${oldest.pid} of ${oldest.user}, ${oldest.state}, has a transaction open for ${oldest.seconds} s`,
       error: null,
+      fence: await readFence(source, context.config.name),
     };
   } catch (error) {
     const failure = error instanceof ReplicateError ? error : asReplicateError(error, "asking the source");
-    return { rows: null, byCapture: null, blockedBy: null, error: failure.message };
+    return { rows: null, byCapture: null, blockedBy: null, error: failure.message, fence: undefined };
   } finally {
     await source?.close();
   }

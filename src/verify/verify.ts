@@ -18,6 +18,8 @@ import { keyRanges } from "./ranges.ts";
 import { isAboutLocks, lockPauseMs, lockTries, runParts, type PartTask } from "./run-parts.ts";
 import { SessionPair, type Watches } from "./session-pair.ts";
 
+export { verifyChanged, type ChangedOptions, type ChangedReport } from "./changed.ts";
+
 export interface VerifyOptions {
   /** Patterns as in the settings; default all tables of the sync. */
   readonly tables?: readonly string[];

@@ -31,7 +31,9 @@ function status(changes: Partial<Status> = {}): Status {
     conflicts: 0,
     lastError: null,
     owed: { open: 0, leftInvalid: [] },
-    sourceError: null,
+    switch: null,
+  fence: null,
+  sourceError: null,
     tables: ["public.a", "public.b"].map((name) => ({
       source: name,
       target: name,
@@ -155,3 +157,29 @@ describe.each<Phase>(["new", "initialised", "copying", "copied", "catching-up", 
     });
   },
 );
+
+it("says at once what to do where neither side can be written to", () => {
+  const fence = { side: "source" as const, since: "2030-01-01T11:59:30Z" };
+  const known = {
+    way: "cutover" as const,
+    step: "fencing" as const,
+    isReversible: true,
+    isPaid: false,
+    isHooked: false,
+    isRunning: false,
+    startedAt: new Date("2030-01-01T11:55:00Z"),
+    fencedAt: null,
+    openedAt: null,
+  };
+  const shown = text({ phase: "fenced", fence, switch: known });
+  expect(shown).toContain("shop: fenced - applications cannot write: neither side is open");
+  expect(shown).toContain("cutover  interrupted before the new side was open, 5 min ago");
+  expect(shown).toContain("fence    the source refuses writes of applications since 30 s");
+  expect(shown).toContain("next: at once: replicate cutover --undo --name shop opens the old side again");
+  expect(text({ phase: "fenced", fence, switch: { ...known, isRunning: true } })).not.toContain("next:");
+  const open = { ...known, step: "open" as const, openedAt: new Date("2030-01-01T11:00:00Z") };
+  expect(text({ phase: "cut-over", fence, switch: open })).toContain("cutover  done, 1 h ago");
+  expect(text({ phase: "cut-over", fence, switch: { ...open, isReversible: false } })).toContain(
+    "next: replicate cutover --finish --name shop",
+  );
+});

@@ -1,0 +1,124 @@
+/** Which way a sync goes now, for the calls that are not about switching it. */
+import { ReplicateError } from "../errors.ts";
+import type { Batch } from "../events.ts";
+import { followSync, type FollowOptions } from "../follow/follow.ts";
+import type { Connection } from "../postgres/connect.ts";
+import { sleep } from "../postgres/sleep.ts";
+import { isCutOver, isSwitching, readSwitch, type Switch } from "../state/switch.ts";
+import { standBy } from "./opposite.ts";
+import type { OpenWay, Way } from "./ways.ts";
+
+export interface Direction {
+  readonly way: Way;
+  readonly known: Switch | undefined;
+}
+
+export async function directionOf(open: OpenWay): Promise<Direction> {
+  const forward = open("forward");
+  await using state = await forward.target("direction");
+  const known = await readSwitch(state, forward.config.name);
+  return { way: isCutOver(known) ? "reverse" : "forward", known };
+}
+
+/** Throws CUTOVER_STATE where the sync is cut over, because what is asked for goes from source to target only. */
+export async function assertForward(open: OpenWay, doing: string): Promise<void> {
+  const { way } = await directionOf(open);
+  if (way === "forward") return;
+  throw new ReplicateError(
+    "CUTOVER_STATE",
+    `${doing} is not possible: sync ${open("forward").config.name} is cut over`,
+    {
+      hint: "Go back first (`replicate rollback`), or end it (`replicate cutover --finish`) and make a new sync.",
+    },
+  );
+}
+
+const WAIT_MS = 500;
+
+/**
+ * Follows the way that the sync goes, and turns round when it is switched meanwhile. Throws as `followSync` does, and
+ * CUTOVER_STATE where there is nothing to follow.
+ */
+export async function* followEitherWay(open: OpenWay, options: FollowOptions): AsyncGenerator<Batch> {
+  const { name } = open("forward").config;
+  for (;;) {
+    const direction = await unlessStopped(open, async () => await settled(open));
+    if (direction === undefined) return;
+    const { way, known } = direction;
+    if (way === "reverse" && known?.isReversible === false) {
+      throw new ReplicateError(
+        "CUTOVER_STATE",
+        `sync ${name} was cut over with --no-reverse: there is nothing to follow`,
+        {
+          hint: "End it with `replicate cutover --finish`.",
+        },
+      );
+    }
+    const context = open(way, { isCut: false });
+    // What the switch has given back to the side that is written to by us alone from now on.
+    if (known !== undefined && (known.step === "open" || !known.isPaid))
+      await unlessStopped(open, async () => await standBy(context));
+    if (context.signal.aborted) return;
+    let isOver = false;
+    try {
+      yield* followSync(context, {
+        ...options,
+        isOver: async (source: Connection, target: Connection) => {
+          const now = await readSwitch(way === "forward" ? target : source, name);
+          isOver = isCutOver(now) !== (way === "reverse");
+          return isOver;
+        },
+      });
+    } catch (error) {
+      const isTaken = error instanceof ReplicateError && error.code === "RUNNER_ACTIVE";
+      const now = await directionOf(open).catch(() => undefined);
+      isOver = now !== undefined && now.way !== way;
+      // Whoever switches the sync follows it meanwhile where nobody else does.
+      if (!isOver && !(isTaken && (await isBeingSwitched(open)))) throw error;
+      if (!isOver) {
+        await sleep(WAIT_MS, context.signal).catch(() => undefined);
+        if (context.signal.aborted) return;
+        continue;
+      }
+    }
+    if (!isOver || context.signal.aborted) return;
+    const turned = way === "forward" ? "from the target to the source" : "from the source to the target";
+    context.emit({ type: "switch-step", step: `the sync was switched: following ${turned} from now on` });
+  }
+}
+
+/** A stop is no failure: returns undefined then, and the caller ends. */
+async function unlessStopped<T>(open: OpenWay, work: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await work();
+  } catch (error) {
+    if (open("forward").signal.aborted) return undefined;
+    throw error;
+  }
+}
+
+async function isBeingSwitched(open: OpenWay): Promise<boolean> {
+  const forward = open("forward");
+  await using state = await forward.target("direction");
+  return await isSwitching(state, forward.config.name);
+}
+
+/** Waits for a switch that is just being completed. */
+async function settled(open: OpenWay): Promise<Direction> {
+  for (;;) {
+    const found = await directionOf(open);
+    const { known } = found;
+    if (known?.step !== "opening") return found;
+    const forward = open("forward");
+    if (!(await isBeingSwitched(open))) {
+      throw new ReplicateError(
+        "CUTOVER_STATE",
+        `the ${known.way} of sync ${forward.config.name} was interrupted`,
+        {
+          hint: `Complete it: run \`replicate ${known.way}\` again.`,
+        },
+      );
+    }
+    await sleep(WAIT_MS, forward.signal);
+  }
+}

@@ -1,0 +1,41 @@
+/** The end of a rollback window, and what of a switch has to go when a sync is dropped. */
+import { dropFence } from "./undo.ts";
+import { ReplicateError } from "../errors.ts";
+import { readSwitch, endUndone, isCutOver, lockSwitch } from "../state/switch.ts";
+import { payOwed } from "../state/owed.ts";
+import { forgetWay } from "./opposite.ts";
+import type { OpenWay } from "./ways.ts";
+
+/**
+ * Ends the window in which a switch can be taken back. After a rollback, the sync goes on from source to target as if it
+ * had never been cut over: returns false. After a cutover nothing of it is needed any more: returns true, and the caller
+ * drops the sync. Throws CUTOVER_STATE.
+ */
+export async function finishSwitch(open: OpenWay): Promise<boolean> {
+  const forward = open("forward");
+  const { name } = forward.config;
+  await using state = await open("forward", { isCut: false }).target("cutover");
+  if (!(await lockSwitch(state, name))) {
+    throw new ReplicateError("RUNNER_ACTIVE", `another process is switching sync ${name}`);
+  }
+  const known = await readSwitch(state, name);
+  if (known?.step !== "open") {
+    throw new ReplicateError(
+      "CUTOVER_STATE",
+      known === undefined
+        ? `sync ${name} is not cut over`
+        : `the ${known.way} of sync ${name} is not complete`,
+      {
+        hint:
+          known === undefined ? "There is nothing to finish." : `Run \`replicate ${known.way}\` again first.`,
+      },
+    );
+  }
+  if (isCutOver(known)) return true;
+  const reverse = open("reverse");
+  await payOwed(reverse);
+  await forgetWay(reverse);
+  await dropFence(forward, "target", name);
+  await endUndone(state, name, undefined);
+  return false;
+}

@@ -1,0 +1,66 @@
+/** Keeps a sync followed while it is switched: by the runner that is there, or else by one of our own. */
+import { ReplicateError } from "../errors.ts";
+import { followSync } from "../follow/follow.ts";
+import type { Connection } from "../postgres/connect.ts";
+import { sleep } from "../postgres/sleep.ts";
+import type { SyncContext } from "../state/context.ts";
+import { isRunnerAlive } from "../state/runner-lock.ts";
+import { countPending } from "./pending.ts";
+
+/** Between two looks at what is pending. */
+const LOOK_MS = 25;
+/** Between two looks at whether a runner is alive. */
+const ALIVE_MS = 1000;
+
+export class Follower {
+  readonly #context: SyncContext;
+  readonly #stop: AbortController;
+  #running: Promise<void> | undefined;
+  #failure: unknown;
+  #checkedAt = 0;
+  /** Rows per second that were applied by us, while there was something to apply. */
+  rate: number | undefined;
+
+  /** `stop` ends our runner; the context's signal has to follow it, and must not cut its sessions. */
+  constructor(context: SyncContext, stop: AbortController) {
+    this.#context = context;
+    this.#stop = stop;
+  }
+
+  /** Sees to it that somebody follows. Throws what our own runner failed with. */
+  async ensure(target: Connection): Promise<void> {
+    if (this.#failure !== undefined) throw this.#failure;
+    if (this.#running !== undefined || Date.now() - this.#checkedAt < ALIVE_MS) return;
+    this.#checkedAt = Date.now();
+    if (await isRunnerAlive(target, this.#context.config.name)) return;
+    this.#running = this.#run().finally(() => (this.#running = undefined));
+  }
+
+  async #run(): Promise<void> {
+    try {
+      for await (const batch of followSync(this.#context)) {
+        if (batch.rows > 0 && batch.seconds > 0) this.rate = batch.rows / batch.seconds;
+      }
+    } catch (error) {
+      // Somebody else was faster.
+      if (error instanceof ReplicateError && error.code === "RUNNER_ACTIVE") return;
+      this.#failure = error;
+    }
+  }
+
+  /** Waits until at most so many deltas are pending, and returns how many are. Throws ABORTED, or what following failed with. */
+  async reach(most: number, source: Connection, target: Connection, signal: AbortSignal): Promise<number> {
+    for (let tries = 1; ; tries += 1) {
+      await this.ensure(target);
+      const pending = await countPending(source, target, this.#context.config.name);
+      if (pending <= most) return pending;
+      await sleep(Math.min(LOOK_MS * tries, 10 * LOOK_MS), signal);
+    }
+  }
+
+  /** Ends our own runner, if there is one. */
+  async end(): Promise<void> {
+    this.#stop.abort();
+    await this.#running;
+  }
+}

@@ -1,0 +1,24 @@
+/** What the new side does not have yet, counted exactly: by the deltas that its position does not cover. */
+import { windowCountSql } from "../catalog/delta.ts";
+import type { Connection } from "../postgres/connect.ts";
+import { load } from "../postgres/sql.ts";
+
+/**
+ * Deltas of the sync on the source that are not applied on the target. The position is read before the source's
+ * snapshot is taken, so that 0 is proof: the target has everything that had been committed when this was called.
+ */
+export async function countPending(source: Connection, target: Connection, sync: string): Promise<number> {
+  const { position, joining } = await target.row<{ position: string | null; joining: number }>(
+    `select s.position, (select count(*)::int from replicate.sync_table t where t.sync = s.name and t.state <> 'following') as joining
+     from replicate.sync s where s.name = $1`,
+    [sync],
+  );
+  if (position === null || joining > 0) return Infinity;
+  const dirty = await source.rows<{ id: number }>(load("capture/dirty"), [sync, [], null]);
+  if (dirty.length === 0) return 0;
+  const counts = dirty.map(({ id }) => windowCountSql(id, position)).join(" union all ");
+  const { pending } = await source.row<{ pending: number }>(
+    `select coalesce(pg_catalog.sum(w.n), 0)::float8 as pending from (${counts}) as w`,
+  );
+  return pending;
+}

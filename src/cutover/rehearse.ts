@@ -1,0 +1,196 @@
+/** The rehearsal: how long the fence would stand, and what would stop the switch. Changes nothing. */
+import { ReplicateError, type Problem } from "../errors.ts";
+import type { Connection } from "../postgres/connect.ts";
+import { ident, load } from "../postgres/sql.ts";
+import type { SyncContext } from "../state/context.ts";
+import { describeTables, tableLabel, tableSql } from "../catalog/table.ts";
+import { loadTables, type SyncTable } from "../state/sync-table.ts";
+import { countPending } from "./pending.ts";
+import { withBoth } from "./ways.ts";
+
+export interface Rehearsal {
+  /** What would stop the switch, each with what to do about it. */
+  readonly blockers: readonly Problem[];
+  /** What makes the fence longer, or may surprise. */
+  readonly warnings: readonly Problem[];
+  /** Seconds for which applications could not write. */
+  readonly fenceSeconds: number;
+  readonly parts: readonly { readonly step: string; readonly seconds: number; readonly basis: string }[];
+}
+
+/** Rows per second that are assumed until a rate was measured: slow, for a small server and a long way. */
+const ASSUMED_RATE = 2000;
+/** Bytes per second at which constraints are checked on the target. */
+const CHECK_RATE = 50 * 1024 * 1024;
+/** Seconds for the triggers of one table, and for comparing one changed row. */
+const TRIGGER_SECONDS = 0.002;
+const COMPARE_SECONDS = 0.00005;
+/** Transactions that are younger end by themselves while we try. */
+const LONG_SECONDS = 2;
+
+/** `rate`: rows per second, where the caller has measured it. Throws SYNC_UNKNOWN and the connection errors. */
+export async function rehearse(
+  active: SyncContext,
+  options: { readonly isReversible: boolean; readonly rate?: number | undefined },
+): Promise<Rehearsal> {
+  const { name } = active.config;
+  return await withBoth(active, "rehearsal", async (source, target) => {
+    const entries = await loadTables(target, name);
+    const blockers: Problem[] = [];
+    const warnings: Problem[] = [];
+    checkStates(entries, blockers);
+    await checkLocks(source, entries, blockers, warnings);
+    if (options.isReversible) await checkReverse(source, target, entries, blockers);
+
+    const trips = { source: await roundTrip(source), target: await roundTrip(target) };
+    const counted = await countPending(source, target, name);
+    const pending = Number.isFinite(counted) ? counted : 0;
+    const runner = await target.row<{ rate: number | null; owed: number; bytes: number; sequences: number }>(
+      `select (select r.rows_per_second from replicate.runner r where r.sync = $1) as rate,
+              (select count(*)::int from replicate.owed o where o.sync = $1 and o.restored_at is null) as owed,
+              (select coalesce(sum(pg_catalog.pg_relation_size(t.target_relid)), 0)::float8
+               from replicate.owed o join replicate.sync_table t on t.sync = o.sync and t.capture_id = o.capture_id
+               where o.sync = $1 and o.restored_at is null and o.kind = 'foreign-key') as bytes,
+              (select count(*)::int from pg_catalog.pg_sequence) as sequences`,
+      [name],
+    );
+    const measured = options.rate ?? runner.rate ?? 0;
+    const rate = Math.max(measured, ASSUMED_RATE);
+    const ms = (value: number): string => `${Math.round(value * 1000)} ms`;
+    const trip = trips.source + trips.target;
+    const parts = [
+      {
+        step: "fence",
+        seconds: 3 * trips.source + entries.length * TRIGGER_SECONDS,
+        basis: `${entries.length} tables, a round trip of ${ms(trips.source)}`,
+      },
+      {
+        step: "drain",
+        seconds: pending / rate + 4 * trip + 0.1,
+        basis: `${pending} changes at ${Math.round(rate)} rows/s${measured > ASSUMED_RATE ? "" : ", which is assumed"}`,
+      },
+      {
+        step: "compare",
+        seconds: pending * COMPARE_SECONDS + 12 * trip,
+        basis: "rows changed since the comparison before the fence",
+      },
+      {
+        step: "sequences",
+        seconds: 8 * trip + runner.sequences * 0.0002,
+        basis: `${runner.sequences} sequences`,
+      },
+      {
+        step: "constraints",
+        seconds: 4 * trips.target + runner.owed * (0.005 + 4 * trips.target) + runner.bytes / CHECK_RATE,
+        basis: `${runner.owed} constraints and triggers to be restored`,
+      },
+      { step: "open", seconds: 8 * trip, basis: "positions and the last checks" },
+    ];
+    return {
+      blockers,
+      warnings,
+      parts,
+      fenceSeconds: parts.reduce((sum, part) => sum + part.seconds, 0),
+    };
+  });
+}
+
+function checkStates(entries: readonly SyncTable[], blockers: Problem[]): void {
+  for (const entry of entries) {
+    if (entry.state === "following" || entry.state === "copied") continue;
+    blockers.push({
+      subject: tableLabel({ schema: entry.sourceSchema, name: entry.sourceName }),
+      message: `is not copied yet (${entry.state})`,
+      remedy: "replicate copy",
+    });
+  }
+}
+
+interface Blocker {
+  readonly pid: number | null;
+  readonly table: string;
+  readonly who: string;
+  readonly seconds: number;
+}
+
+async function checkLocks(
+  source: Connection,
+  entries: readonly SyncTable[],
+  blockers: Problem[],
+  warnings: Problem[],
+): Promise<void> {
+  const found = await source.rows<Blocker>(load("cutover/blockers"), [
+    entries.map(({ sourceRelid }) => sourceRelid),
+  ]);
+  for (const { pid, table, who, seconds } of found) {
+    if (pid === null) {
+      blockers.push({
+        subject: table,
+        message: "a prepared transaction has written to it: the fence has to wait for its end",
+        remedy: "commit prepared '…' or rollback prepared '…';  -- see pg_prepared_xacts",
+      });
+    } else if (seconds > LONG_SECONDS) {
+      warnings.push({
+        subject: table,
+        message: `pid ${pid} (${who}) has written to it and is open for ${Math.round(seconds)} s: the fence waits for its end`,
+        remedy: `select pg_terminate_backend(${pid});`,
+      });
+    }
+  }
+}
+
+/** What it takes to keep the old side current afterwards. */
+async function checkReverse(
+  source: Connection,
+  target: Connection,
+  entries: readonly SyncTable[],
+  blockers: Problem[],
+): Promise<void> {
+  const tables = await describeTables(target, entries.map(({ targetRelid }) => targetRelid)); // prettier-ignore
+  const { role } = await target.row<{ role: string }>(`select current_user::text as role`);
+  for (const table of tables) {
+    const subject = tableLabel(table);
+    if (!table.isOwned) {
+      blockers.push({
+        subject,
+        message: `is owned by ${table.owner} on the new side: its changes cannot be captured for the way back`,
+        remedy: `grant ${ident(table.owner)} to ${ident(role)};  -- or go without a way back: --no-reverse`,
+      });
+    }
+    if (table.key === null) {
+      blockers.push({
+        subject,
+        message: "has no key on the new side: its changes cannot be captured for the way back",
+        remedy: `alter table ${tableSql(table)} add primary key (…);  -- or go without a way back: --no-reverse`,
+      });
+    }
+  }
+  const back = await describeTables(source, entries.map(({ sourceRelid }) => sourceRelid)); // prettier-ignore
+  for (const table of back.filter((each) => each.rowSecurityActive || !each.isOwned)) {
+    blockers.push({
+      subject: tableLabel(table),
+      message: "cannot be written to on the old side by this role, so there would be no way back",
+      remedy: "give the role the rights of the table's owner, or go without a way back: --no-reverse",
+    });
+  }
+}
+
+async function roundTrip(connection: Connection): Promise<number> {
+  let best = Infinity;
+  for (let n = 0; n < 3; n += 1) {
+    const startedAt = performance.now();
+    await connection.rows("select 1");
+    best = Math.min(best, performance.now() - startedAt);
+  }
+  return best / 1000;
+}
+
+/** Throws PREFLIGHT_BLOCKED with everything that blocks. */
+export function refuseBlocked({ blockers }: Rehearsal): void {
+  if (blockers.length === 0) return;
+  throw new ReplicateError(
+    "PREFLIGHT_BLOCKED",
+    `${blockers.length === 1 ? "one finding" : `${blockers.length} findings`} must be settled before the switch`,
+    { problems: blockers },
+  );
+}

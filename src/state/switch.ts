@@ -1,0 +1,134 @@
+/** Which side applications write to: what the last cutover or rollback of a sync has come to. Kept on the sync's target. */
+import type { Connection } from "../postgres/connect.ts";
+
+/** See sql/state/0003-cutover.sql. */
+export interface Switch {
+  readonly way: "cutover" | "rollback";
+  readonly step: "preparing" | "fencing" | "opening" | "open";
+  readonly isReversible: boolean;
+  readonly isPaid: boolean;
+  readonly isHooked: boolean;
+  readonly startedAt: Date;
+  readonly fencedAt: Date | null;
+  readonly openedAt: Date | null;
+}
+
+/** Undefined: the sync was never cut over. `state`: the sync's target. */
+export async function readSwitch(state: Connection, sync: string): Promise<Switch | undefined> {
+  const { exists } = await state.row<{ exists: boolean }>(
+    `select pg_catalog.to_regclass('replicate.switch') is not null as exists`,
+  );
+  if (!exists) return undefined;
+  const [found] = await state.rows<Switch>(
+    `select way, step, is_reversible as "isReversible", is_paid as "isPaid", is_hooked as "isHooked",
+            started_at as "startedAt", fenced_at as "fencedAt", opened_at as "openedAt"
+     from replicate.switch where sync = $1`,
+    [sync],
+  );
+  return found;
+}
+
+/** True where the new side is the one to write to. */
+export function isCutOver(found: Switch | undefined): boolean {
+  if (found === undefined) return false;
+  const isOpen = found.step === "opening" || found.step === "open";
+  return (found.way === "cutover") === isOpen;
+}
+
+/** The name under which the way back is kept: no name that a user can give, see `resolveConfig`. */
+export function reverseName(sync: string): string {
+  return `${sync}.reverse`;
+}
+
+/** The name under which changes are kept until the next switch has compared them. */
+export function markName(sync: string): string {
+  return `${sync}.mark`;
+}
+
+const LOCK = "pg_catalog.hashtext('replicate switch'), pg_catalog.hashtext($1)";
+
+/** Keeps other processes from switching the sync while this session lives. Returns false when another does. */
+export async function lockSwitch(state: Connection, sync: string): Promise<boolean> {
+  const { taken } = await state.row<{ taken: boolean }>(
+    `select pg_catalog.pg_try_advisory_lock(${LOCK}) as taken`,
+    [sync],
+  );
+  return taken;
+}
+
+/** Whether a process is switching the sync now. */
+export async function isSwitching(state: Connection, sync: string): Promise<boolean> {
+  const [holder] = await state.rows(
+    `select 1 from pg_catalog.pg_locks l
+     where l.locktype = 'advisory' and l.granted and l.objsubid = 2
+       and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
+       and l.classid::bigint = pg_catalog.hashtext('replicate switch')::bigint & 4294967295
+       and l.objid::bigint = pg_catalog.hashtext($1)::bigint & 4294967295`,
+    [sync],
+  );
+  return holder !== undefined;
+}
+
+/** Begins a switch, or takes one up that was interrupted before the new side was open. */
+export async function beginSwitch(
+  state: Connection,
+  sync: string,
+  way: Switch["way"],
+  isReversible: boolean,
+): Promise<void> {
+  await state.rows(
+    `insert into replicate.switch (sync, way, step, is_reversible) values ($1, $2, 'preparing', $3)
+     on conflict (sync) do update
+       set way = excluded.way, step = 'preparing', is_reversible = excluded.is_reversible, is_hooked = false,
+           is_paid = replicate.switch.is_paid and replicate.switch.way = excluded.way,
+           started_at = case when replicate.switch.way = excluded.way then replicate.switch.started_at else now() end,
+           fenced_at = null, opened_at = null`,
+    [sync, way, isReversible],
+  );
+}
+
+/** Moves from one step to the next. Returns false when the switch is not at that step any more. */
+export async function moveSwitch(
+  state: Connection,
+  sync: string,
+  from: readonly Switch["step"][],
+  to: Switch["step"],
+): Promise<boolean> {
+  const moved = await state.rows(
+    `update replicate.switch
+     set step = $3, opened_at = case when $3 = 'opening' then pg_catalog.clock_timestamp() else opened_at end
+     where sync = $1 and step = any ($2::text[]) returning 1`,
+    [sync, from, to],
+  );
+  return moved.length > 0;
+}
+
+/** Notes a fact about the switch at hand. */
+export async function noteSwitch(
+  state: Connection,
+  sync: string,
+  fact: "is_paid" | "is_hooked" | "fenced",
+): Promise<void> {
+  const change = fact === "fenced" ? "fenced_at = pg_catalog.clock_timestamp()" : `${fact} = true`;
+  await state.rows(`update replicate.switch set ${change} where sync = $1`, [sync]);
+}
+
+/**
+ * Ends a switch that was undone: as if it had never begun, or, where an earlier one had been completed, in the state in
+ * which that one left the sync.
+ */
+export async function endUndone(
+  state: Connection,
+  sync: string,
+  earlier: Switch["way"] | undefined,
+): Promise<void> {
+  if (earlier === undefined) await state.rows(`delete from replicate.switch where sync = $1`, [sync]);
+  else {
+    await state.rows(
+      `update replicate.switch
+       set way = $2, step = 'open', is_reversible = true, is_paid = false, is_hooked = true, fenced_at = null
+       where sync = $1`,
+      [sync, earlier],
+    );
+  }
+}

@@ -1,0 +1,159 @@
+/**
+ * Compares what has changed since a mark, in snapshots of both sides in which nothing changes any more: the source is
+ * fenced and the target has applied everything.
+ */
+import { changedKeysSql, windowCountSql, windowSql } from "../catalog/delta.ts";
+import { relayCopy } from "../postgres/copy-relay.ts";
+import { LockWatch } from "../postgres/lock-watch.ts";
+import type { SyncContext } from "../state/context.ts";
+import type { SyncTable } from "../state/sync-table.ts";
+import { Checksum } from "./checksum.ts";
+import { findDifferences, type Difference } from "./differences.ts";
+import { keyColumnsSql, keyMatchesSql } from "./key-sql.ts";
+import { planTables, type TablePlan } from "./plan.ts";
+import { rowsFrom } from "./ranges.ts";
+import { SessionPair } from "./session-pair.ts";
+
+export interface ChangedOptions {
+  /** Tables of the sync. */
+  readonly entries: readonly SyncTable[];
+  /** A position of the sync; every delta since then is still there. */
+  readonly mark: string;
+}
+
+export interface ChangedReport {
+  readonly equal: boolean;
+  /** Rows compared, counted on the source. */
+  readonly rows: number;
+  /** Tables with differences, at most 20 of each table. */
+  readonly tables: readonly {
+    readonly table: string;
+    readonly total: number;
+    readonly differences: readonly Difference[];
+  }[];
+}
+
+const KEYS = "replicate_changed";
+const mostListed = 20;
+/** As in follow: below this share of a table, rows are looked up by key. */
+const LOOKUP_SHARE = 0.05;
+
+/**
+ * Compares the rows of all keys that have changed since the mark; a table that was truncated, or whose keys are not
+ * known, as a whole. Throws TABLE_SHAPE_CHANGED, CAPTURE_BROKEN, and the driver's errors.
+ */
+export async function verifyChanged(context: SyncContext, options: ChangedOptions): Promise<ChangedReport> {
+  await using source = new LockWatch(() => context.source("verify watch"));
+  await using target = new LockWatch(() => context.target("verify watch"));
+  const pair = await SessionPair.open(context, { source, target });
+  try {
+    const changes = await changedTables(pair, options);
+    const entries = options.entries.filter(({ captureId }) => changes.has(captureId));
+    if (entries.length === 0) return { equal: true, rows: 0, tables: [] };
+    const checksum = await Checksum.agree(pair.source, pair.target);
+    const plans = await planTables(pair.source, pair.target, checksum, entries);
+    const tables: { table: string; total: number; differences: readonly Difference[] }[] = [];
+    let rows = 0;
+    for (const plan of plans) {
+      const change = changes.get(plan.capture.id) as Change;
+      const found = await compare(pair, context, plan, checksum, change, options.mark);
+      rows += found.rows;
+      if (found.total > 0) tables.push({ table: plan.label, total: found.total, differences: found.listed });
+    }
+    return { equal: tables.length === 0, rows, tables };
+  } finally {
+    await pair.close();
+  }
+}
+
+interface Change {
+  readonly deltas: number;
+  readonly isWhole: boolean;
+}
+
+async function changedTables(
+  { source }: SessionPair,
+  { entries, mark }: ChangedOptions,
+): Promise<Map<number, Change>> {
+  const sized = await source.rows<{ id: number }>(
+    `select c.id from replicate.capture c
+     where c.id = any ($1::int[])
+       and pg_catalog.pg_relation_size(c.delta_a) + pg_catalog.pg_relation_size(c.delta_b) > 0`,
+    [entries.map(({ captureId }) => captureId)],
+  );
+  if (sized.length === 0) return new Map();
+  const counts = await source.rows<{ id: number; deltas: number; markers: number[] | null }>(
+    sized
+      .map(({ id }) => `select id, n::float8 as deltas, markers from (${windowCountSql(id, mark)}) as w`)
+      .join(" union all "),
+  );
+  return new Map(
+    counts
+      .filter(({ deltas }) => deltas > 0)
+      .map(({ id, deltas, markers }) => [id, { deltas, isWhole: (markers ?? []).length > 0 }]),
+  );
+}
+
+async function compare(
+  pair: SessionPair,
+  context: SyncContext,
+  plan: TablePlan,
+  checksum: Checksum,
+  change: Change,
+  mark: string,
+): Promise<{ rows: number; total: number; listed: readonly Difference[] }> {
+  const changed = `select distinct * from (${changedKeysSql(plan.capture, windowSql(mark))}) as d`;
+  try {
+    await pair.both(
+      pair.source.script("begin isolation level repeatable read"),
+      pair.target.script("begin isolation level repeatable read"),
+    );
+    const conditions: { source: string[]; target: string[] } = { source: [], target: [] };
+    if (!change.isWhole) {
+      await pair.target.script(
+        `create temporary table ${KEYS} (${keyColumnsSql(plan.target.key, "k")}) on commit drop`,
+      );
+      const { rows: keys } = await relayCopy(pair.source, pair.target, {
+        read: `copy (${changed}) to stdout`,
+        write: `copy pg_temp.${KEYS} from stdin`,
+        signal: context.signal,
+      });
+      const { estimate } = await pair.target.row<{ estimate: number }>(
+        `select coalesce(sum(greatest(reltuples, 0)), 0)::float8 as estimate from pg_catalog.pg_class
+         where oid = $1 or oid in (select inhrelid from pg_catalog.pg_inherits where inhparent = $1)`,
+        [plan.target.relid],
+      );
+      // Nobody has statistics of deltas: a plan that scans a large table for a handful of keys would take minutes.
+      const setting = keys < LOOKUP_SHARE * estimate ? "off" : "on";
+      const plans = `set local enable_hashjoin = ${setting}; set local enable_mergejoin = ${setting}`;
+      await pair.both(pair.source.script(plans), pair.target.script(`analyze pg_temp.${KEYS}; ${plans}`));
+      const among = (keysSql: string, key: TablePlan["source"]["key"]): string =>
+        `exists (select from ${keysSql} as x where ${keyMatchesSql(key, (n) => `x.k${n}`)})`;
+      conditions.source.push(among(`(${changed})`, plan.source.key));
+      conditions.target.push(among(`pg_temp.${KEYS}`, plan.target.key));
+    }
+    const [ours, theirs] = await pair.both(
+      pair.source.row<Total>(checksum.totalSql(plan.source.fields, rowsFrom(plan.source, conditions.source))),
+      pair.target.row<Total>(checksum.totalSql(plan.target.fields, rowsFrom(plan.target, conditions.target))),
+    );
+    const rows = Number(ours.rows);
+    if (ours.rows === theirs.rows && ours.sum === theirs.sum) return { rows, total: 0, listed: [] };
+    const { total, listed } = await findDifferences(pair, {
+      plan,
+      conditions,
+      checksum,
+      signal: context.signal,
+      rows: Math.max(rows, Number(theirs.rows)),
+      maxListed: () => mostListed,
+      repair: false,
+    });
+    return { rows, total, listed };
+  } finally {
+    await pair.rollback();
+  }
+}
+
+interface Total {
+  readonly rows: string;
+  readonly sum: string | null;
+}
