@@ -30,5 +30,5 @@ export type { VerifyOptions, VerifyReport } from "./verify/verify.ts";
 export type { Phase, Status } from "./status/status.ts";
 export type { SwitchOptions, SwitchReport } from "./cutover/cutover.ts";
 export type { Rehearsal } from "./cutover/rehearse.ts";
-export type { SequenceChange, SequencesOptions, SequencesReport } from "./cutover/sequences.ts";
+export type { SequenceChange, SequencesOptions, SequencesReport } from "./sequences/carry.ts";
 export type { DropOptions, DropReport } from "./drop/drop.ts";

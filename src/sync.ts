@@ -1,7 +1,7 @@
 /** A sync as a program sees it: one object, one method per stage. The only file that knows all stages. */
 import { resolveConfig, type SyncOptions } from "./config.ts";
 import { copySync, type CopyOptions, type CopyReport } from "./copy/copy.ts";
-import { carrySequences, type SequencesOptions, type SequencesReport } from "./cutover/sequences.ts";
+import { carrySequences, type SequencesOptions, type SequencesReport } from "./sequences/carry.ts";
 import { switchSides, type SwitchOptions, type SwitchReport } from "./cutover/cutover.ts";
 import { assertForward, directionOf, followEitherWay } from "./cutover/direction.ts";
 import { finishSwitch } from "./cutover/finish.ts";

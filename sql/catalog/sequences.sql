@@ -1,6 +1,7 @@
 -- What: sequences and which column owns each of them.
 -- Runs on: source and target.
--- Returns: schema, name, increment, min, max, cycle, ownerRelid and ownerColumn (null for one without an owner).
+-- Returns: schema, name, increment, min, max, cycle, ownerRelid and ownerColumn (null for one without an owner), usedBy
+--          (oids of the tables whose columns take their default from it).
 select n.nspname::text as "schema",
        c.relname::text as "name",
        s.seqincrement::text as "increment",
@@ -8,7 +9,14 @@ select n.nspname::text as "schema",
        s.seqmax::text as "max",
        s.seqcycle as "cycle",
        d.refobjid::bigint::float8 as "ownerRelid",
-       a.attname::text as "ownerColumn"
+       a.attname::text as "ownerColumn",
+       array(
+         select distinct f.adrelid::bigint::float8
+         from pg_catalog.pg_depend u
+         join pg_catalog.pg_attrdef f on f.oid = u.objid
+         where u.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass
+           and u.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and u.refobjid = c.oid
+       ) as "usedBy"
 from pg_catalog.pg_sequence s
 join pg_catalog.pg_class c on c.oid = s.seqrelid
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace

@@ -23,7 +23,7 @@ import { clearMark, setMark } from "./mark.ts";
 import { detachWay, placeOpposite, plantOpposite, standBy } from "./opposite.ts";
 import { countPending } from "./pending.ts";
 import { refuseBlocked, rehearse, type Rehearsal } from "./rehearse.ts";
-import { carrySequences, type SequencesReport } from "./sequences.ts";
+import { carrySequences, type SequencesReport } from "../sequences/carry.ts";
 import { dropFence, undoBegun, undoSwitch } from "./undo.ts";
 import { turnOf, type OpenWay, type Turn } from "./ways.ts";
 

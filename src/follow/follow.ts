@@ -8,6 +8,7 @@ import {
 } from "../postgres/sqlstate.ts"; // prettier-ignore
 import { payOwed } from "../state/owed.ts";
 import type { SyncContext } from "../state/context.ts";
+import { SequenceKeeper } from "../sequences/keeper.ts";
 import { beat, endRunner, storeError, takeRunner } from "../state/runner-lock.ts";
 import { FollowSession } from "./session.ts";
 
@@ -61,6 +62,7 @@ class FollowRun {
   readonly #context: SyncContext;
   readonly #options: FollowOptions;
   readonly #lockWatch: LockWatch;
+  readonly #sequences: SequenceKeeper;
   #session: FollowSession | undefined;
   #control: Connection | undefined;
   /** Backend of our last target session: it may outlive a broken connection, and still hold the runner's lock. */
@@ -81,6 +83,7 @@ class FollowRun {
   constructor(context: SyncContext, options: FollowOptions) {
     this.#context = context;
     this.#options = options;
+    this.#sequences = new SequenceKeeper(context);
     this.#lockWatch = new LockWatch(async () => await context.source("follow lock watch"));
   }
 
@@ -167,6 +170,7 @@ class FollowRun {
   async #sweep(session: FollowSession): Promise<void> {
     const startedAt = Date.now();
     await session.sweep();
+    await this.#sequences.refresh(session.source, session.target);
     const now = Date.now();
     this.#nextSweep = now + Math.max(SWEEP_MS, (now - startedAt) / SWEEP_SHARE);
   }

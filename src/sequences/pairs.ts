@@ -1,0 +1,76 @@
+/** Which sequences a sync carries, and where each goes. */
+import { selectTables } from "../catalog/patterns.ts";
+import { tableLabel } from "../catalog/table.ts";
+import type { Connection } from "../postgres/connect.ts";
+import { load } from "../postgres/sql.ts";
+import type { SyncContext } from "../state/context.ts";
+import { loadTables, type SyncTable } from "../state/sync-table.ts";
+
+export interface Sequence {
+  readonly schema: string;
+  readonly name: string;
+  readonly increment: string;
+  readonly min: string;
+  readonly max: string;
+  readonly cycle: boolean;
+  readonly ownerRelid: number | null;
+  readonly ownerColumn: string | null;
+  /** Tables whose columns take their default from it. */
+  readonly usedBy: readonly number[];
+}
+
+export interface SequencePair {
+  readonly from: Sequence;
+  readonly to: Sequence;
+}
+
+/**
+ * The sequences that the sync's tables own or take defaults from, and those without an owner that the table patterns
+ * select; `missing` are those that the target lacks. Throws SYNC_UNKNOWN.
+ */
+export async function pairSequences(
+  context: SyncContext,
+  source: Connection,
+  target: Connection,
+): Promise<{ readonly pairs: readonly SequencePair[]; readonly missing: readonly string[] }> {
+  const tables = await loadTables(target, context.config.name);
+  const [sources, targets] = await Promise.all([
+    source.rows<Sequence>(load("catalog/sequences")),
+    target.rows<Sequence>(load("catalog/sequences")),
+  ]);
+  const pairs: SequencePair[] = [];
+  const missing: string[] = [];
+  for (const from of selectSequences(context, sources, tables)) {
+    const to = counterpart(from, targets, tables);
+    if (to === undefined) missing.push(tableLabel(from));
+    else pairs.push({ from, to });
+  }
+  return { pairs, missing };
+}
+
+function selectSequences(
+  context: SyncContext,
+  all: readonly Sequence[],
+  tables: readonly SyncTable[],
+): Sequence[] {
+  const relids = new Set(tables.map(({ sourceRelid }) => sourceRelid));
+  const isOurs = ({ ownerRelid, usedBy }: Sequence): boolean =>
+    (ownerRelid !== null && relids.has(ownerRelid)) || usedBy.some((relid) => relids.has(relid));
+  const free = all.filter((sequence) => sequence.ownerRelid === null && !isOurs(sequence));
+  const { tables: patterns, exclude } = context.config;
+  return [...all.filter(isOurs), ...selectTables(free, patterns, exclude).selected];
+}
+
+/** An owned sequence by its column, so that its name may differ; another one by its name. */
+function counterpart(
+  from: Sequence,
+  targets: readonly Sequence[],
+  tables: readonly SyncTable[],
+): Sequence | undefined {
+  const table = tables.find((each) => each.sourceRelid === from.ownerRelid);
+  const owned = targets.find(
+    (each) =>
+      table !== undefined && each.ownerRelid === table.targetRelid && each.ownerColumn === from.ownerColumn,
+  );
+  return owned ?? targets.find((each) => each.schema === from.schema && each.name === from.name);
+}

@@ -1,0 +1,58 @@
+/** The values of sequences, and which of two is the later one. */
+import { tableSql } from "../catalog/table.ts";
+import type { Connection } from "../postgres/connect.ts";
+import { literal } from "../postgres/sql.ts";
+import type { Sequence } from "./pairs.ts";
+
+export interface Value {
+  readonly value: bigint;
+  readonly isCalled: boolean;
+}
+
+/** In the order of `sequences`; one round trip. */
+export async function readValues(connection: Connection, sequences: readonly Sequence[]): Promise<Value[]> {
+  if (sequences.length === 0) return [];
+  const selects = sequences.map(
+    (sequence, index) =>
+      `select ${index} as n, last_value::text as value, is_called as "isCalled" from ${tableSql(sequence)}`,
+  );
+  const rows = await connection.rows<{ value: string; isCalled: boolean }>(
+    `${selects.join(" union all ")} order by n`,
+  );
+  return rows.map((row) => ({ value: BigInt(row.value), isCalled: row.isCalled }));
+}
+
+/** The later of both values, seen in the direction of the sequence, plus the margin, within its bounds. */
+export function advance(
+  target: Sequence,
+  present: Value,
+  given: Value,
+  increment: bigint,
+  margin: bigint,
+): Value {
+  const isDescending = increment < 0n;
+  const [min, max] = [BigInt(target.min), BigInt(target.max)];
+  // A small sequence must not be used up by its margin: a tenth of what is left is given for it at most.
+  const size = isDescending ? -increment : increment;
+  const room = (isDescending ? given.value - min : max - given.value) / size / 10n;
+  const steps = margin < room ? margin : room > 0n ? room : 0n;
+  let value = given.isCalled ? given.value + steps * increment : given.value;
+  if (value > max) value = max;
+  if (value < min) value = min;
+  const wanted: Value = { value, isCalled: given.isCalled };
+  // Where a sequence starts over, "later" has no meaning: the source's value holds.
+  if (target.cycle) return wanted;
+  // What nextval would give tells which is later: a value that was not called yet is given out itself.
+  const next = ({ value: last, isCalled }: Value): bigint => (isCalled ? last + increment : last);
+  const isAhead = isDescending ? next(present) <= next(wanted) : next(present) >= next(wanted);
+  return isAhead ? present : wanted;
+}
+
+/** Sets a sequence to a value; nobody who called it meanwhile is set back. */
+export function setSql(sequence: Sequence, { value, isCalled }: Value): string {
+  const name = tableSql(sequence);
+  const later = BigInt(sequence.increment) < 0n ? ">" : "<";
+  const isForward = `last_value ${later} ${value} or last_value = ${value} and ${isCalled} and not is_called`;
+  const set = `select pg_catalog.setval(${literal(name)}, ${value}, ${isCalled})`;
+  return sequence.cycle ? set : `${set} from ${name} where ${isForward}`;
+}
