@@ -72,7 +72,10 @@ create table replicate.runner (
   rows_per_second double precision not null default 0,
   lag_rows bigint,
   lag_seconds double precision,
-  blocked_by text,
+  -- Seconds by which the lag grows each second; negative while it catches up. Null: not known yet.
+  lag_trend double precision,
+  -- The batch at hand, once it takes long: since, changes (deltas in it), rows (read so far).
+  batch jsonb,
   last_error jsonb
 );
 

@@ -3,6 +3,12 @@ import type { Status } from "../index.ts";
 import { leftInvalidLines } from "./findings.ts";
 import { bytes, columns, count, duration, number, percent } from "./format.ts";
 
+/** A runner tells every two seconds that it is alive. */
+const silentSeconds = 30;
+/** Below, a lag and its trend are noise. */
+const leastLagSeconds = 10;
+const leastTrend = 0.02;
+
 /** How many tables are listed at most. */
 const mostTables = 20;
 
@@ -23,7 +29,7 @@ export function statusLines(status: Status, now: Date): string[] {
   const name = status.sync === "default" ? "" : ` --name ${status.sync}`;
   const rows: (readonly [string, string])[] = [["runner", runnerText(status, now)]];
   if (status.phase === "copying" || status.phase === "initialised") rows.push(["copy", copyText(status)]);
-  else
+  else if (status.phase !== "cut-over")
     rows.push([
       "copied",
       `${copy.tablesDone} of ${count(copy.tablesTotal, "table")}, ${count(copy.rowsDone, "row")}`,
@@ -36,7 +42,9 @@ export function statusLines(status: Status, now: Date): string[] {
       `${count(follow.rowsApplied, "row")} in ${count(follow.batches, "batch", "batches")}${last}${rate}`,
     ]);
   }
+  if (status.runner.batch !== null) rows.push(["batch", batchText(status.runner.batch, now)]);
   if (status.phase !== "new") rows.push(["lag", lagText(lag)]);
+  for (const wait of status.waits) rows.push(["waits", waitText(wait)]);
   if (status.phase !== "copying" && status.owed.open > 0) {
     rows.push([
       "owed",
@@ -64,7 +72,11 @@ function phaseText({ phase, runner }: Status): string {
 
 function runnerText({ runner }: Status, now: Date): string {
   const where = runner.host === null ? "" : ` on ${runner.host}, pid ${runner.pid}`;
-  if (runner.alive) return `alive${where}${runner.since === null ? "" : `, for ${age(runner.since, now)}`}`;
+  if (runner.alive) {
+    const silence = runner.seenAt === null ? 0 : (now.getTime() - new Date(runner.seenAt).getTime()) / 1000;
+    const since = runner.since === null ? "" : `, for ${age(runner.since, now)}`;
+    return `alive${where}${since}${silence > silentSeconds ? `, but no sign of life for ${duration(silence)}` : ""}`;
+  }
   return runner.host === null ? "none so far" : `none; the last one ran${where}`;
 }
 
@@ -87,7 +99,35 @@ function lagText(lag: Status["lag"]): string {
   const blocked = lag.blockedBy === null ? "" : `; held up by ${lag.blockedBy}`;
   if (lag.rows === null) return `unknown, because the source cannot be asked${blocked}`;
   if (lag.rows === 0) return `none${blocked}`;
-  return `${duration(lag.seconds)}, ${count(lag.rows, "change")} waiting${blocked}`;
+  return `${duration(lag.seconds)}, ${count(lag.rows, "change")} waiting${trendText(lag)}${blocked}`;
+}
+
+function isFallingBehind({ seconds, trend }: Status["lag"]): boolean {
+  return trend !== null && seconds > leastLagSeconds && trend > leastTrend;
+}
+
+function trendText(lag: Status["lag"]): string {
+  const { seconds, trend } = lag;
+  if (trend === null || seconds <= leastLagSeconds || Math.abs(trend) <= leastTrend) return "";
+  return isFallingBehind(lag)
+    ? `; falling behind by ${duration(trend * 60)} a minute`
+    : `; none left in about ${duration(seconds / -trend)}`;
+}
+
+function batchText({ since, changes, rows }: NonNullable<Status["runner"]["batch"]>, now: Date): string {
+  const seconds = (now.getTime() - new Date(since).getTime()) / 1000;
+  const left = rows > 0 ? Math.max(0, ((changes - rows) * seconds) / rows) : null;
+  const rest =
+    rows === 0
+      ? "looking for the rows"
+      : `${count(rows, "row")} read${left === null || rows >= changes ? ", being written" : `, the rest in ${duration(left)} at most`}`;
+  return `${count(changes, "change")} at once, begun ${duration(seconds)} ago: ${rest}`;
+}
+
+function waitText({ side, session, what, seconds, blockedBy }: Status["waits"][number]): string {
+  const since = seconds === null ? "" : ` for ${duration(seconds)}`;
+  const holder = blockedBy === null ? "nobody to be seen" : blockedBy;
+  return `${session} waits${since} on the ${side} for a lock on ${what}; held by ${holder}`;
 }
 
 function errorLines({ lastError }: Status, now: Date): string[] {
@@ -147,6 +187,12 @@ function switchRows(status: Status, now: Date): (readonly [string, string])[] {
   return rows;
 }
 
+function slowStep({ lag }: Status): string | undefined {
+  return isFallingBehind(lag)
+    ? "more is written to the source than the target takes: look at the target's disk and locks, or let large jobs on the source wait"
+    : undefined;
+}
+
 function fencedStep({ switch: known }: Status, name: string): string | undefined {
   const way = known?.way ?? "cutover";
   return known?.isRunning === true
@@ -172,8 +218,8 @@ function nextLines(status: Status, name: string): string[] {
       ? undefined
       : `if no copy is running, the same command resumes it: replicate copy${name}`,
     copied: runner.alive ? undefined : follow,
-    "catching-up": runner.alive ? undefined : `nobody applies changes: ${follow}`,
-    following: runner.alive ? undefined : `nobody applies changes: ${follow}`,
+    "catching-up": runner.alive ? slowStep(status) : `nobody applies changes: ${follow}`,
+    following: runner.alive ? slowStep(status) : `nobody applies changes: ${follow}`,
     fenced: fencedStep(status, name),
     "cut-over": cutOverStep(status, name),
     failed: `when that is settled: ${follow}`,

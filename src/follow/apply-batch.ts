@@ -88,6 +88,7 @@ export class BatchWriter {
   #pausing: Promise<void> | undefined;
   #failure: unknown;
   #isOverflown = false;
+  #rows = 0;
 
   constructor(
     source: Connection,
@@ -113,12 +114,18 @@ export class BatchWriter {
     await ensureStages(this.#target, this.#tables.map(({ shape }) => shape)); // prettier-ignore
   }
 
+  /** Rows taken so far. */
+  get rows(): number {
+    return this.#rows;
+  }
+
   /**
    * Takes a row. Starts streaming once the batch is not small. Where the next position is not known yet it cannot:
    * such a batch is given up, see `isOverflown`.
    */
   add(read: number, payload: Buffer, next: Position | undefined): void {
     if (this.#failure !== undefined || this.#isOverflown) return;
+    this.#rows += 1;
     for (; this.#openCopy < read; this.#openCopy += 1) this.#frames.end();
     const isFlowing = this.#frames.add(payload);
     if (this.#feeding !== undefined) {

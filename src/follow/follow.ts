@@ -9,7 +9,8 @@ import {
 import { payOwed } from "../state/owed.ts";
 import type { SyncContext } from "../state/context.ts";
 import { SequenceKeeper } from "../sequences/keeper.ts";
-import { beat, endRunner, storeError, takeRunner } from "../state/runner-lock.ts";
+import { beat, beatAtBatch, endRunner, storeError, takeRunner } from "../state/runner-lock.ts";
+import { LagTrend } from "./lag-trend.ts";
 import { FollowSession } from "./session.ts";
 
 export interface FollowOptions {
@@ -76,6 +77,8 @@ class FollowRun {
   #lastBatch = Date.now();
   #isAcknowledged = false;
   #rowsSinceBeat = 0;
+  readonly #trend = new LagTrend();
+  #telling: Promise<void> | undefined;
   #constraints: Promise<void> | undefined;
   #constraintSession: Connection | undefined;
   #hasConstraints = false;
@@ -138,13 +141,26 @@ class FollowRun {
 
   /** The next batch; a long one gives way to whoever waits for a lock that it holds on the source. */
   async #next(session: FollowSession): Promise<Batch | null> {
+    const since = new Date().toISOString();
     const timer = setTimeout(() => this.#lockWatch.watch(session.source), LONG_BATCH_MS);
+    const beats = setInterval(() => {
+      this.#telling ??= this.#tellBatch(session, since).finally(() => (this.#telling = undefined));
+    }, BEAT_MS);
     try {
       return await session.next();
     } finally {
       clearTimeout(timer);
+      clearInterval(beats);
+      await this.#telling;
       this.#lockWatch.unwatch(session.source);
     }
+  }
+
+  /** Tells others about a long batch; that it goes on matters more than that it is told. */
+  async #tellBatch(session: FollowSession, since: string): Promise<void> {
+    const { batch } = session;
+    if (batch === null || this.#control === undefined || this.#control.isBroken) return;
+    await beatAtBatch(this.#control, this.#context.config.name, { since, ...batch }).catch(() => undefined);
   }
 
   async #open(): Promise<FollowSession> {
@@ -181,6 +197,7 @@ class FollowRun {
     if (batch !== null) {
       this.#lastBatch = now;
       this.#rowsSinceBeat += batch.rows;
+      this.#trend.add(now, batch.lagSeconds);
       this.#isAcknowledged = false;
       this.#context.emit({ type: "batch-applied", batch });
     }
@@ -211,7 +228,7 @@ class FollowRun {
       rowsPerSecond: rate,
       lagRows: batch?.rows ?? 0,
       lagSeconds: batch?.lagSeconds ?? 0,
-      blockedBy: null,
+      lagTrend: this.#trend.perSecond,
     });
   }
 

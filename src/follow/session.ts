@@ -45,6 +45,7 @@ export class FollowSession {
   #entries = new Map<number, SyncTable>();
   #shapes = new Map<number, Shape>();
   /** Tables of the last batch, if it was small. */
+  #batch: { readonly changes: number; readonly writer: BatchWriter } | undefined;
   #expected: readonly number[] = [];
   #driftRetries = 0;
 
@@ -118,6 +119,14 @@ export class FollowSession {
     };
   }
 
+  /** The batch that is being read or written; null: none, or a small one. */
+  get batch(): { readonly changes: number; readonly rows: number } | null {
+    if (this.#batch === undefined) return null;
+    const { changes, writer } = this.#batch;
+    // Heads and ends of COPY data count there as well.
+    return { changes, rows: Math.min(writer.rows, changes) };
+  }
+
   /** Applies the next batch. Returns null when there is nothing to apply. */
   async next(): Promise<Batch | null> {
     const startedAt = Date.now();
@@ -133,6 +142,7 @@ export class FollowSession {
       }
       return await this.#careful(joining, startedAt);
     } catch (error) {
+      this.#batch = undefined;
       if (error instanceof DriftSignal) return await this.#pull(error);
       if ([UNDEFINED_TABLE, TABLE_BEING_COPIED].includes(sqlstateOf(error) ?? "") && !this.source.isBroken) {
         // A table was renamed or dropped since we learned its name, which loading tells, or it left for a new copy.
@@ -243,6 +253,7 @@ export class FollowSession {
       fingerprint: found.fingerprints.get(shape.source.oid)?.text ?? "",
     }));
     const writer = new BatchWriter(this.source, this.target, this.context.config.name, this.position, tables);
+    this.#batch = { changes: this.#openRows(found), writer };
     await writer.prepare();
     const token = randomUUID();
     await read(this.#reader, {
@@ -265,6 +276,7 @@ export class FollowSession {
     startedAt: number,
   ): Promise<Batch> {
     const counts = await writer.apply({ snapshot: found.snapshot, token });
+    this.#batch = undefined;
     this.position = { snapshot: found.snapshot, token, batches: this.position.batches + 1 };
     this.examined = found.snapshot;
     this.#driftRetries = 0;

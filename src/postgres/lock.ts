@@ -35,7 +35,9 @@ export async function withBriefLocks<T>(
   for (let attempt = 1; ; attempt += 1) {
     const waitMs = waits[Math.min(attempt, waits.length) - 1] as number;
     try {
-      return await connection.transaction(work, `begin; set local lock_timeout = ${waitMs}`);
+      const result = await connection.transaction(work, `begin; set local lock_timeout = ${waitMs}`);
+      if (attempt > 1) await showWait(connection, undefined);
+      return result;
     } catch (error) {
       if (sqlstateOf(error) !== LOCK_NOT_AVAILABLE && sqlstateOf(error) !== "40P01") throw error;
       const blockedBy = await oldestTransaction(connection);
@@ -45,10 +47,22 @@ export async function withBriefLocks<T>(
           hint: "End that transaction, or run the command again when it is over. Nothing of yours waits meanwhile.",
         });
       }
+      if (attempt === 1) await showWait(connection, options.what);
       options.onWait?.(blockedBy, attempt);
       await sleep(waitMs * pauseFactor, options.signal);
     }
   }
+}
+
+/**
+ * Shows in pg_stat_activity that this session tries to lock `what`, or that it does not any more: between two attempts
+ * there is no lock that could be seen to be waited for.
+ */
+export async function showWait(connection: Connection, what: string | undefined): Promise<void> {
+  await connection.rows(
+    `select pg_catalog.set_config('application_name', pg_catalog.split_part(pg_catalog.current_setting('application_name'), ' waits: ', 1) || $1, false)`,
+    [what === undefined ? "" : ` waits: ${what}`],
+  );
 }
 
 /** In words: the oldest other transaction of this database, which is most likely who we wait for. */

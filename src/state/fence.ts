@@ -6,7 +6,7 @@ import { createHash, randomUUID } from "node:crypto";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
-import { withBriefLocks } from "../postgres/lock.ts";
+import { showWait, withBriefLocks } from "../postgres/lock.ts";
 import { sleep } from "../postgres/sleep.ts";
 import { fill, literal, load } from "../postgres/sql.ts";
 import { isRetryableConflict, QUERY_CANCELED, sqlstateOf } from "../postgres/sqlstate.ts";
@@ -91,6 +91,7 @@ export async function raiseFence(
         async () => await raiseNow(connection, known, sync, relids),
         `begin; set local lock_timeout = ${waitMs}; set local statement_timeout = ${waitMs * 2}`,
       );
+      if (attempt > 1) await showWait(connection, undefined);
       return { ...known, isUp: true };
     } catch (error) {
       if (!isRetryableConflict(error) && sqlstateOf(error) !== QUERY_CANCELED) throw error;
@@ -100,6 +101,7 @@ export async function raiseFence(
           hint: "`--rehearse` names the transactions that are in the way. Nothing of yours waits meanwhile.",
         });
       }
+      if (attempt === 1) await showWait(connection, "all tables at once");
       options.onWait(attempt);
       await sleep(waitMs * pauseFactor, options.signal);
     }

@@ -11,7 +11,17 @@ export interface Heartbeat {
   readonly rowsPerSecond: number;
   readonly lagRows: number;
   readonly lagSeconds: number;
-  readonly blockedBy: string | null;
+  /** Seconds by which the lag grows each second; null while it is not known. */
+  readonly lagTrend: number | null;
+}
+
+/** A batch that takes long. */
+export interface BatchAtHand {
+  readonly since: string;
+  /** Deltas in it: an estimate of its rows from above. */
+  readonly changes: number;
+  /** Rows read from the source so far; the target has them once all are read and written. */
+  readonly rows: number;
 }
 
 export interface StoredError {
@@ -64,7 +74,8 @@ async function registerRunner(target: Connection, sync: string): Promise<void> {
       `insert into replicate.runner (sync, host, pid, since, seen_at)
        select name, $2, $3, now(), now() from replicate.sync where name = $1
        on conflict (sync) do update
-         set host = excluded.host, pid = excluded.pid, since = excluded.since, seen_at = excluded.seen_at, ended_at = null
+         set host = excluded.host, pid = excluded.pid, since = excluded.since, seen_at = excluded.seen_at, ended_at = null,
+             lag_trend = null, batch = null
        returning 1`,
       [sync, hostname(), process.pid],
     );
@@ -95,7 +106,8 @@ export async function isRunnerAlive(target: Connection, sync: string): Promise<b
 export async function beat(control: Connection, sync: string, heartbeat: Heartbeat): Promise<void> {
   await control.rows(
     `update replicate.runner
-     set seen_at = now(), caught_up = $2, rows_per_second = $3, lag_rows = $4, lag_seconds = $5, blocked_by = $6,
+     set seen_at = now(), caught_up = $2, rows_per_second = $3, lag_rows = $4, lag_seconds = $5, lag_trend = $6,
+         batch = null,
          last_error = case when last_error is null then null else last_error || '{"cleared": true}' end
      where sync = $1`,
     [
@@ -104,9 +116,17 @@ export async function beat(control: Connection, sync: string, heartbeat: Heartbe
       heartbeat.rowsPerSecond,
       heartbeat.lagRows,
       heartbeat.lagSeconds,
-      heartbeat.blockedBy,
+      heartbeat.lagTrend,
     ],
   );
+}
+
+/** The heartbeat in the middle of a batch that takes long. */
+export async function beatAtBatch(control: Connection, sync: string, batch: BatchAtHand): Promise<void> {
+  await control.rows(`update replicate.runner set seen_at = now(), batch = $2 where sync = $1`, [
+    sync,
+    JSON.stringify(batch),
+  ]);
 }
 
 /** Remembers an error for `status`, cleared by the next heartbeat. Failures to do so are ignored: it is said already. */
@@ -125,6 +145,9 @@ export async function storeError(control: Connection, sync: string, error: Repli
 
 export async function endRunner(control: Connection, sync: string): Promise<void> {
   await control
-    .rows(`update replicate.runner set ended_at = now(), rows_per_second = 0 where sync = $1`, [sync])
+    .rows(
+      `update replicate.runner set ended_at = now(), rows_per_second = 0, lag_trend = null, batch = null where sync = $1`,
+      [sync],
+    )
     .catch(() => undefined);
 }

@@ -3,12 +3,13 @@ import { windowCountSql } from "../catalog/delta.ts";
 import { tableLabel } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
+import { load } from "../postgres/sql.ts";
 import { asReplicateError } from "../postgres/sqlstate.ts";
 import type { Side } from "../events.ts";
 import type { SyncContext } from "../state/context.ts";
 import { readFence, type Fence } from "../state/fence.ts";
 import { loadLeftInvalid, type LeftInvalid } from "../state/owed.ts";
-import { isRunnerAlive, type StoredError } from "../state/runner-lock.ts";
+import { isRunnerAlive, type BatchAtHand, type StoredError } from "../state/runner-lock.ts";
 import { isCutOver, isSwitching, readSwitch, type Switch } from "../state/switch.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
 
@@ -23,6 +24,10 @@ export interface Status {
     readonly host: string | null;
     readonly pid: number | null;
     readonly since: string | null;
+    /** Its last sign of life, by the target's clock: every few seconds, also in the middle of a batch. */
+    readonly seenAt: string | null;
+    /** The batch at hand, once it takes more than a moment. */
+    readonly batch: BatchAtHand | null;
   };
   readonly copy: {
     readonly tablesDone: number;
@@ -49,7 +54,11 @@ export interface Status {
     readonly seconds: number;
     /** Who keeps deltas from being thrown away or a table from being captured: the oldest transaction. */
     readonly blockedBy: string | null;
+    /** Seconds by which the lag grows each second, over the last minute; negative: it shrinks. Null: not known. */
+    readonly trend: number | null;
   };
+  /** Sessions of ours that cannot get a lock now. */
+  readonly waits: readonly Wait[];
   readonly conflicts: number;
   readonly lastError: StoredError | null;
   readonly owed: { readonly open: number; readonly leftInvalid: readonly LeftInvalid[] };
@@ -70,6 +79,17 @@ export interface Status {
   }[];
 }
 
+/** A session of ours that waits for a lock, or tries again and again to get one without making others wait. */
+export interface Wait {
+  readonly side: Side;
+  /** As in pg_stat_activity: `replicate init`. */
+  readonly session: string;
+  /** The table, as far as it is known. */
+  readonly what: string;
+  readonly seconds: number | null;
+  readonly blockedBy: string | null;
+}
+
 interface SyncRow {
   readonly position: string | null;
   readonly batches: number;
@@ -78,6 +98,9 @@ interface SyncRow {
   readonly host: string | null;
   readonly pid: number | null;
   readonly since: Date | null;
+  readonly seenAt: Date | null;
+  readonly batch: BatchAtHand | null;
+  readonly lagTrend: number | null;
   readonly rowsPerSecond: number | null;
   readonly lastError: StoredError | null;
   readonly partsDoneBytes: number;
@@ -97,7 +120,7 @@ export async function readStatus(context: SyncContext): Promise<Status> {
     `select s.position, s.batches::float8 as batches, s.last_batch_at as "lastBatchAt",
             extract(epoch from now() - s.last_batch_at)::float8 as "secondsSinceBatch",
             (select coalesce(sum(rows_applied), 0)::float8 from replicate.sync_table where sync = s.name) as "rowsApplied",
-            r.host, r.pid, r.since, r.rows_per_second as "rowsPerSecond", r.last_error as "lastError",
+            r.host, r.pid, r.since, r.seen_at as "seenAt", r.batch, r.lag_trend as "lagTrend", r.rows_per_second as "rowsPerSecond", r.last_error as "lastError",
             (select coalesce(sum(bytes) filter (where done), 0)::float8 from replicate.part where sync = s.name) as "partsDoneBytes",
             (select extract(epoch from max(done_at) - min(done_at))::float8 from replicate.part where sync = s.name) as "copySeconds",
             (select count(*) filter (where restored_at is not null)::int from replicate.owed
@@ -127,8 +150,17 @@ export async function readStatus(context: SyncContext): Promise<Status> {
   const left = bytesTotal - row.partsDoneBytes;
   return {
     sync: name,
-    phase: switchPhase(known, fenced?.side, waiting.error !== null) ?? phaseOf(tables, alive, pendingRows, row.lastError),
-    runner: { alive, host: row.host, pid: row.pid, since: row.since?.toISOString() ?? null },
+    phase:
+      switchPhase(known, fenced?.side, waiting.error !== null) ??
+      phaseOf(tables, alive, pendingRows, row.lastError),
+    runner: {
+      alive,
+      host: row.host,
+      pid: row.pid,
+      since: row.since?.toISOString() ?? null,
+      seenAt: row.seenAt?.toISOString() ?? null,
+      batch: alive ? row.batch : null,
+    },
     copy: {
       tablesDone: copied.length,
       tablesTotal: tables.length,
@@ -150,7 +182,9 @@ export async function readStatus(context: SyncContext): Promise<Status> {
       rows: pendingRows,
       seconds: pendingRows === 0 ? 0 : (row.secondsSinceBatch ?? 0),
       blockedBy: waiting.blockedBy,
+      trend: alive ? row.lagTrend : null,
     },
+    waits: [...waiting.waits, ...(await waitsOn(target))],
     conflicts: 0,
     lastError: row.lastError,
     owed: { open: row.owedOpen, leftInvalid },
@@ -200,10 +234,16 @@ function phaseOf(
   return pending !== null && pending > 10_000 ? "catching-up" : "following";
 }
 
+async function waitsOn(connection: Connection): Promise<Wait[]> {
+  const rows = await connection.rows<Omit<Wait, "side">>(load("status/waits"));
+  return rows.map((row) => ({ side: connection.side, ...row }));
+}
+
 interface Waiting {
   readonly rows: number | null;
   readonly byCapture: ReadonlyMap<number, number> | null;
   readonly blockedBy: string | null;
+  readonly waits: readonly Wait[];
   readonly error: string | null;
   readonly fence: Fence | undefined;
 }
@@ -223,13 +263,14 @@ async function askSource(
        where s.sync = $1 and pg_catalog.pg_relation_size(c.delta_a) + pg_catalog.pg_relation_size(c.delta_b) > 0`,
       [context.config.name],
     );
-    for (const { id } of sized) {
+    const counts = sized.map(({ id }) => {
       const entry = tables.find((table) => table.captureId === id);
       const from = entry?.state === "following" ? position : null;
-      const { n } = await source.row<{ n: number }>(
-        `select n::float8 as n from (${windowCountSql(id, from)}) as w`,
-      );
-      byCapture.set(id, n);
+      return `select ${id} as id, n::float8 as n from (${windowCountSql(id, from)}) as w`;
+    });
+    if (counts.length > 0) {
+      const rows = await source.rows<{ id: number; n: number }>(counts.join(" union all "));
+      for (const { id, n } of rows) byCapture.set(id, n);
     }
     const [oldest] = await source.rows<{ pid: number; user: string; seconds: number; state: string }>(
       `select pid, coalesce(usename, '?')::text as user, coalesce(state, 'state not shown') as state,
@@ -247,12 +288,20 @@ async function askSource(
         oldest === undefined
           ? null
           : `pid ${oldest.pid} of ${oldest.user}, ${oldest.state}, has a transaction open for ${oldest.seconds} s`,
+      waits: await waitsOn(source),
       error: null,
       fence: await readFence(source, context.config.name),
     };
   } catch (error) {
     const failure = error instanceof ReplicateError ? error : asReplicateError(error, "asking the source");
-    return { rows: null, byCapture: null, blockedBy: null, error: failure.message, fence: undefined };
+    return {
+      rows: null,
+      byCapture: null,
+      blockedBy: null,
+      waits: [],
+      error: failure.message,
+      fence: undefined,
+    };
   } finally {
     await source?.close();
   }

@@ -9,7 +9,14 @@ function status(changes: Partial<Status> = {}): Status {
   return {
     sync: "shop",
     phase: "following",
-    runner: { alive: true, host: "worker-1", pid: 42, since: "2030-01-01T09:00:00Z" },
+    runner: {
+      alive: true,
+      host: "worker-1",
+      pid: 42,
+      since: "2030-01-01T09:00:00Z",
+      seenAt: "2030-01-01T11:59:59Z",
+      batch: null,
+    },
     copy: {
       tablesDone: 2,
       tablesTotal: 2,
@@ -27,13 +34,14 @@ function status(changes: Partial<Status> = {}): Status {
       rowsPerSecond: 7,
       lastBatchAt: "2030-01-01T11:59:58Z",
     },
-    lag: { rows: 0, seconds: 0, blockedBy: null },
+    lag: { rows: 0, seconds: 0, blockedBy: null, trend: null },
+    waits: [],
     conflicts: 0,
     lastError: null,
     owed: { open: 0, leftInvalid: [] },
     switch: null,
-  fence: null,
-  sourceError: null,
+    fence: null,
+    sourceError: null,
     tables: ["public.a", "public.b"].map((name) => ({
       source: name,
       target: name,
@@ -62,11 +70,12 @@ it("is short when all is well", () => {
 });
 
 it("says what to do when the runner is dead", () => {
-  const runner = { alive: false, host: "worker-1", pid: 42, since: null };
+  const runner = { alive: false, host: "worker-1", pid: 42, since: null, seenAt: null, batch: null };
   const lag = {
     rows: 12,
     seconds: 90,
     blockedBy: "pid 7 of app, idle in transaction, has a transaction open for 80 s",
+    trend: null,
   };
   const shown = text({ runner, lag });
   expect(shown).toContain("runner   none; the last one ran on worker-1, pid 42");
@@ -78,9 +87,9 @@ it("says what to do when the runner is dead", () => {
 it("shows how far the copy is, and only tables that matter", () => {
   const shown = text({
     phase: "copying",
-    runner: { alive: false, host: null, pid: null, since: null },
+    runner: { alive: false, host: null, pid: null, since: null, seenAt: null, batch: null },
     copy: { ...status().copy, tablesDone: 1, bytesDone: 1024 ** 2 / 2, indexesDone: 1, etaSeconds: 75 },
-    lag: { rows: null, seconds: 0, blockedBy: null },
+    lag: { rows: null, seconds: 0, blockedBy: null, trend: null },
     sourceError: "cannot connect to the source h:1/d",
     tables: [
       {
@@ -114,7 +123,7 @@ it("shows the last error with its remedy, and whether it is over", () => {
   const shown = text({
     phase: "failed",
     lastError,
-    runner: { alive: false, host: null, pid: null, since: null },
+    runner: { alive: false, host: null, pid: null, since: null, seenAt: null, batch: null },
   });
   expect(shown).toContain("last error, 1 h ago, not over yet:");
   expect(shown).toContain("SOURCE_LOST: gone");
@@ -147,7 +156,7 @@ describe.each<Phase>(["new", "initialised", "copying", "copied", "catching-up", 
   (phase) => {
     it.each([true, false])("is put into words, runner alive: %s", (alive) => {
       const lines = statusLines(
-        status({ phase, runner: { alive, host: null, pid: null, since: null } }),
+        status({ phase, runner: { alive, host: null, pid: null, since: null, seenAt: null, batch: null } }),
         now,
       );
       expect(lines[0]).toMatch(new RegExp(`^shop: ${phase} - .{15,}$`));
@@ -181,5 +190,41 @@ it("says at once what to do where neither side can be written to", () => {
   expect(text({ phase: "cut-over", fence, switch: open })).toContain("cutover  done, 1 h ago");
   expect(text({ phase: "cut-over", fence, switch: { ...open, isReversible: false } })).toContain(
     "next: replicate cutover --finish --name shop",
+  );
+});
+
+it("says whether it falls behind, and by how much", () => {
+  const lag = (trend: number | null, seconds = 120): Partial<Status> => ({
+    lag: { rows: 5000, seconds, blockedBy: null, trend },
+  });
+  expect(text(lag(0.5))).toContain("lag      2 min, 5,000 changes waiting; falling behind by 30 s a minute");
+  expect(text(lag(0.5))).toMatch(/next: more is written to the source than the target takes/);
+  expect(text(lag(-2))).toMatch(/5,000 changes waiting; none left in about 1 min$/m);
+  for (const quiet of [lag(null), lag(0.5, 3), lag(0.001)]) expect(text(quiet)).toMatch(/waiting$/m);
+});
+
+it("says what a long batch is at, and when its runner is silent", () => {
+  const runner = { alive: true, host: "worker-1", pid: 42, since: null };
+  const seenAt = "2030-01-01T11:59:59Z";
+  const batch = { since: "2030-01-01T11:59:00Z", changes: 2_000_000, rows: 500_000 };
+  expect(text({ runner: { ...runner, seenAt, batch } })).toContain(
+    "batch    2,000,000 changes at once, begun 1 min ago: 500,000 rows read, the rest in 3 min at most",
+  );
+  expect(text({ runner: { ...runner, seenAt, batch: { ...batch, rows: 0 } } })).toContain(
+    "looking for the rows",
+  );
+  expect(text({ runner: { ...runner, seenAt, batch: { ...batch, rows: 2_000_000 } } })).toContain(
+    "being written",
+  );
+  expect(text({ runner: { ...runner, seenAt, batch: null } })).not.toContain("sign of life");
+  expect(text({ runner: { ...runner, seenAt: "2030-01-01T11:58:00Z", batch: null } })).toContain(
+    "but no sign of life for 2 min",
+  );
+});
+
+it("names what waits for a lock, and for whom", () => {
+  const wait = { side: "source", session: "replicate init", what: "public.a", seconds: 4 } as const;
+  expect(text({ waits: [{ ...wait, blockedBy: "pid 9 of app, active, open for 70 s" }] })).toContain(
+    "waits    replicate init waits for 4 s on the source for a lock on public.a; held by pid 9 of app, active, open for 70 s",
   );
 });
