@@ -1,0 +1,140 @@
+/** Whether a table can be captured on the source, and whether its counterpart takes its rows. */
+import { columnPlan } from "../catalog/columns.ts";
+import { tableLabel, tableSql, type Table } from "../catalog/table.ts";
+import type { Connection } from "../postgres/connect.ts";
+import { ident } from "../postgres/sql.ts";
+import { administrator, run, type Finding } from "./finding.ts";
+import type { TablePair } from "./pairs.ts";
+import type { Server } from "./server.ts";
+
+export function checkSourceTable(table: Table, source: Connection, server: Server): Finding[] {
+  const subject = tableLabel(table);
+  const findings: Finding[] = [];
+  const leaveOut = `-- or leave the table out: --exclude-tables '${subject}'`;
+  if (table.key === null && table.kind === "p" && source.version < 110_000) {
+    findings.push({
+      severity: "blocking",
+      subject,
+      message:
+        "has no key: on version 10, each partition needs a unique index on the same NOT NULL columns, those of the partition bounds among them",
+      ...run(
+        "source",
+        table.owner,
+        ...table.leaves.map((leaf) => `alter table ${tableSql(leaf)} add primary key (…);`),
+        leaveOut,
+      ),
+    });
+  } else if (table.key === null) {
+    findings.push({
+      severity: "blocking",
+      subject,
+      message: "has no key: no primary key, and no unique index on NOT NULL columns",
+      ...run("source", table.owner, `alter table ${tableSql(table)} add primary key (…);`, leaveOut),
+    });
+  }
+  if (!table.isOwned) {
+    findings.push({
+      severity: "blocking",
+      subject,
+      message: `is owned by ${table.owner}: triggers can be created by its owner only`,
+      ...membership(table, source, server),
+    });
+  }
+  if (table.rowSecurityActive) {
+    findings.push({
+      severity: "blocking",
+      subject,
+      message: "row security hides rows from this role",
+      ...seeAllRows(table, "source"),
+    });
+  }
+  const foreign = table.leaves.filter((leaf) => leaf.kind === "f");
+  if (foreign.length > 0) {
+    findings.push({
+      severity: "blocking",
+      subject,
+      message: `has foreign partitions, which cannot be captured: ${foreign.map(tableLabel).join(", ")}`,
+      remedy: `-- leave the table out: --exclude-tables '${subject}'`,
+    });
+  }
+  if (table.persistence === "u") {
+    findings.push({
+      severity: "warning",
+      subject,
+      message: "is unlogged: a crash of the source empties it without a trace in the capture",
+      ...run("source", table.owner, `alter table ${tableSql(table)} set logged;  -- rewrites the table`),
+    });
+  }
+  if (table.kind === "p" && source.version < 110_000) {
+    findings.push({
+      severity: "note",
+      subject,
+      message: "on version 10 each partition is captured by itself; new ones are taken in while follow runs",
+    });
+  }
+  return findings;
+}
+
+/** `isKnown`: the table is in the sync already, and its key may be away for the time of the copy. */
+export function checkPair(pair: TablePair, target: Connection, server: Server, isKnown: boolean): Finding[] {
+  const { source, target: table } = pair;
+  const subject = tableLabel(source);
+  const block = { severity: "blocking", subject } as const;
+  const findings: Finding[] = columnPlan(source, table).problems.map(({ message, remedy }) => ({
+    ...block,
+    message,
+    ...(remedy === undefined ? {} : run("target", table.owner, remedy)),
+  }));
+  if (!table.isOwned) {
+    findings.push({
+      ...block,
+      message: `on the target, ${tableLabel(table)} is owned by ${table.owner}: indexes can be rebuilt by its owner only`,
+      ...membership(table, target, server),
+    });
+  }
+  if (table.rowSecurityActive) {
+    findings.push({
+      ...block,
+      message: `on the target, row security applies to this role on ${tableLabel(table)}`,
+      ...seeAllRows(table, "target"),
+    });
+  }
+  const names = source.key?.columns.map((column) => column.name) ?? [];
+  const targetKey = table.key?.columns.map((column) => column.name) ?? [];
+  if (isKnown || source.key === null) return findings;
+  if (names.some((name) => !table.columns.some((column) => column.name === name))) return findings;
+  if ([...names].sort().join("\0") !== [...targetKey].sort().join("\0")) {
+    findings.push({
+      ...block,
+      message: `the target's table has no unique index on the key (${names.join(", ")})`,
+      ...run(
+        "target",
+        table.owner,
+        `alter table ${tableSql(table)} add primary key (${names.map(ident).join(", ")});`,
+      ),
+    });
+  }
+  return findings;
+}
+
+/** Only the owner's rights escape row security that is forced; nobody but an owner's member comes here otherwise. */
+function seeAllRows(table: Table, side: "source" | "target"): ReturnType<typeof run> {
+  return run(
+    side,
+    table.owner,
+    `alter table ${tableSql(table)} no force row level security;  -- or use a role that is not subject to it`,
+  );
+}
+
+/** Makes the role a member of the owner, with the owner's rights. */
+function membership(table: Table, { side, version }: Connection, server: Server): ReturnType<typeof run> {
+  const [owner, role] = [ident(table.owner), ident(server.role)];
+  if (version >= 160_000)
+    return run(side, administrator, `grant ${owner} to ${role} with inherit true, set true;`);
+  return run(
+    side,
+    administrator,
+    `grant ${owner} to ${role};`,
+    ...(server.inherits ? [] : [`alter role ${role} inherit;`]),
+  );
+}
