@@ -43,10 +43,10 @@ export async function readServer(connection: Connection): Promise<Server> {
 /** A pool in transaction mode gives a transaction to any of several sessions; ours must be one. */
 async function checkPooler(connection: Connection): Promise<void> {
   const mark = `replicate-${process.pid}-${Math.round(performance.now() * 1000)}`;
-  await connection.rows(`select pg_catalog.set_config('application_name', $1, false)`, [mark]);
+  await connection.rows(`select pg_catalog.set_config('replicate.mark', $1, false)`, [mark]);
   for (let n = 0; n < 3; n += 1) {
     const { name, pid } = await connection.row<{ name: string; pid: number }>(
-      `select pg_catalog.current_setting('application_name') as name, pg_catalog.pg_backend_pid() as pid`,
+      `select pg_catalog.current_setting('replicate.mark', true) as name, pg_catalog.pg_backend_pid() as pid`,
     );
     if (name !== mark || pid !== connection.pid) {
       throw new ReplicateError(
@@ -55,7 +55,6 @@ async function checkPooler(connection: Connection): Promise<void> {
       );
     }
   }
-  await connection.rows(`select pg_catalog.set_config('application_name', 'replicate preflight', false)`);
 }
 
 export function checkServer({ side }: Connection, server: Server): Finding[] {
