@@ -11,6 +11,7 @@ import { init } from "./commands/init.ts";
 import { preflight } from "./commands/preflight.ts";
 import { rollback } from "./commands/rollback.ts";
 import { run } from "./commands/run.ts";
+import { runbook } from "./commands/runbook.ts";
 import { schema } from "./commands/schema.ts";
 import { sequences } from "./commands/sequences.ts";
 import { status } from "./commands/status.ts";
@@ -34,6 +35,7 @@ const commands: Readonly<Record<VerbName, Command>> = {
   cutover,
   rollback,
   drop,
+  runbook,
 };
 
 /** Runs one command. Never throws; returns the exit code. `argv` begins after the program's name. */

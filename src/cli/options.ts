@@ -122,6 +122,7 @@ export const options = {
   print: { type: "flag", help: "print the SQL, change nothing" },
   owners: { type: "flag", help: "keep owners; the roles have to exist on the target" },
   privileges: { type: "flag", help: "keep privileges; the roles have to exist on the target" },
+  shell: { type: "flag", help: "a shell script, one part per call, instead of Markdown" },
   watch: { type: "flag", help: "show it again every two seconds" },
   yes: { type: "flag", help: "do not ask" },
   "source-only": { type: "flag", help: "only the source's side; the target is gone" },
@@ -278,6 +279,20 @@ export const verbs = {
     ],
     options: ["yes", "source-only", "target-only", "dry-run"],
     examples: [{ command: "drop --dry-run", says: "what would be removed?" }],
+  },
+  runbook: {
+    summary: "writes instructions for whoever is on duty",
+    details: [
+      "Start, look, cut over, go back, clean up: every command with the names of this sync, what each state means, and what to do. Passwords are left to variables. Works before the sync is set up, too.",
+    ],
+    options: ["tables", "exclude-tables", "timeout", "on-open", "no-reverse", "shell"],
+    examples: [
+      { command: "runbook --on-open './switch-application.sh'", says: "a document, in Markdown" },
+      {
+        command: "runbook --shell",
+        says: "a script: saved as runbook.sh, its parts are run as sh runbook.sh look",
+      },
+    ],
   },
 } as const satisfies Record<string, Verb>;
 

@@ -12,7 +12,7 @@ const leastTrend = 0.02;
 /** How many tables are listed at most. */
 const mostTables = 20;
 
-const phases: Readonly<Record<Status["phase"], string>> = {
+export const phases: Readonly<Record<Status["phase"], string>> = {
   new: "nothing is set up yet",
   initialised: "changes are being recorded on the source; no rows are copied yet",
   copying: "the rows are being copied",
