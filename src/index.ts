@@ -19,7 +19,7 @@ export type { CaptureMethod, ResolvedConfig, SyncOptions, TableOverride } from "
 export { ReplicateError, errorRules, type ErrorCode, type Problem, type Retry } from "./errors.ts";
 export type { Batch, OnEvent, Side, SyncEvent, TableProgress } from "./events.ts";
 export type { Logger } from "./state/context.ts";
-export type { Finding, Severity } from "./preflight/preflight.ts";
+export type { Finding, PreflightOptions, Severity } from "./preflight/preflight.ts";
 export type { SchemaComparison, SchemaDifference } from "./schema/compare.ts";
 export type { SchemaOptions, SchemaReport } from "./schema/schema.ts";
 export type { NotCreated, Section } from "./schema/plan.ts";

@@ -11,7 +11,7 @@ import { ReplicateError } from "./errors.ts";
 import type { Batch, OnEvent } from "./events.ts";
 import type { FollowOptions } from "./follow/follow.ts";
 import { initSync, type InitOptions, type InitReport } from "./init/init.ts";
-import { preflight, type Finding } from "./preflight/preflight.ts";
+import { examine, type Finding, type PreflightOptions } from "./preflight/preflight.ts";
 import { asReplicateError } from "./postgres/sqlstate.ts";
 import { compareSchemas, type SchemaComparison } from "./schema/compare.ts";
 import { createSchema, type SchemaOptions, type SchemaReport } from "./schema/schema.ts";
@@ -56,7 +56,7 @@ export interface PreflightReport {
 export interface Sync extends AsyncDisposable {
   readonly name: string;
   /** Runs every check and changes nothing. */
-  preflight(options?: CallOptions): Promise<PreflightReport>;
+  preflight(options?: PreflightOptions & CallOptions): Promise<PreflightReport>;
   /** Creates on the target what the tables need, by pg_dump and pg_restore. Again: adds what is missing. */
   schema(options?: SchemaOptions & CallOptions): Promise<SchemaReport>;
   /** Compares the catalogues of both sides and changes nothing; needs no client programs. */
@@ -149,9 +149,7 @@ export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync
     name: config.name,
     preflight: async (call = {}) =>
       await run("preflight", call, async (each) => {
-        await using source = await each.source("preflight");
-        await using target = await each.target("preflight");
-        const { findings } = await preflight(each, source, target);
+        const findings = await examine(each, call);
         return { findings, ok: findings.every((finding) => finding.severity !== "blocking") };
       }),
     compareSchemas: async (call = {}) => await run("verify", call, compareSchemas),

@@ -103,8 +103,9 @@ join pg_catalog.pg_policy p on p.polrelid = c.oid
 union all
 select 'sequence', c.label, c.nspname, c.label,
        pg_catalog.jsonb_build_object(
-         'type', pg_catalog.format_type(q.seqtypid, null), 'start', q.seqstart, 'increment', q.seqincrement,
-         'min', q.seqmin, 'max', q.seqmax, 'cycle', q.seqcycle, 'cache', q.seqcache,
+         'type', pg_catalog.format_type(q.seqtypid, null), 'start', q.seqstart::text,
+         'increment', q.seqincrement::text, 'min', q.seqmin::text, 'max', q.seqmax::text, 'cycle', q.seqcycle,
+         'cache', q.seqcache::text,
          'owned by', (
            select d.refobjid::pg_catalog.regclass::text || '.' || pg_catalog.quote_ident(a.attname)
            from pg_catalog.pg_depend d

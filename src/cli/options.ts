@@ -89,6 +89,10 @@ export const options = {
   "until-caught-up": { type: "flag", help: "end when nothing is left to apply" },
   once: { type: "flag", help: "end after one batch" },
   repair: { type: "flag", help: "bring the differing rows again with the next batches of follow" },
+  "check-foreign-keys": {
+    type: "flag",
+    help: "look for rows of the source whose foreign key leads nowhere; reads whole tables",
+  },
   margin: {
     type: "integer",
     value: "N",
@@ -172,10 +176,14 @@ export const verbs = {
   preflight: {
     summary: "checks everything and changes nothing",
     details: [
-      "Every finding comes with the statement that repairs it. Exit code 1 if something blocks the start.",
+      "Every finding comes with the statement that repairs it, the side to run it on and the role to run it as. blocking: the sync cannot start or cannot end well; warning: something is not replicated, or may surprise; note: good to know. Exit code 1 if something is blocking.",
+      "Compares the schemas too, and what the application's roles may do on either side. --jobs and --index-jobs tell how many connections the copy will open.",
     ],
-    options: ["tables", "exclude-tables"],
-    examples: [{ command: "preflight --tables 'public.*'", says: "can these tables be replicated?" }],
+    options: ["tables", "exclude-tables", "check-foreign-keys", "jobs", "index-jobs", "index-memory"],
+    examples: [
+      { command: "preflight --tables 'public.*'", says: "can these tables be replicated?" },
+      { command: "preflight --check-foreign-keys", says: "which rows would leave a foreign key NOT VALID?" },
+    ],
   },
   schema: {
     summary: "creates on the target what the tables need",

@@ -9,7 +9,7 @@ import { load } from "../postgres/sql.ts";
 import { preflight, refuseBlocking, type Finding, type TablePair } from "../preflight/preflight.ts";
 import type { SyncContext } from "../state/context.ts";
 import { migrate, stateVersion } from "../state/migrate.ts";
-import { loadTables, type KnownPartition, type SyncTable } from "../state/sync-table.ts";
+import { loadKnownTables, loadTables, type KnownPartition } from "../state/sync-table.ts";
 
 export interface InitOptions {
   /** Only say what would be done. */
@@ -29,7 +29,7 @@ export interface InitReport {
 export async function initSync(context: SyncContext, options: InitOptions = {}): Promise<InitReport> {
   await using source = await context.source("init");
   await using target = await context.target("init");
-  const known = await knownTables(target, context.config.name);
+  const known = await loadKnownTables(target, context.config.name);
   const { findings, pairs } = await preflight(
     context,
     source,
@@ -61,15 +61,6 @@ export async function initSync(context: SyncContext, options: InitOptions = {}):
     if (registered) context.emit({ type: "capture-installed", table: tableLabel(pair.source) });
   }
   return report;
-}
-
-/** Tables of the sync by an earlier init; none when there was no such init. */
-async function knownTables(target: Connection, sync: string): Promise<SyncTable[]> {
-  if ((await stateVersion(target)) === 0) return [];
-  return await loadTables(target, sync).catch((error: unknown) => {
-    if (error instanceof ReplicateError && error.code === "SYNC_UNKNOWN") return [];
-    throw error;
-  });
 }
 
 interface Known {

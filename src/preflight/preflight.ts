@@ -2,9 +2,22 @@
 import { tableSql, type Table } from "../catalog/table.ts";
 import type { Connection } from "../postgres/connect.ts";
 import type { SyncContext } from "../state/context.ts";
+import { loadKnownTables } from "../state/sync-table.ts";
+import { checkActivity } from "./activity.ts";
+import { checkApplication } from "./application.ts";
+import { checkConnections, checkVersions } from "./connections.ts";
+import { checkDefaultPrivileges } from "./default-privileges.ts";
+import type { Examination } from "./examination.ts";
+import { checkExtensions } from "./extensions.ts";
 import type { Finding } from "./finding.ts";
+import { checkLoad } from "./load.ts";
+import { checkLocale } from "./locale.ts";
+import { checkForeignKeys } from "./orphans.ts";
 import { chosenTables, pairTables, refuseSameDatabase, type TablePair } from "./pairs.ts";
 import { checkPlaces } from "./places.ts";
+import { checkReactions } from "./reactions.ts";
+import { checkSchema } from "./schema.ts";
+import { checkSequences } from "./sequences.ts";
 import { checkContents, checkPublications, checkServer, readServer, type Server } from "./server.ts";
 import { checkPair, checkSourceTable } from "./tables.ts";
 
@@ -48,4 +61,54 @@ export async function preflight(
     ...checkPublications(target, other, targets.map(tableSql)),
   );
   return { findings, pairs, tables, servers: { source: own, target: other } };
+}
+
+export interface PreflightOptions {
+  /** Look for rows without a parent, which reads whole tables of the source. Default false. */
+  readonly checkForeignKeys?: boolean;
+  /** Seconds from which on a transaction is long. Default 60. */
+  readonly longTransactionSeconds?: number;
+}
+
+/** In the order in which people would want to know. */
+const checks: readonly (readonly [about: string, check: (examination: Examination) => Promise<Finding[]>])[] =
+  [
+    ["versions", checkVersions],
+    ["connections", checkConnections],
+    ["extensions", checkExtensions],
+    ["sequences", checkSequences],
+    ["the application's roles", checkApplication],
+    ["default privileges", checkDefaultPrivileges],
+    ["encodings and collations", checkLocale],
+    ["activity", checkActivity],
+    ["triggers and subscriptions", checkReactions],
+    ["schemas", checkSchema],
+    ["sizes and settings", checkLoad],
+  ];
+
+/**
+ * Every check, in sessions that cannot write. Throws as `preflight` does. A check that a server does not let us make is
+ * a finding itself.
+ */
+export async function examine(context: SyncContext, options: PreflightOptions = {}): Promise<Finding[]> {
+  await using source = await context.source("preflight");
+  await using target = await context.target("preflight");
+  await Promise.all([source, target].map((side) => side.script("set default_transaction_read_only = on")));
+  const known = await loadKnownTables(target, context.config.name);
+  const oids = new Set(known.map(({ sourceRelid }) => sourceRelid));
+  const { findings, ...found } = await preflight(context, source, target, oids);
+  const { longTransactionSeconds = 60 } = options;
+  const examination: Examination = { context, source, target, longTransactionSeconds, ...found };
+  const all = [...findings];
+  const asked = options.checkForeignKeys === true ? [["foreign keys", checkForeignKeys] as const] : [];
+  for (const [about, check] of [...checks, ...asked]) {
+    try {
+      all.push(...(await check(examination)));
+    } catch (error) {
+      if (source.isBroken || target.isBroken) throw error;
+      const message = `could not be checked: ${error instanceof Error ? error.message : String(error)}`;
+      all.push({ severity: "warning", subject: about, message });
+    }
+  }
+  return all;
 }

@@ -4,6 +4,7 @@ import type { Connection } from "../postgres/connect.ts";
 import { load } from "../postgres/sql.ts";
 import type { SyncContext } from "../state/context.ts";
 import { readSourceFacts, schemasLeftOut, type TargetFacts } from "./facts.ts";
+import { remedyFor } from "./remedy.ts";
 
 export interface SchemaDifference {
   /** `index public.users_email` */
@@ -16,6 +17,10 @@ export interface SchemaDifference {
     readonly source: string | null;
     readonly target: string | null;
   }[];
+  /** The table or view that it is, or is on; null where it is on none. Quoted where needed. */
+  readonly relation: string | null;
+  /** SQL for the target that makes it as it is on the source; null where it takes more than a statement. */
+  readonly remedy: string | null;
 }
 
 export interface SchemaComparison {
@@ -43,6 +48,15 @@ export interface Description {
 export async function compareSchemas(context: SyncContext): Promise<SchemaComparison> {
   await using source = await context.source("verify");
   await using target = await context.target("verify");
+  return await compareSchemasIn(context, source, target);
+}
+
+/** The same in sessions that are open already. */
+export async function compareSchemasIn(
+  context: SyncContext,
+  source: Connection,
+  target: Connection,
+): Promise<SchemaComparison> {
   const leftOut = schemasLeftOut(await readSourceFacts(source), context.config);
   const { hasLedger } = await target.row<TargetFacts>(load("schema/target"));
   const owed = hasLedger
@@ -105,11 +119,18 @@ export function diffSchemas(
   const others = new Map(target.map((each) => [keyOf(each), each]));
   const differences: SchemaDifference[] = [];
   const owed: string[] = [];
-  const report = (row: Description, difference: Omit<SchemaDifference, "object">): void => {
+  const report = (
+    row: Description,
+    difference: Pick<SchemaDifference, "kind" | "changes">,
+    there: Description = row,
+  ): void => {
     const nameOfIndex = row.name.replace(/^(?:"[^"]*"|[^."])+\./, "");
     const owedName = row.kind === "index" ? `${nameOfIndex} on ${row.relation}` : row.name;
     if (options.owed.has(plain(owedName))) owed.push(keyOf(row));
-    else differences.push({ object: keyOf(row), ...difference });
+    else {
+      const remedy = remedyFor(row, difference, there);
+      differences.push({ object: keyOf(row), ...difference, relation: row.relation, remedy });
+    }
   };
   for (const row of source) {
     const other = others.get(keyOf(row));
@@ -123,7 +144,7 @@ export function diffSchemas(
       if (isEqual(row.kind, property, value, there, options.isSameVersion)) return [];
       return [{ property, source: text(value), target: text(there) }];
     });
-    if (changes.length > 0) report(row, { kind: "changed", changes });
+    if (changes.length > 0) report(row, { kind: "changed", changes }, other);
   }
   for (const row of others.values()) {
     // A table or an extension more is nobody's loss; something more on a table of ours may refuse rows.
@@ -176,7 +197,8 @@ export function normalise(expression: string): string {
     .replaceAll(/\uE000(\d+)\uE001/g, (_, n: string) => literals[Number(n)] ?? "");
 }
 
-function isOlder(version: string, than: string): boolean {
+/** Whether a version of an extension is older than another. */
+export function isOlder(version: string, than: string): boolean {
   const [one, two] = [version, than].map((each) => each.split(/\D+/).map(Number));
   for (const [n, part] of (two ?? []).entries()) {
     const own = one?.[n] ?? 0;

@@ -31,3 +31,8 @@ export function providerOf(schema: SchemaOwner, role: string): string | undefine
   const isTheirs = schema.owner !== role && (schema.isForeign || providerRole.test(schema.owner));
   return isTheirs ? provider : undefined;
 }
+
+/** A role that a provider works with: none of the application's. */
+export function isProviderRole(name: string): boolean {
+  return providerRole.test(name);
+}

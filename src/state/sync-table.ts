@@ -2,6 +2,7 @@
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { INVALID_SCHEMA, UNDEFINED_TABLE, sqlstateOf } from "../postgres/sqlstate.ts";
+import { stateVersion } from "./migrate.ts";
 
 /**
  * new: nothing copied (set by init). copying: indexes saved and dropped, parts in the ledger (copy). loaded: all
@@ -61,6 +62,15 @@ export async function loadTables(target: Connection, sync: string): Promise<Sync
     if ([UNDEFINED_TABLE, INVALID_SCHEMA].includes(sqlstateOf(error) ?? "")) throw unknownSync(sync);
     throw error;
   }
+}
+
+/** The same; none where there is no such sync yet. Throws SYNC_MISMATCH where schema `replicate` is somebody else's. */
+export async function loadKnownTables(target: Connection, sync: string): Promise<SyncTable[]> {
+  if ((await stateVersion(target)) === 0) return [];
+  return await loadTables(target, sync).catch((error: unknown) => {
+    if (error instanceof ReplicateError && error.code === "SYNC_UNKNOWN") return [];
+    throw error;
+  });
 }
 
 export function unknownSync(sync: string): ReplicateError {

@@ -147,7 +147,7 @@ describe("tables", () => {
       select lo_create(0);
       create publication everything for all tables;`);
     await other.target.sql(
-      "create table good (id int primary key); create table fleeting (id int primary key)",
+      "create table good (id int primary key); create table fleeting (id int primary key); create materialized view seen as select * from good",
     );
     await using sync = await openSync({ source: other.source.url, target: other.target.url, env: {} });
     const { ok, findings } = await sync.preflight();

@@ -213,7 +213,12 @@ describe("differences", () => {
     const source = [
       row("table", "public.t", { unlogged: false }, "public.t"),
       row("column", "public.t.a", { type: "integer", default: "(1)" }, "public.t"),
-      row("index", "public.t_a", { valid: true }, "public.t"),
+      row(
+        "index",
+        "public.t_a",
+        { valid: true, definition: "create index t_a on public.t using btree (a)" },
+        "public.t",
+      ),
       row("extension", "citext", { version: "1.6", schema: "public" }),
       row("view", "public.v", { query: "SELECT t.a FROM t" }, "public.v"),
     ];
@@ -234,13 +239,29 @@ describe("differences", () => {
           object: "column public.t.a",
           kind: "changed",
           changes: [{ property: "type", source: "integer", target: "bigint" }],
+          relation: "public.t",
+          remedy: "alter table public.t alter column a type integer using a::integer;",
         },
-        { object: "column public.t.b", kind: "extra", changes: [] },
-        { object: "index public.t_a", kind: "missing", changes: [] },
+        {
+          object: "column public.t.b",
+          kind: "extra",
+          changes: [],
+          relation: "public.t",
+          remedy: "alter table public.t drop column b;",
+        },
+        {
+          object: "index public.t_a",
+          kind: "missing",
+          changes: [],
+          relation: "public.t",
+          remedy: "create index t_a on public.t using btree (a);",
+        },
         {
           object: "table public.t",
           kind: "changed",
           changes: [{ property: "unlogged", source: "false", target: "true" }],
+          relation: "public.t",
+          remedy: "alter table public.t set logged;",
         },
       ],
     });

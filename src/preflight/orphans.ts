@@ -1,0 +1,59 @@
+/**
+ * Rows whose foreign key leads nowhere: what was disabled once, or never validated, lets them in. On the target the key
+ * could then only come back as NOT VALID. Reads whole tables, so it is done when asked for.
+ */
+import { tableLabel, tableSql } from "../catalog/table.ts";
+import { ident, load } from "../postgres/sql.ts";
+import { withLeaves, type Examination } from "./examination.ts";
+import { run, type Finding } from "./finding.ts";
+
+interface Reference {
+  readonly name: string;
+  readonly schema: string;
+  readonly table: string;
+  readonly kind: string;
+  readonly parentSchema: string;
+  readonly parentTable: string;
+  readonly parentKind: string;
+  readonly isFull: boolean;
+  readonly isPeriod: boolean;
+  readonly columns: readonly string[];
+  readonly parentColumns: readonly string[];
+  readonly operators: readonly string[];
+}
+
+export async function checkForeignKeys({ source, servers, tables }: Examination): Promise<Finding[]> {
+  const references = await source.rows<Reference>(load("preflight/references"), [withLeaves(tables)]);
+  const findings: Finding[] = [];
+  for (const reference of references) {
+    const subject = `foreign key ${reference.name} on ${tableLabel({ schema: reference.schema, name: reference.table })}`;
+    if (reference.isPeriod) {
+      findings.push({ severity: "note", subject, message: "is of periods, and is not checked here" });
+      continue;
+    }
+    const from = orphansSql(reference);
+    const { count } = await source.row<{ count: string }>(`select count(*) as count ${from}`);
+    if (count === "0") continue;
+    const parent = tableLabel({ schema: reference.parentSchema, name: reference.parentTable });
+    findings.push({
+      severity: "warning",
+      subject,
+      message: `${count} row${count === "1" ? "" : "s"} of the source have no row in ${parent}: the key cannot be validated on the target`,
+      ...run("source", servers.source.role, `select c.* ${from};  -- these; then repair or delete them`),
+    });
+  }
+  return findings;
+}
+
+/** As the key itself sees it: its own operators, and MATCH SIMPLE lets a row be that has any NULL. */
+function orphansSql(reference: Reference): string {
+  const { columns, parentColumns, operators, isFull, kind, parentKind } = reference;
+  const only = (relkind: string): string => (relkind === "p" ? "" : "only ");
+  const child = `${only(kind)}${tableSql({ schema: reference.schema, name: reference.table })}`;
+  const parent = `${only(parentKind)}${tableSql({ schema: reference.parentSchema, name: reference.parentTable })}`;
+  const isSet = columns.map((each) => `c.${ident(each)} is not null`).join(isFull ? " or " : " and ");
+  const isEqual = columns.map(
+    (each, n) => `p.${ident(parentColumns[n] ?? "")} ${operators[n]} c.${ident(each)}`,
+  );
+  return `from ${child} c where (${isSet}) and not exists (select 1 from ${parent} p where ${isEqual.join(" and ")})`;
+}
