@@ -68,6 +68,17 @@ export const options = {
     help: `tables by pattern: 'public.*' '*.audit_*' users 'app."Users"'; all if none is given`,
   },
   "exclude-tables": { type: "list", value: "PATTERN…", help: "tables to leave out" },
+  keyless: {
+    type: "text",
+    value: "POLICY",
+    choices: ["refuse", "reload"],
+    help: "tables without a key: refuse them, which is the default, or reload them as a whole when they have changed",
+  },
+  "keyless-limit": {
+    type: "text",
+    value: "SIZE",
+    help: "tables without a key that are larger are reloaded at the cutover only, 64MB by default",
+  },
   jobs: { type: "text", value: "N", help: "connections that work at the same time, 4 by default" },
   "index-jobs": { type: "text", value: "N", help: "indexes built at the same time, 2 by default" },
   "part-size": {
@@ -173,7 +184,7 @@ export const verbs = {
     details: [
       "Every finding comes with the statement that repairs it. Exit code 1 if something blocks the start.",
     ],
-    options: ["tables", "exclude-tables"],
+    options: ["tables", "exclude-tables", "keyless", "keyless-limit"],
     examples: [{ command: "preflight --tables 'public.*'", says: "can these tables be replicated?" }],
   },
   schema: {
@@ -192,7 +203,7 @@ export const verbs = {
     details: [
       "Runs preflight, creates schema replicate on both sides, and installs the capture on the source, table by table under a short lock timeout. Run again, it adds what is new and leaves the rest alone.",
     ],
-    options: ["tables", "exclude-tables", "dry-run"],
+    options: ["tables", "exclude-tables", "keyless", "keyless-limit", "dry-run"],
     examples: [
       {
         command: "init --tables 'public.*' --exclude-tables '*.audit_*'",
@@ -213,13 +224,15 @@ export const verbs = {
     details: [
       "One batch is one transaction on the target, which so always equals the source at some moment. SIGINT or SIGTERM ends it cleanly with exit code 0; started again it goes on. Lost connections are opened again.",
     ],
-    options: ["until-caught-up", "once"],
+    options: ["until-caught-up", "once", "keyless-limit"],
     examples: [{ command: "follow --until-caught-up", says: "apply what there is, then end" }],
   },
   run: {
     summary: "init, copy and follow, one after another",
     details: ["What most people type. It may be stopped and started again at any time."],
-    options: ["tables", "exclude-tables", "schema", ...copyOptions, "until-caught-up"],
+    options: [
+      "tables", "exclude-tables", "keyless", "keyless-limit", "schema", ...copyOptions, "until-caught-up",
+    ], // prettier-ignore
     examples: [
       {
         command: "run --source postgresql://… --target postgresql://…",

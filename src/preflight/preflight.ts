@@ -3,7 +3,15 @@ import { tableSql, type Table } from "../catalog/table.ts";
 import type { Connection } from "../postgres/connect.ts";
 import type { SyncContext } from "../state/context.ts";
 import type { Finding } from "./finding.ts";
-import { chosenTables, pairTables, refuseSameDatabase, type TablePair } from "./pairs.ts";
+import { checkKeyless } from "./keyless.ts";
+import {
+  chosenTables,
+  keylessPolicy,
+  pairTables,
+  refuseSameDatabase,
+  type KnownTables,
+  type TablePair,
+} from "./pairs.ts";
 import { checkPlaces } from "./places.ts";
 import { checkContents, checkPublications, checkServer, readServer, type Server } from "./server.ts";
 import { checkPair, checkSourceTable } from "./tables.ts";
@@ -21,15 +29,14 @@ export interface Preflight {
 }
 
 /**
- * What `init` has to know, and no more. Changes nothing. `known`: source oids of tables that are in the sync already,
- * whose keys on the target may be away for the time of the copy. Throws PATTERN_MATCHES_NOTHING, SAME_DATABASE,
+ * What `init` has to know, and no more. Changes nothing. `known`: the tables that are in the sync already. Throws PATTERN_MATCHES_NOTHING, SAME_DATABASE,
  * SERVER_IS_STANDBY, POOLER_IN_BETWEEN, which leave nothing to check, and the connection errors.
  */
 export async function preflight(
   context: SyncContext,
   source: Connection,
   target: Connection,
-  known: ReadonlySet<number> = new Set(),
+  known: KnownTables = new Map(),
 ): Promise<Preflight> {
   const { config } = context;
   const findings: Finding[] = [];
@@ -37,9 +44,19 @@ export async function preflight(
   findings.push(...checkServer(source, own), ...checkServer(target, other), ...checkContents(own));
   const tables = await chosenTables(source, config, findings);
   if (own.identity === other.identity) refuseSameDatabase(tables, config);
-  const pairs = await pairTables(target, tables, config, findings);
-  for (const table of tables) findings.push(...checkSourceTable(table, source, own));
-  for (const pair of pairs) findings.push(...checkPair(pair, target, other, known.has(pair.source.oid)));
+  const pairs = await pairTables(target, tables, config, known, findings);
+  for (const table of tables) {
+    const policy = keylessPolicy(table, config, known);
+    findings.push(
+      ...checkKeyless(table, source, policy, config.keylessLimitBytes),
+      ...checkSourceTable(table, source, own),
+    );
+  }
+  for (const pair of pairs) {
+    // The keys of known tables may be away for the time of a copy; but one that has got its key since needs one there.
+    const isKnown = known.get(pair.source.oid)?.isKeyless === false;
+    findings.push(...checkPair(pair, target, other, isKnown));
+  }
   const targets = pairs.map((pair) => pair.target);
   const places = await Promise.all([checkPlaces(source, own, tables), checkPlaces(target, other, targets)]);
   findings.push(
