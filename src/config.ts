@@ -7,6 +7,12 @@ import { didYouMean } from "./spelling.ts";
 /** How updates and deletes of one table are captured. */
 export type CaptureMethod = "row" | "statement";
 
+/**
+ * What becomes of tables without a key. refuse: preflight blocks until they have one or are left out. reload: any change
+ * has the table read again as a whole.
+ */
+export type KeylessPolicy = "refuse" | "reload";
+
 /** What the library and the configuration file accept. */
 export interface SyncOptions {
   /** Default "default". Letters, digits, `_` and `-`, at most 50. */
@@ -19,6 +25,13 @@ export interface SyncOptions {
   readonly exclude?: readonly string[];
   readonly conflict?: "source-wins";
   readonly direction?: "one-way";
+  /** Default "refuse". */
+  readonly keyless?: KeylessPolicy;
+  /**
+   * Tables without a key up to this size are reloaded while `follow` runs; larger ones wait until a cutover, or
+   * `follow` until caught up. Bytes, or a number with a unit. Default "64MB".
+   */
+  readonly keylessLimit?: string | number;
   readonly overrides?: Readonly<Record<string, TableOverride>>;
   readonly copy?: {
     readonly jobs?: number;
@@ -40,6 +53,8 @@ export interface TableOverride {
    * every update, and three times the trigger where a row stores values out of line.
    */
   readonly skipNoop?: boolean;
+  /** Default: that of the sync. */
+  readonly keyless?: KeylessPolicy;
 }
 
 /** The same, checked, with defaults and connection look-ups filled in, and frozen. */
@@ -49,6 +64,8 @@ export interface ResolvedConfig {
   readonly target: ConnectionSettings;
   readonly tables: readonly string[];
   readonly exclude: readonly string[];
+  readonly keyless: KeylessPolicy;
+  readonly keylessLimitBytes: number;
   /** By source table as written by the user; match with `patternMatches`. */
   readonly overrides: Readonly<Record<string, TableOverride>>;
   readonly copy: {
@@ -62,14 +79,17 @@ export interface ResolvedConfig {
 /** What is used where nothing is said. `tables` empty means all. */
 export const defaults = Object.freeze({
   name: "default",
+  keyless: "refuse" as KeylessPolicy,
+  keylessLimit: "64MB",
   copy: Object.freeze({ jobs: 4, indexJobs: 2, partSize: "128MB", indexMemory: "1GB" }),
 });
 
 const settingNames = [
-  "name", "source", "target", "tables", "exclude", "conflict", "direction", "overrides", "copy",
+  "name", "source", "target", "tables", "exclude", "conflict", "direction", "keyless", "keylessLimit", "overrides", "copy",
 ] as const; // prettier-ignore
 const copyNames = ["jobs", "indexJobs", "partSize", "indexMemory"] as const;
-const overrideNames = ["target", "capture", "skipNoop"] as const;
+const overrideNames = ["target", "capture", "skipNoop", "keyless"] as const;
+const keylessPolicies = ["refuse", "reload"] as const;
 /** Settings with a meaning that this version does not have yet: refused by name instead of "unknown". */
 const laterOverrideNames = ["where", "columns", "conflict"];
 
@@ -113,6 +133,8 @@ export function checkOptions(
     "custom",
   ]);
   checkOnly(check, "direction", given["direction"], "one-way", ["both"]);
+  const keyless = check.oneOf("keyless", given["keyless"], keylessPolicies) ?? defaults.keyless;
+  const keylessLimitBytes = check.size("keylessLimit", given["keylessLimit"] ?? defaults.keylessLimit, 0);
   const overrides = checkOverrides(check, given["overrides"]);
 
   const copy = check.object("copy", given["copy"] ?? {}, copyNames);
@@ -132,7 +154,8 @@ export function checkOptions(
 
   if (
     check.problems.length > 0 || name === undefined || source === undefined || target === undefined ||
-    jobs === undefined || indexJobs === undefined || partBytes === undefined || indexMemoryBytes === undefined
+    jobs === undefined || indexJobs === undefined || partBytes === undefined || indexMemoryBytes === undefined ||
+    keylessLimitBytes === undefined
   ) {
     return { config: undefined, problems: check.problems };
   } // prettier-ignore
@@ -142,6 +165,8 @@ export function checkOptions(
     target,
     tables: Object.freeze(tables ?? []),
     exclude: Object.freeze(exclude ?? []),
+    keyless,
+    keylessLimitBytes,
     overrides: Object.freeze(overrides),
     copy: Object.freeze({ jobs, indexJobs, partBytes, indexMemoryBytes }),
   });
@@ -192,10 +217,12 @@ function checkOverrides(check: Check, value: unknown): Record<string, TableOverr
     }
     const capture = check.oneOf(`${path}.capture`, given["capture"], ["row", "statement"] as const);
     const skipNoop = check.boolean(`${path}.skipNoop`, given["skipNoop"]);
+    const keyless = check.oneOf(`${path}.keyless`, given["keyless"], keylessPolicies);
     overrides[table] = Object.freeze({
       ...(target === undefined ? {} : { target }),
       ...(capture === undefined ? {} : { capture }),
       ...(skipNoop === undefined ? {} : { skipNoop }),
+      ...(keyless === undefined ? {} : { keyless }),
     });
   }
   return overrides;

@@ -59,6 +59,13 @@ export type SyncEvent =
   | { readonly type: "caught-up"; readonly position: string }
   | { readonly type: "constraint-validated"; readonly table: string; readonly constraint: string }
   | { readonly type: "table-reread"; readonly table: string; readonly reason: string }
+  /** A table without a key has changed, and is too large to be read again while `follow` runs. */
+  | {
+      readonly type: "reload-held";
+      readonly table: string;
+      readonly bytes: number;
+      readonly limitBytes: number;
+    }
   | { readonly type: "partition-adopted"; readonly table: string; readonly partition: string }
   | {
       readonly type: "connection-lost";

@@ -15,7 +15,7 @@ export {
   type GivenSetting,
   type OptionSources,
 } from "./config-file.ts";
-export type { CaptureMethod, ResolvedConfig, SyncOptions, TableOverride } from "./config.ts";
+export type { CaptureMethod, KeylessPolicy, ResolvedConfig, SyncOptions, TableOverride } from "./config.ts";
 export { ReplicateError, errorRules, type ErrorCode, type Problem, type Retry } from "./errors.ts";
 export type { Batch, OnEvent, Side, SyncEvent, TableProgress } from "./events.ts";
 export type { Logger } from "./state/context.ts";

@@ -3,9 +3,8 @@
 -- Runs on: source, when a table is captured.
 -- Returns: nothing.
 create table {{delta}} (
-  {{columns}},
-  txid bigint not null default pg_catalog.txid_current(),
+  {{columns}}txid bigint not null default pg_catalog.txid_current(),
   -- null: an ordinary change of the key. Oid of the table or partition: it was truncated. 0: the key could not be
-  -- recorded, the whole table has to be read again.
+  -- recorded, or there is none: the whole table has to be read again. 1: and at once.
   truncated oid
 ) with (autovacuum_enabled = true, toast.autovacuum_enabled = true);

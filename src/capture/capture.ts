@@ -3,12 +3,15 @@ import {
   captureKey,
   deltaColumns,
   deltaTables,
+  isKeyless,
   loadCaptures,
+  REREAD,
+  RELOAD_NOW,
   type Capture,
   type CaptureKeyColumn,
 } from "../catalog/delta.ts";
 import { describeTables, tableLabel, tableSql, type Key, type Table } from "../catalog/table.ts";
-import type { CaptureMethod } from "../config.ts";
+import type { CaptureMethod, KeylessPolicy } from "../config.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { withBriefLocks } from "../postgres/lock.ts";
@@ -22,37 +25,48 @@ const truncateTrigger = (captureId: number): string => `zzz_replicate_truncate_$
 /**
  * Makes sure that the table is captured and that this sync reads the capture. One transaction; the lock waits out
  * writers in flight, so every transaction that commits later has its deltas. Returns the capture.
- * Throws LOCK_NOT_AVAILABLE; the driver's errors where privileges are missing.
+ * A table without a key is captured only if `keyless` allows it; one that has got a key since is captured by its key from
+ * now on. Throws LOCK_NOT_AVAILABLE; the driver's errors where privileges are missing.
  */
 export async function attachCapture(
   context: SyncContext,
   source: Connection,
   table: Table,
   method: CaptureMethod,
+  keyless: KeylessPolicy,
 ): Promise<Capture> {
   const label = tableLabel(table);
   const onWait = (blockedBy: string, attempt: number): void =>
     context.emit({ type: "capture-waiting", table: label, blockedBy, attempt });
   return await withBriefLocks(source, { what: label, signal: context.signal, onWait }, async () => {
-    const [known] = await source.rows<{ id: number; skipNoop: boolean; isSubscribed: boolean }>(
-      `select c.id, c.skip_noop as "skipNoop", s.sync is not null as "isSubscribed"
+    const [known] = await source.rows<{
+      id: number;
+      skipNoop: boolean;
+      isKeyless: boolean;
+      isSubscribed: boolean;
+    }>(
+      `select c.id, c.skip_noop as "skipNoop", c.key_columns = '[]' as "isKeyless", s.sync is not null as "isSubscribed"
        from replicate.capture c left join replicate.subscription s on s.capture_id = c.id and s.sync = $2
        where c.relid = $1 for update of c`,
       [table.oid, context.config.name],
     );
-    if (known?.isSubscribed) return await loadOne(source, known.id);
+    const getsKey = known?.isKeyless === true && table.key !== null;
+    if (known?.isSubscribed && !getsKey) return await loadOne(source, known.id);
     await source.script(`lock table ${tableSql(table)} in share row exclusive mode`);
     // Under the lock the shape cannot change any more.
     const [locked] = await describeTables(source, [table.oid]);
-    if (locked?.key == null) throw new ReplicateError("CAPTURE_BROKEN", `${label} has no key any more`);
-    const id = known?.id ?? (await createCapture(source, locked, locked.key, method));
+    if (locked === undefined || (locked.key === null && keyless === "refuse"))
+      throw new ReplicateError("CAPTURE_BROKEN", `${label} has no key any more`);
+    const id = known?.id ?? (await createCapture(source, locked, locked.key === null ? "statement" : method));
+    if (known?.isKeyless && locked.key !== null)
+      await captureByKey(source, await loadOne(source, id), locked, locked.key);
     // A copy must see every update: one that changes nothing still moves the row. The lock has waited out those who
     // may have run the old function.
     if (known?.skipNoop) await recordNoops(source, await loadOne(source, id));
-    await source.rows(`insert into replicate.subscription (sync, capture_id) values ($1, $2)`, [
-      context.config.name,
-      id,
-    ]);
+    await source.rows(
+      `insert into replicate.subscription (sync, capture_id) values ($1, $2) on conflict do nothing`,
+      [context.config.name, id],
+    );
     return await loadOne(source, id);
   });
 }
@@ -93,13 +107,8 @@ async function loadOne(source: Connection, id: number): Promise<Capture> {
   return capture;
 }
 
-async function createCapture(
-  source: Connection,
-  table: Table,
-  key: Key,
-  wished: CaptureMethod,
-): Promise<number> {
-  const keyColumns = captureKey(table, key);
+async function createCapture(source: Connection, table: Table, wished: CaptureMethod): Promise<number> {
+  const keyColumns = table.key === null ? [] : captureKey(table, table.key);
   // Statement triggers do not see writes that name another relation of a partition or inheritance tree.
   const [relative] = await source.rows(
     `select 1 from pg_catalog.pg_inherits where $1::oid in (inhrelid, inhparent) limit 1`,
@@ -111,13 +120,8 @@ async function createCapture(
      values ($1, $2, $3, false, 0, 0) returning id`,
     [table.oid, JSON.stringify(keyColumns), method],
   );
-  const columns = keyColumns.map((column, index) => {
-    const collation = column.collation === null ? "" : ` collate ${column.collation}`;
-    return `k${index + 1} ${column.deltaType}${collation}`;
-  });
-  for (const delta of deltaTables(id)) {
-    await source.script(fill("capture/delta-table", { delta, columns: columns.join(", ") }));
-  }
+  const columns = deltaColumnsSql(keyColumns).map((column) => `${column}, `).join(""); // prettier-ignore
+  for (const delta of deltaTables(id)) await source.script(fill("capture/delta-table", { delta, columns }));
   const [a, b] = deltaTables(id);
   await source.rows(
     `update replicate.capture set delta_a = $2::regclass, delta_b = $3::regclass where id = $1`,
@@ -130,6 +134,30 @@ async function createCapture(
   return id;
 }
 
+function deltaColumnsSql(keyColumns: readonly CaptureKeyColumn[]): string[] {
+  return keyColumns.map((column, index) => {
+    const collation = column.collation === null ? "" : ` collate ${column.collation}`;
+    return `k${index + 1} ${column.deltaType}${collation}`;
+  });
+}
+
+/**
+ * From here on a capture that knew no key notes keys: the triggers stay, their function changes. What was noted before is
+ * part of one last re-read. The table is locked, so nobody is in the old function.
+ */
+async function captureByKey(source: Connection, capture: Capture, table: Table, key: Key): Promise<void> {
+  const keyColumns = captureKey(table, key);
+  const columns = deltaColumnsSql(keyColumns).map((column) => `add column ${column}`);
+  for (const delta of deltaTables(capture.id))
+    await source.script(`alter table ${delta} ${columns.join(", ")}`);
+  await source.rows(`update replicate.capture set key_columns = $2 where id = $1`, [
+    capture.id,
+    JSON.stringify(keyColumns),
+  ]);
+  await installFunction(source, { ...capture, keyColumns });
+  await noteReread(source, capture);
+}
+
 /** (Re)creates the trigger function of a capture, as its row in replicate.capture says. */
 export async function installFunction(source: Connection, capture: Capture): Promise<void> {
   await source.script(functionSql(capture));
@@ -138,11 +166,13 @@ export async function installFunction(source: Connection, capture: Capture): Pro
 /** The trigger function of a capture as SQL. */
 export function functionSql(capture: Capture): string {
   const { id, keyColumns } = capture;
+  const delta = deltaTables(id)[capture.active === "a" ? 0 : 1];
+  if (isKeyless(capture)) return fill("capture/marker-function", { id: String(id), delta });
   const each = (show: (column: CaptureKeyColumn, n: number) => string, separator = ", "): string =>
     keyColumns.map((column, index) => show(column, index + 1)).join(separator);
   const common = {
     id: String(id),
-    delta: deltaTables(id)[capture.active === "a" ? 0 : 1],
+    delta,
     columns: deltaColumns(capture).join(", "),
     tag: bodyTag(capture),
   };
@@ -285,6 +315,10 @@ export async function releaseLeaf(
 
 /** Notes every key of a relation as changed, as if each row had been updated. Returns how many. */
 async function noteAllKeys(source: Connection, capture: Capture, from: string): Promise<number> {
+  if (isKeyless(capture)) {
+    await noteReread(source, capture);
+    return 1;
+  }
   const [current] = await source.rows<{ active: "a" | "b" }>(
     `select active from replicate.capture where id = $1 for share`,
     [capture.id],
@@ -320,7 +354,20 @@ export async function noteKeys(
 
 /** Notes that the whole table has to be read again: changes may have been missed. */
 export async function noteReread(source: Connection, capture: Capture): Promise<void> {
-  await noteTruncated(source, capture, 0);
+  await noteTruncated(source, capture, REREAD);
+}
+
+/** Asks for a table without a key to be read again with the next batch, whatever its size. */
+export async function noteReload(source: Connection, captureId: number): Promise<void> {
+  await source.transaction(async () => {
+    const [capture] = await source.rows<{ active: "a" | "b" }>(
+      `select active from replicate.capture where id = $1 for share`,
+      [captureId],
+    );
+    if (capture === undefined) return;
+    const delta = deltaTables(captureId)[capture.active === "a" ? 0 : 1];
+    await source.rows(`insert into ${delta} (truncated) values ($1)`, [RELOAD_NOW]);
+  });
 }
 
 /** Notes that a relation of the table lost all its rows without a trigger telling. */

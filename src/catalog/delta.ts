@@ -4,11 +4,18 @@
  * A delta table has the columns k1 … kn (the key), `txid` and `truncated`. `truncated` is null for an ordinary
  * change; the oid of the truncated table or leaf for a TRUNCATE (keys are null then); and 0 for a change whose key
  * could not be recorded because the key column was renamed or retyped (the whole table has to be read again).
+ * A table without a key has markers alone: 0 for any change, and 1 where somebody asks for it to be read again at once,
+ * whatever its size.
  */
 import type { Connection } from "../postgres/connect.ts";
 import { literal, own } from "../postgres/sql.ts";
 import { ident } from "../postgres/sql.ts";
 import type { Column, Key, Table } from "./table.ts";
+
+/** Marker: the whole table has to be read again. */
+export const REREAD = 0;
+/** The same, without delay. No relation of a user has this oid. */
+export const RELOAD_NOW = 1;
 
 export interface CaptureKeyColumn {
   /** Where the delta tables hold it, if not in k1, k2 …: a retyped column may need another one. */
@@ -27,6 +34,7 @@ export interface CaptureKeyColumn {
 export interface Capture {
   readonly id: number;
   readonly relid: number;
+  /** Empty for a table without a key. */
   readonly keyColumns: readonly CaptureKeyColumn[];
   readonly method: "row" | "statement";
   readonly skipNoop: boolean;
@@ -40,6 +48,11 @@ export async function loadCaptures(source: Connection, ids: readonly number[]): 
      from replicate.capture where id = any ($1::int[]) order by id`,
     [ids],
   );
+}
+
+/** Whether the table is read again as a whole when it has changed. */
+export function isKeyless(capture: { readonly keyColumns: readonly unknown[] }): boolean {
+  return capture.keyColumns.length === 0;
 }
 
 /** Both delta tables of a capture; the active one changes with every rotation, so both are always read. */

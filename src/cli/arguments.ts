@@ -86,6 +86,8 @@ export function settingsOf(values: Values, verb: VerbName): readonly GivenSettin
     sideSetting("source", values),
     sideSetting("target", values),
     ...selects,
+    setting("keyless", "keyless"),
+    setting("keyless-limit", "keylessLimit"),
     setting("jobs", "copy.jobs"),
     setting("index-jobs", "copy.indexJobs"),
     setting("part-size", "copy.partSize"),

@@ -68,6 +68,17 @@ export const options = {
     help: `tables by pattern: 'public.*' '*.audit_*' users 'app."Users"'; all if none is given`,
   },
   "exclude-tables": { type: "list", value: "PATTERN…", help: "tables to leave out" },
+  keyless: {
+    type: "text",
+    value: "POLICY",
+    choices: ["refuse", "reload"],
+    help: "tables without a key: refuse them, which is the default, or reload them as a whole when they have changed",
+  },
+  "keyless-limit": {
+    type: "text",
+    value: "SIZE",
+    help: "tables without a key that are larger are reloaded at the cutover only, 64MB by default",
+  },
   jobs: { type: "text", value: "N", help: "connections that work at the same time, 4 by default" },
   "index-jobs": { type: "text", value: "N", help: "indexes built at the same time, 2 by default" },
   "part-size": {
@@ -179,7 +190,16 @@ export const verbs = {
       "Every finding comes with the statement that repairs it, the side to run it on and the role to run it as. blocking: the sync cannot start or cannot end well; warning: something is not replicated, or may surprise; note: good to know. Exit code 1 if something is blocking.",
       "Compares the schemas too, and what the application's roles may do on either side. --jobs and --index-jobs tell how many connections the copy will open.",
     ],
-    options: ["tables", "exclude-tables", "check-foreign-keys", "jobs", "index-jobs", "index-memory"],
+    options: [
+      "tables",
+      "exclude-tables",
+      "keyless",
+      "keyless-limit",
+      "check-foreign-keys",
+      "jobs",
+      "index-jobs",
+      "index-memory",
+    ],
     examples: [
       { command: "preflight --tables 'public.*'", says: "can these tables be replicated?" },
       { command: "preflight --check-foreign-keys", says: "which rows would leave a foreign key NOT VALID?" },
@@ -201,7 +221,7 @@ export const verbs = {
     details: [
       "Runs preflight, creates schema replicate on both sides, and installs the capture on the source, table by table under a short lock timeout. Run again, it adds what is new and leaves the rest alone.",
     ],
-    options: ["tables", "exclude-tables", "dry-run"],
+    options: ["tables", "exclude-tables", "keyless", "keyless-limit", "dry-run"],
     examples: [
       {
         command: "init --tables 'public.*' --exclude-tables '*.audit_*'",
@@ -222,13 +242,15 @@ export const verbs = {
     details: [
       "One batch is one transaction on the target, which so always equals the source at some moment. SIGINT or SIGTERM ends it cleanly with exit code 0; started again it goes on. Lost connections are opened again.",
     ],
-    options: ["until-caught-up", "once"],
+    options: ["until-caught-up", "once", "keyless-limit"],
     examples: [{ command: "follow --until-caught-up", says: "apply what there is, then end" }],
   },
   run: {
     summary: "init, copy and follow, one after another",
     details: ["What most people type. It may be stopped and started again at any time."],
-    options: ["tables", "exclude-tables", "schema", ...copyOptions, "until-caught-up"],
+    options: [
+      "tables", "exclude-tables", "keyless", "keyless-limit", "schema", ...copyOptions, "until-caught-up",
+    ], // prettier-ignore
     examples: [
       {
         command: "run --source postgresql://… --target postgresql://…",

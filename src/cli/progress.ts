@@ -91,6 +91,10 @@ export function describe(
       return info(`the constraint ${event.constraint} on ${event.table} is validated`);
     case "table-reread":
       return warn(`${event.table} is read again as a whole: ${event.reason}`);
+    case "reload-held":
+      return warn(
+        `${event.table} has changed and waits for the cutover: it has no key and ${bytes(event.bytes)}, more than keylessLimit (${bytes(event.limitBytes)})`,
+      );
     case "partition-adopted":
       return info(`the new partition ${event.partition} of ${event.table} is replicated from now on`);
     case "connection-lost":

@@ -60,6 +60,7 @@ export function statusLines(status: Status, now: Date): string[] {
     ...leftInvalidLines(status.owed.leftInvalid),
     ...errorLines(status, now),
     ...tableLines(status),
+    ...reloadLines(status, now),
     ...nextLines(status, name),
   ];
 }
@@ -142,9 +143,11 @@ function errorLines({ lastError }: Status, now: Date): string[] {
 
 /** Only tables that are not simply following: those are what one looks for. */
 function tableLines({ tables }: Status): string[] {
-  const shown = tables.filter(({ state, pending }) => state !== "following" || (pending ?? 0) > 0);
+  const shown = tables.filter(
+    ({ state, pending, reload }) => state !== "following" || ((pending ?? 0) > 0 && reload === null),
+  );
   if (shown.length === 0) return [];
-  const quiet = tables.length - shown.length;
+  const quiet = tables.length - shown.length - tables.filter(({ reload }) => reload !== null).length;
   const hidden = shown.length - mostTables;
   return [
     "",
@@ -165,6 +168,23 @@ function tableLines({ tables }: Status): string[] {
     ),
     ...(hidden > 0 ? [`  and ${count(hidden, "more", "more")}; --json lists all`] : []),
     ...(quiet > 0 ? [`  ${count(quiet, "other table")} following with nothing waiting`] : []),
+  ];
+}
+
+/** Tables without a key that the target does not have as they are. */
+function reloadLines({ tables }: Status, now: Date): string[] {
+  const waiting = tables.filter(({ reload }) => reload !== null);
+  if (waiting.length === 0) return [];
+  return [
+    "",
+    ...waiting.slice(0, mostTables).map(({ source, reload, lastChangeAt }) => {
+      const what = reload?.isHeld ? "waits for the cutover" : "is read again soon";
+      const changed = ago(lastChangeAt ?? reload?.since ?? now, now);
+      return `  table ${source}: ${what}, ${bytes(reload?.bytes ?? 0)}, changed ${changed}; it has no key`;
+    }),
+    ...(waiting.some(({ reload }) => reload?.isHeld)
+      ? ["  before that only `replicate follow --until-caught-up` reads them again"]
+      : []),
   ];
 }
 

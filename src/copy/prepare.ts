@@ -11,6 +11,7 @@ import {
   type Definitions,
   type Removal,
 } from "../catalog/definitions.ts";
+import { isKeyless } from "../catalog/delta.ts";
 import { fromSql, tableLabel, tableSql } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
@@ -44,17 +45,32 @@ export async function planTable(
   table: CopyTable,
 ): Promise<PlannedPart[]> {
   const relations = storages(table.source);
+  const partBytes = (await needsOneSnapshot(target, table)) ? Infinity : run.partBytes;
   const targetOf = await leafMapping(source, target, table);
-  if (source.version >= pageRangesSince) return planParts(relations, run.partBytes, targetOf, "pages");
+  if (source.version >= pageRangesSince) return planParts(relations, partBytes, targetOf, "pages");
   const bounds = new Map<number, string[][]>();
   for (const storage of relations) {
-    const parts = partCount(storage, run.partBytes);
+    const parts = partCount(storage, partBytes);
     if (parts === 1 || table.capture.keyColumns.length === 0) continue;
     const share = storageBytes(storage) / Math.max(1, table.bytes);
     const rows = table.source.kind === "p" ? 0 : table.source.estimatedRows * share;
     bounds.set(storage.oid, await sampleBounds(source, storage, table.capture, rows, parts));
   }
-  return planParts(relations, run.partBytes, targetOf, bounds);
+  return planParts(relations, partBytes, targetOf, bounds);
+}
+
+/**
+ * Without a key nothing keeps a row that moves between the snapshots of two parts from being copied twice. `follow` makes
+ * that good, as the move has left a marker; but a unique index could not be built until then.
+ */
+async function needsOneSnapshot(target: Connection, table: CopyTable): Promise<boolean> {
+  if (!isKeyless(table.capture)) return false;
+  const found = await target.rows(
+    `select 1 from pg_catalog.pg_index
+     where indrelid = any ($1::oid[]) and (indisunique or indisexclusion) limit 1`,
+    [[table.target, ...table.target.leaves].map(({ oid }) => oid)],
+  );
+  return found.length > 0;
 }
 
 async function leafMapping(
@@ -216,7 +232,7 @@ function truncateSql(table: CopyTable): string {
 function adoptedSql(sync: string, table: CopyTable): string {
   return `update replicate.sync_table
     set state = 'copied', fingerprint = ${literal(table.fingerprint)}, partitions = ${literal(partitionsOf(table.source))},
-        source_file = null, bytes_planned = 0, rows_copied = 0, bytes_copied = 0
+        source_file = null, bytes_planned = 0, rows_copied = 0, bytes_copied = 0${settledSql(table)}
     where sync = ${literal(sync)} and capture_id = ${table.entry.captureId}`;
 }
 
@@ -265,9 +281,14 @@ function planSql(sync: string, table: CopyTable, parts: readonly PlannedPart[]):
     `update replicate.sync_table
      set state = 'copying', source_file = ${literal(filesOf(table.source))}, fingerprint = ${literal(table.fingerprint)},
          partitions = ${literal(partitionsOf(table.source))}, rows_copied = 0, bytes_copied = 0,
-         bytes_planned = ${parts.reduce((sum, part) => sum + part.bytes, 0)}
+         bytes_planned = ${parts.reduce((sum, part) => sum + part.bytes, 0)}${settledSql(table)}
      ${where}`,
   ];
+}
+
+/** All rows come anew: a reload that was owed is not any more. */
+function settledSql(table: CopyTable): string {
+  return isKeyless(table.capture) ? ", reload_since = null" : "";
 }
 
 /** Crosses a part out, in the transaction that loaded it. */

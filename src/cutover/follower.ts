@@ -5,7 +5,8 @@ import type { Connection } from "../postgres/connect.ts";
 import { sleep } from "../postgres/sleep.ts";
 import type { SyncContext } from "../state/context.ts";
 import { isRunnerAlive } from "../state/runner-lock.ts";
-import { countPending } from "./pending.ts";
+import { askReload, isCovered } from "./ask-reload.ts";
+import { countPending, owingReload } from "./pending.ts";
 
 /** Between two looks at what is pending. */
 const LOOK_MS = 25;
@@ -48,10 +49,35 @@ export class Follower {
     }
   }
 
-  /** Waits until at most so many deltas are pending, and returns how many are. Throws ABORTED, or what following failed with. */
+  /**
+   * Has all tables that owe a reload read again, whatever their size, and waits for it. One that changes on may owe
+   * another one afterwards. Throws ABORTED, or what following failed with.
+   */
+  async reload(source: Connection, target: Connection, signal: AbortSignal): Promise<void> {
+    const { name } = this.#context.config;
+    const asked = await askReload(source, await owingReload(target, name));
+    for (let tries = 1; asked !== null && !(await isCovered(target, name, asked)); tries += 1) {
+      await this.ensure(target);
+      await sleep(Math.min(LOOK_MS * tries, 10 * LOOK_MS), signal);
+    }
+  }
+
+  /**
+   * Waits until at most so many deltas are pending, and returns how many are; until none are, reloads included, if that is
+   * wanted. Throws ABORTED, or what
+   * following failed with.
+   */
   async reach(most: number, source: Connection, target: Connection, signal: AbortSignal): Promise<number> {
+    const asked = new Set<number>();
     for (let tries = 1; ; tries += 1) {
       await this.ensure(target);
+      if (most === 0) {
+        const owing = (await owingReload(target, this.#context.config.name)).filter(
+          ({ captureId }) => !asked.has(captureId),
+        );
+        await askReload(source, owing);
+        for (const { captureId } of owing) asked.add(captureId);
+      }
       const pending = await countPending(source, target, this.#context.config.name);
       if (pending <= most) return pending;
       await sleep(Math.min(LOOK_MS * tries, 10 * LOOK_MS), signal);

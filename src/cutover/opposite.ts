@@ -5,6 +5,7 @@
 import { randomUUID } from "node:crypto";
 import { attachCapture, detachCapture } from "../capture/capture.ts";
 import { readDefinitions, removals } from "../catalog/definitions.ts";
+import { isKeyless, loadCaptures, type Capture } from "../catalog/delta.ts";
 import { describeTables, tableLabel } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
@@ -33,6 +34,9 @@ export async function plantOpposite(opposite: SyncContext, entries: readonly Syn
     );
     await old.rows(`delete from replicate.part where sync = $1`, [name]);
     const tables = await describeTables(fresh, entries.map(({ targetRelid }) => targetRelid)); // prettier-ignore
+    // A table that comes this way without a key may go back without one.
+    const captures = await loadCaptures(old, entries.map(({ captureId }) => captureId)); // prettier-ignore
+    const keyless = new Set(captures.filter(isKeyless).map(({ id }) => id));
     const ids: number[] = [];
     for (const entry of entries) {
       const table = tables.find(({ oid }) => oid === entry.targetRelid);
@@ -40,9 +44,15 @@ export async function plantOpposite(opposite: SyncContext, entries: readonly Syn
         const label = tableLabel({ schema: entry.targetSchema, name: entry.targetName });
         throw new ReplicateError("TABLE_SHAPE_CHANGED", `${label} does not exist any more`);
       }
-      const capture = await attachCapture(opposite, fresh, table, "row");
+      const capture = await attachCapture(
+        opposite,
+        fresh,
+        table,
+        "row",
+        keyless.has(entry.captureId) ? "reload" : "refuse",
+      );
       ids.push(capture.id);
-      await register(fresh, old, name, capture.id, entry);
+      await register(fresh, old, name, capture, entry);
       await failpoint("cutover.captured");
     }
     await old.rows(`delete from replicate.sync_table where sync = $1 and capture_id <> all ($2::int[])`, [
@@ -57,9 +67,10 @@ async function register(
   fresh: Connection,
   old: Connection,
   sync: string,
-  captureId: number,
+  capture: Capture,
   entry: SyncTable,
 ): Promise<void> {
+  const captureId = capture.id;
   const [shape] = await fresh.rows<{ fingerprint: string }>(load("catalog/fingerprint"), [
     [entry.targetRelid],
   ]);
@@ -79,14 +90,15 @@ async function register(
   );
   await old.rows(
     `insert into replicate.sync_table (sync, capture_id, source_relid, source_schema, source_name,
-       target_relid, target_schema, target_name, fingerprint, partitions, state)
-     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'following')
+       target_relid, target_schema, target_name, fingerprint, partitions, state, keyless)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'following', $11)
      on conflict (sync, capture_id) do update
        set state = 'following', fingerprint = excluded.fingerprint, partitions = excluded.partitions,
-           source_relid = excluded.source_relid`,
+           source_relid = excluded.source_relid, keyless = excluded.keyless, reload_since = null`,
     [
       sync, captureId, entry.targetRelid, entry.targetSchema, entry.targetName,
       entry.sourceRelid, entry.sourceSchema, entry.sourceName, shape?.fingerprint ?? null, JSON.stringify(partitions),
+      isKeyless(capture),
     ], // prettier-ignore
   );
 }

@@ -4,8 +4,9 @@ import type { Connection } from "../postgres/connect.ts";
 import { load } from "../postgres/sql.ts";
 
 /**
- * Deltas of the sync on the source that are not applied on the target. The position is read before the source's
- * snapshot is taken, so that 0 is proof: the target has everything that had been committed when this was called.
+ * Deltas of the sync on the source that are not applied on the target, and one for each table that owes a reload. The
+ * position is read before the source's snapshot is taken, and what is owed after it, so that 0 is proof: the target has
+ * everything that had been committed when this was called.
  */
 export async function countPending(source: Connection, target: Connection, sync: string): Promise<number> {
   const { position, joining } = await target.row<{ position: string | null; joining: number }>(
@@ -15,10 +16,21 @@ export async function countPending(source: Connection, target: Connection, sync:
   );
   if (position === null || joining > 0) return Infinity;
   const dirty = await source.rows<{ id: number }>(load("capture/dirty"), [sync, [], null]);
-  if (dirty.length === 0) return 0;
+  const owing = async (): Promise<number> => (await owingReload(target, sync)).length;
+  if (dirty.length === 0) return await owing();
   const counts = dirty.map(({ id }) => windowCountSql(id, position)).join(" union all ");
   const { pending } = await source.row<{ pending: number }>(
     `select coalesce(pg_catalog.sum(w.n), 0)::float8 as pending from (${counts}) as w`,
   );
-  return pending;
+  return pending + (await owing());
+}
+
+/** Tables whose changes the position covers although the target does not have them. */
+export async function owingReload(target: Connection, sync: string): Promise<{ captureId: number }[]> {
+  // In a way that works where the state is of an earlier version too.
+  return await target.rows<{ captureId: number }>(
+    `select t.capture_id as "captureId" from replicate.sync_table t
+     where t.sync = $1 and pg_catalog.to_jsonb(t) ->> 'reload_since' is not null order by 1`,
+    [sync],
+  );
 }

@@ -3,7 +3,8 @@ import { ReplicateError, type Problem } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { ident, load } from "../postgres/sql.ts";
 import type { SyncContext } from "../state/context.ts";
-import { describeTables, tableLabel, tableSql } from "../catalog/table.ts";
+import { isKeyless, loadCaptures } from "../catalog/delta.ts";
+import { describeTables, tableBytes, tableLabel, tableSql } from "../catalog/table.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
 import { countPending } from "./pending.ts";
 import { withBoth } from "./ways.ts";
@@ -22,6 +23,10 @@ export interface Rehearsal {
 const ASSUMED_RATE = 2000;
 /** Bytes per second at which constraints are checked on the target. */
 const CHECK_RATE = 50 * 1024 * 1024;
+/** Bytes per second at which a table without a key is reloaded and compared, until it was measured. */
+const RELOAD_RATE = 20 * 1024 * 1024;
+/** A table without a key that was written to within so many seconds is expected to be written to up to the fence. */
+const RECENT_SECONDS = 600;
 /** Seconds for the triggers of one table, and for comparing one changed row. */
 const TRIGGER_SECONDS = 0.002;
 const COMPARE_SECONDS = 0.00005;
@@ -54,6 +59,7 @@ export async function rehearse(
               (select count(*)::int from pg_catalog.pg_sequence) as sequences`,
       [name],
     );
+    const reloads = await expectedReloads(source, entries, warnings);
     const measured = options.rate ?? runner.rate ?? 0;
     const rate = Math.max(measured, ASSUMED_RATE);
     const ms = (value: number): string => `${Math.round(value * 1000)} ms`;
@@ -69,6 +75,7 @@ export async function rehearse(
         seconds: pending / rate + 4 * trip + 0.1,
         basis: `${pending} changes at ${Math.round(rate)} rows/s${measured > ASSUMED_RATE ? "" : ", which is assumed"}`,
       },
+      ...reloads,
       {
         step: "compare",
         seconds: pending * COMPARE_SECONDS + 12 * trip,
@@ -104,6 +111,39 @@ function checkStates(entries: readonly SyncTable[], blockers: Problem[]): void {
       remedy: "replicate copy",
     });
   }
+}
+
+/** Tables without a key that will probably have to be read again while fenced. */
+async function expectedReloads(
+  source: Connection,
+  entries: readonly SyncTable[],
+  warnings: Problem[],
+): Promise<Rehearsal["parts"][number][]> {
+  const isRecent = ({ lastChangeAt, reloadSince }: SyncTable): boolean =>
+    reloadSince !== null ||
+    (lastChangeAt !== null && Date.now() - lastChangeAt.getTime() < RECENT_SECONDS * 1000);
+  const expected = entries.filter((entry) => entry.isKeyless && isRecent(entry));
+  if (expected.length === 0) return [];
+  const tables = await describeTables(source, expected.map(({ sourceRelid }) => sourceRelid)); // prettier-ignore
+  let bytes = 0;
+  let seconds = 0;
+  for (const table of tables) {
+    const entry = expected.find(({ sourceRelid }) => sourceRelid === table.oid);
+    const size = tableBytes(table);
+    const rate = entry?.reloadSeconds && entry.reloadBytes ? entry.reloadBytes / entry.reloadSeconds / 2 : 0;
+    const own = size / Math.max(rate, RELOAD_RATE);
+    bytes += size;
+    seconds += own;
+    if (own > LONG_SECONDS) {
+      warnings.push({
+        subject: tableLabel(table),
+        message: `has no key and changes: while fenced it is read again and compared as a whole, for about ${Math.ceil(own)} s`,
+        remedy: "stop its writers some minutes before, or give it a key and run `replicate init`",
+      });
+    }
+  }
+  const basis = `${expected.length === 1 ? "one table" : `${expected.length} tables`} without a key, ${Math.ceil(bytes / 1024 ** 2)} MB`;
+  return [{ step: "reload", seconds, basis }];
 }
 
 interface Blocker {
@@ -147,6 +187,10 @@ async function checkReverse(
   blockers: Problem[],
 ): Promise<void> {
   const tables = await describeTables(target, entries.map(({ targetRelid }) => targetRelid)); // prettier-ignore
+  const captures = await loadCaptures(source, entries.map(({ captureId }) => captureId)); // prettier-ignore
+  const keyless = new Set(captures.filter(isKeyless).map(({ id }) => id));
+  const goesWithout = (oid: number): boolean =>
+    entries.some((entry) => entry.targetRelid === oid && keyless.has(entry.captureId));
   const { role } = await target.row<{ role: string }>(`select current_user::text as role`);
   for (const table of tables) {
     const subject = tableLabel(table);
@@ -157,7 +201,7 @@ async function checkReverse(
         remedy: `grant ${ident(table.owner)} to ${ident(role)};  -- or go without a way back: --no-reverse`,
       });
     }
-    if (table.key === null) {
+    if (table.key === null && !goesWithout(table.oid)) {
       blockers.push({
         subject,
         message: "has no key on the new side: its changes cannot be captured for the way back",

@@ -1,5 +1,6 @@
 /** Drop: the target gets back what it is owed, the source loses its capture, and no trace is left on either. */
 import { detachCapture } from "../capture/capture.ts";
+import { tableLabel } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Side } from "../events.ts";
 import type { Connection } from "../postgres/connect.ts";
@@ -10,6 +11,7 @@ import { countOwed, allKinds, payOwed, type LeftInvalid } from "../state/owed.ts
 import { readFence, removeFence } from "../state/fence.ts";
 import { isRunnerAlive } from "../state/runner-lock.ts";
 import { isSwitching, markName } from "../state/switch.ts";
+import { loadTables } from "../state/sync-table.ts";
 
 /** The version of the state in which switches and fences appeared. */
 const SWITCH_VERSION = 3;
@@ -63,6 +65,7 @@ export async function dropSync(context: SyncContext, options: DropOptions = {}):
           },
         );
       }
+      await warnOfOwedReloads(context, target);
       if (options.dryRun) {
         restored = await countOwed(target, context.config.name, { kinds: allKinds });
       } else {
@@ -90,6 +93,18 @@ export async function dropSync(context: SyncContext, options: DropOptions = {}):
   if (!isKnown && removed.length === 0)
     throw new ReplicateError("SYNC_UNKNOWN", `there is no sync named ${context.config.name} to drop`);
   return { removed, restored, leftInvalid, dryRun: options.dryRun ?? false };
+}
+
+/** Tables whose last changes the target never got. */
+async function warnOfOwedReloads(context: SyncContext, target: Connection): Promise<void> {
+  for (const table of await loadTables(target, context.config.name)) {
+    if (table.reloadSince === null) continue;
+    const label = tableLabel({ schema: table.targetSchema, name: table.targetName });
+    context.emit({
+      type: "warning",
+      message: `${label} on the target lacks changes since ${table.reloadSince.toISOString()}: it has no key and was not read again`,
+    });
+  }
 }
 
 async function knows(connection: Connection, table: "sync" | "source_sync", sync: string): Promise<boolean> {

@@ -2,6 +2,7 @@
  * Applies one batch: one transaction on the target that compares and moves the position, stages the rows and makes the
  * tables equal. Small batches go out in one round trip; large ones stream into staging while they are read.
  */
+import { isKeyless } from "../catalog/delta.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
@@ -13,9 +14,12 @@ import {
   tagCount,
   type StatementResult,
 } from "../postgres/script.ts";
+import { fromSql } from "../catalog/table.ts";
 import { ident, literal, qualified } from "../postgres/sql.ts";
 import { EXCLUSION_VIOLATION, UNIQUE_VIOLATION, sqlstateOf } from "../postgres/sqlstate.ts";
-import { applySql, copyInSql, createStageSql, stageName, type Shape, type TableMode } from "./shape.ts";
+import {
+  applySql, copyInSql, createStageSql, isDirect, isRead, stageName, type Shape, type TableMode,
+} from "./shape.ts"; // prettier-ignore
 
 export interface Position {
   /** Null before the first batch. */
@@ -78,7 +82,11 @@ export class BatchWriter {
   readonly #sync: string;
   readonly #expected: Position;
   readonly #tables: readonly BatchTable[];
+  /** Those that rows come for, in the order of their coming. */
+  readonly #reads: readonly BatchTable[];
   #next: Position | undefined;
+  /** Rows that came, one number per read; known once all are staged. */
+  #copied: readonly number[] = [];
   /** Frames that are kept until the target's script starts. */
   #buffered: Buffer[] = [];
   #bytes = 0;
@@ -102,6 +110,7 @@ export class BatchWriter {
     this.#sync = sync;
     this.#expected = expected;
     this.#tables = tables;
+    this.#reads = tables.filter(({ mode }) => isRead(mode));
     this.#frames = new CopyFrames((frame) => {
       if (this.#feeding !== undefined) return this.#feeding.send(frame);
       this.#buffered.push(frame);
@@ -111,7 +120,8 @@ export class BatchWriter {
 
   /** Creates what the session lacks, so that nothing has to be asked while rows arrive. */
   async prepare(): Promise<void> {
-    await ensureStages(this.#target, this.#tables.map(({ shape }) => shape)); // prettier-ignore
+    const staging = this.#tables.filter(({ mode }) => isRead(mode) && !isDirect(mode));
+    await ensureStages(this.#target, staging.map(({ shape }) => shape)); // prettier-ignore
   }
 
   /** Rows taken so far. */
@@ -153,7 +163,7 @@ export class BatchWriter {
     const script = [
       "begin",
       this.#advanceSql(),
-      ...this.#tables.map(({ shape }) => copyInSql(shape)),
+      ...this.#reads.map(({ shape, mode }) => copyInSql(shape, mode)),
       "savepoint apply",
       ...rest,
     ];
@@ -206,9 +216,10 @@ export class BatchWriter {
       if (this.#feeding === undefined) {
         this.#endCopies();
         results = await this.#startFeeding(this.#applyScript(replaced, false)).done;
+        this.#noteCopied(results);
       } else {
         this.#endCopies();
-        await this.#feeding.done;
+        this.#noteCopied(await this.#feeding.done);
         await failpoint("batch.staged");
         results = await runScript(this.#target, this.#applyScript(replaced, true).join(";\n"));
       }
@@ -216,23 +227,58 @@ export class BatchWriter {
       results = await this.#retryReplacing(error, replaced);
     }
     await failpoint("batch.committed");
-    return countRows(this.#tables, results, replaced);
+    const counts = countRows(this.#tables, results, replaced);
+    for (const [index, { shape, mode }] of this.#reads.entries())
+      if (isDirect(mode)) counts.set(shape.capture.id, this.#copied[index] ?? 0);
+    return counts;
+  }
+
+  #noteCopied(results: readonly StatementResult[]): void {
+    this.#copied = results.filter(({ tag }) => tag.startsWith("COPY ")).map((result) => tagCount(result));
   }
 
   #endCopies(): void {
-    for (; this.#openCopy < this.#tables.length; this.#openCopy += 1) this.#frames.end();
+    for (; this.#openCopy < this.#reads.length; this.#openCopy += 1) this.#frames.end();
   }
 
   #applyScript(replaced: ReadonlySet<number>, analyze: boolean): string[] {
-    const perTable = this.#tables.flatMap(({ shape, mode, fingerprint }) => [
-      ...(analyze ? [`analyze ${stageName(shape)}`] : []),
-      ...applySql(shape, mode, replaced.has(shape.capture.id)),
-      `update replicate.sync_table set state = 'following', last_change_at = pg_catalog.clock_timestamp(),
-         rows_applied = rows_applied + (select count(*) from ${stageName(shape)}), fingerprint = ${literal(fingerprint)}
+    const perTable = this.#tables.flatMap((table): string[] => {
+      const { shape, mode, fingerprint } = table;
+      if (isKeyless(shape.capture)) return [this.#keylessSql(table)];
+      return [
+        ...(analyze ? [`analyze ${stageName(shape)}`] : []),
+        ...applySql(shape, mode, replaced.has(shape.capture.id)),
+        `update replicate.sync_table set state = 'following', last_change_at = pg_catalog.clock_timestamp(),
+         rows_applied = rows_applied + (select count(*) from ${stageName(shape)}), fingerprint = ${literal(fingerprint)}${shape.entry.reloadSince === null ? "" : ", reload_since = null"}
        where sync = ${literal(this.#sync)} and capture_id = ${shape.capture.id}`,
-    ]);
+      ];
+    });
     // What a deferred constraint objects to, it has to say while the batch can still be applied in another way.
     return [...perTable, "set constraints all immediate", "commit"];
+  }
+
+  /** What becomes of a keyless table, whose rows are in it by now if they were read. */
+  #keylessSql({ shape, mode, fingerprint }: BatchTable): string {
+    const sets = [`state = 'following'`, `fingerprint = ${literal(fingerprint)}`];
+    if (mode.kind === "held" || (isDirect(mode) && mode.isChanged))
+      sets.push(`last_change_at = pg_catalog.clock_timestamp()`);
+    if (mode.kind === "held")
+      sets.push(
+        `reload_since = coalesce(reload_since, pg_catalog.clock_timestamp())`,
+        `reload_bytes = ${mode.bytes}`,
+      );
+    if (isDirect(mode)) {
+      // Few rows came in this very script; many have been counted by their COPY.
+      const copied = this.#copied[this.#reads.findIndex((each) => each.shape === shape)];
+      sets.push(
+        `reload_since = null`,
+        `reload_bytes = ${mode.bytes}`,
+        `reload_seconds = extract(epoch from pg_catalog.clock_timestamp() - pg_catalog.now())`,
+        `rows_applied = rows_applied + ${copied ?? `(select count(*) from ${fromSql(shape.target)})`}`,
+      );
+    }
+    return `update replicate.sync_table set ${sets.join(", ")}
+      where sync = ${literal(this.#sync)} and capture_id = ${shape.capture.id}`;
   }
 
   /** Rows that swapped a unique value collide in an upsert; deleting all of them first cannot. */
@@ -241,7 +287,12 @@ export class BatchWriter {
     for (;;) {
       const table = this.#tables.find(({ shape }) => isAbout(failure, shape));
       const state = sqlstateOf(failure);
-      if (table === undefined || (state !== UNIQUE_VIOLATION && state !== EXCLUSION_VIOLATION))
+      // A keyless table was emptied before its rows came.
+      if (
+        table === undefined ||
+        isKeyless(table.shape.capture) ||
+        (state !== UNIQUE_VIOLATION && state !== EXCLUSION_VIOLATION)
+      )
         throw refused(failure);
       const { shape } = table;
       if (replaced.has(shape.capture.id)) throw await this.#drift(failure, shape);

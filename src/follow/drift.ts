@@ -82,7 +82,11 @@ export async function settleDrift(
   const captured = capture.keyColumns.map((column) => String(column.attnum)).sort();
   // On version 10 the key of a partitioned table lies in its leaves alone.
   const current = table.key?.columns.map((column) => String(column.attnum)).sort();
-  if (!same(current, captured) && !now.keys.some((key) => same(key.split(" ").sort(), captured))) {
+  if (
+    captured.length > 0 &&
+    !same(current, captured) &&
+    !now.keys.some((key) => same(key.split(" ").sort(), captured))
+  ) {
     const names = capture.keyColumns.map((column) => column.name).join(", ");
     throw new ReplicateError("TABLE_SHAPE_CHANGED", `the key of ${label} changed`, {
       problems: [

@@ -173,7 +173,12 @@ class FollowRun {
       this.#formerPid = target.pid;
       source = await this.#context.source("follow");
       this.#control ??= await this.#context.target("follow heartbeat");
-      const session = await FollowSession.open(this.#context, source, target);
+      const session = await FollowSession.open(
+        this.#context,
+        source,
+        target,
+        this.#options.untilCaughtUp === true,
+      );
       this.#nextSweep = 0;
       this.#isAcknowledged = false;
       return session;
@@ -238,7 +243,8 @@ class FollowRun {
    */
   #restoreConstraints(session: FollowSession): void {
     if (this.#hasConstraints || !this.#context.isReplicaRole) return;
-    if (session.tables.some((table) => table.state !== "following")) return;
+    // Rows of a table that owes a reload may lack their partners for now.
+    if (session.tables.some((table) => table.state !== "following" || table.reloadSince !== null)) return;
     this.#hasConstraints = true;
     const context = this.#context;
     const own: SyncContext = {

@@ -8,7 +8,7 @@ import { literal, load } from "../postgres/sql.ts";
 import { fromSql, tableSql } from "../catalog/table.ts";
 import { failpoint } from "../postgres/failpoint.ts";
 import { windowCountSql } from "../catalog/delta.ts";
-import { copyOutSql, type Shape, type TableMode } from "./shape.ts";
+import { copyOutSql, isDirect, type Shape, type TableMode } from "./shape.ts";
 
 /** A capture whose delta tables hold something, applied or not. */
 export interface Dirty {
@@ -209,7 +209,8 @@ const LOOKUP_SHARE = 0.05;
 function readScript(request: ReadRequest): string {
   const copies = request.reads.map(({ shape, mode, rows }) => {
     // Delta tables have no statistics; a plan that scans the table for a handful of keys would ruin the source.
-    const isLookup = mode.kind !== "reread" && rows < LOOKUP_SHARE * shape.source.estimatedRows;
+    const isLookup =
+      mode.kind !== "reread" && !isDirect(mode) && rows < LOOKUP_SHARE * shape.source.estimatedRows;
     const setting = isLookup ? "off" : "on";
     return `set local enable_hashjoin = ${setting}; set local enable_mergejoin = ${setting};
       ${copyOutSql(shape, request.positionOf(shape.capture.id), mode)}`;

@@ -3,6 +3,7 @@ import { randomUUID } from "node:crypto";
 import { enableSkipNoop, noteKeys } from "../capture/capture.ts";
 import { clearInactive, switchDelta } from "../capture/rotate.ts";
 import { patternMatches } from "../catalog/patterns.ts";
+import { isKeyless } from "../catalog/delta.ts";
 import { fromSql } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Batch } from "../events.ts";
@@ -15,9 +16,10 @@ import { BatchWriter, DriftSignal, type BatchTable, type Position } from "./appl
 import { arePartitionsKnown, isSameShape, modeOf, settleDrift, settlePartitions } from "./drift.ts";
 import {
   acknowledgeSql, examine, examineAndRead, look, prepareReader, read, readPartitions,
-  type BatchRequest, type Dirty, type Examination, type Partition, type Reader,
+  type BatchRequest, type Dirty, type Examination, type Partition, type Reader, type Window,
 } from "./read-batch.ts"; // prettier-ignore
-import { loadShapes, type Shape } from "./shape.ts";
+import { Reloads } from "./reload.ts";
+import { isRead, loadShapes, type Shape, type TableMode } from "./shape.ts";
 
 /** Applied deltas of a capture that are kept at most, in bytes, before its delta table is switched. */
 const SWITCH_BYTES = 2 * 1024 * 1024;
@@ -25,6 +27,8 @@ const SWITCH_BYTES = 2 * 1024 * 1024;
 const MOST_ATTEMPTS = 20;
 /** A batch is guessed to touch the tables of the last one only while batches are small. */
 const SPECULATE_ROWS = 2000;
+/** How often the position moves over changes that are put off, where there is nothing else to apply. */
+const PASS_OVER_MS = 1000;
 
 export interface SessionPosition extends Position {
   readonly batches: number;
@@ -48,6 +52,8 @@ export class FollowSession {
   #batch: { readonly changes: number; readonly writer: BatchWriter } | undefined;
   #expected: readonly number[] = [];
   #driftRetries = 0;
+  readonly #reloads: Reloads;
+  #passedOverAt = 0;
 
   private constructor(
     context: SyncContext,
@@ -55,16 +61,26 @@ export class FollowSession {
     target: Connection,
     reader: Reader,
     position: SessionPosition,
+    isDraining: boolean,
   ) {
     this.context = context;
     this.source = source;
     this.target = target;
     this.#reader = reader;
     this.position = position;
+    this.#reloads = new Reloads(context.config.keylessLimitBytes, isDraining);
   }
 
-  /** Checks that source and target belong together and loads the tables. Throws SOURCE_LOST, COPY_UNFINISHED. */
-  static async open(context: SyncContext, source: Connection, target: Connection): Promise<FollowSession> {
+  /**
+   * Checks that source and target belong together and loads the tables. `isDraining`: no table is put off. Throws SOURCE_LOST,
+   * COPY_UNFINISHED.
+   */
+  static async open(
+    context: SyncContext,
+    source: Connection,
+    target: Connection,
+    isDraining: boolean,
+  ): Promise<FollowSession> {
     const { name } = context.config;
     const [position] = await target.rows<{ snapshot: string | null; token: string; batches: number }>(
       `select position as snapshot, token, batches::float8 as batches from replicate.sync where name = $1`,
@@ -73,7 +89,9 @@ export class FollowSession {
     if (position === undefined)
       throw new ReplicateError("SYNC_UNKNOWN", `the target knows no sync named ${name}`);
     await checkSource(source, name, position);
-    const session = new FollowSession(context, source, target, await prepareReader(source, name), position);
+    const session = new FollowSession(
+      context, source, target, await prepareReader(source, name), position, isDraining,
+    ); // prettier-ignore
     await session.loadEntries();
     return session;
   }
@@ -135,7 +153,12 @@ export class FollowSession {
       await this.loadEntries();
     }
     try {
-      const joining = [...this.#shapes.values()].filter((shape) => shape.entry.state === "copied");
+      const owing = [...this.#shapes.values()].filter((shape) => shape.entry.reloadSince !== null);
+      await this.#reloads.measure(this.source, owing);
+      // Tables that a batch takes in whether they have changed or not.
+      const joining = [...this.#shapes.values()].filter(
+        (shape) => shape.entry.state === "copied" || this.#reloads.isDue(shape),
+      );
       if (joining.length === 0 && this.#expected.length > 0) {
         const batch = await this.#speculate(startedAt);
         if (batch !== undefined) return batch;
@@ -187,13 +210,14 @@ export class FollowSession {
       return undefined;
     }
     this.dirty = found.dirty;
-    const rows = this.#openRows(found);
+    const windows = [...found.windows.values()].filter((window) => !this.#isPassedOver(window));
+    const rows = windows.reduce((sum, window) => sum + window.rows, 0);
     const isRight =
       !writer.isOverflown &&
       this.#missing(found, shapes).length === 0 &&
       shapes.every((shape) => this.#isUnchanged(shape, found)) &&
       this.#strangePartitions(found.partitions).length === 0 &&
-      [...found.windows.values()].every(
+      windows.every(
         (window) => window.markers.length === 0 && (window.rows === 0 || this.#expected.includes(window.id)),
       );
     if (!isRight) {
@@ -225,7 +249,12 @@ export class FollowSession {
       const found = await examine(this.#reader, this.#request(shapes));
       this.dirty = found.dirty;
       const missing = this.#missing(found, shapes);
-      const open = [...found.windows.values()].filter((window) => window.rows > 0 && !wanted.has(window.id));
+      const others = [...found.windows.values()].filter(
+        (window) => window.rows > 0 && !wanted.has(window.id),
+      );
+      await this.#reloads.measure(this.source, others.flatMap(({ id }) => this.#shapes.get(id) ?? [])); // prettier-ignore
+      const held = others.filter((window) => this.#isHeld(window));
+      const open = others.filter((window) => !held.includes(window));
       if (missing.length > 0 || open.length > 0) {
         await this.source.script("rollback");
         for (const { id } of open) wanted.add(id);
@@ -233,12 +262,19 @@ export class FollowSession {
         continue;
       }
       if (await this.#settle(found, shapes)) continue;
-      if (shapes.length === 0) {
+      const isNews = held.some((window) => !this.#isPassedOver(window));
+      if (
+        shapes.length === 0 &&
+        !isNews &&
+        (held.length === 0 || Date.now() - this.#passedOverAt < PASS_OVER_MS)
+      ) {
         await this.source.script("rollback");
         this.examined = found.snapshot;
         return null;
       }
-      return await this.#readAndApply(shapes, found, startedAt);
+      if (held.length > 0) this.#passedOverAt = Date.now();
+      const all = [...shapes, ...held.flatMap(({ id }) => this.#shapes.get(id) ?? [])];
+      return await this.#readAndApply(all, found, startedAt);
     }
     throw new ReplicateError(
       "LOCK_NOT_AVAILABLE",
@@ -249,18 +285,21 @@ export class FollowSession {
   async #readAndApply(shapes: readonly Shape[], found: Examination, startedAt: number): Promise<Batch> {
     const tables: BatchTable[] = shapes.map((shape) => ({
       shape,
-      mode: modeOf(shape, found.windows.get(shape.capture.id)?.markers ?? []),
-      fingerprint: found.fingerprints.get(shape.source.oid)?.text ?? "",
+      mode: this.#modeOf(shape, found),
+      // One that is put off was not looked at.
+      fingerprint: found.fingerprints.get(shape.source.oid)?.text ?? shape.entry.fingerprint ?? "",
     }));
     const writer = new BatchWriter(this.source, this.target, this.context.config.name, this.position, tables);
     this.#batch = { changes: this.#openRows(found), writer };
     await writer.prepare();
     const token = randomUUID();
     await read(this.#reader, {
-      reads: tables.map((table) => ({
-        ...table,
-        rows: found.windows.get(table.shape.capture.id)?.rows ?? 0,
-      })),
+      reads: tables
+        .filter(({ mode }) => isRead(mode))
+        .map((table) => ({
+          ...table,
+          rows: found.windows.get(table.shape.capture.id)?.rows ?? 0,
+        })),
       positionOf: this.#positionOf,
       acknowledge: this.#acknowledge(token),
       onData: (index, payload) => writer.add(index, payload, { snapshot: found.snapshot, token }),
@@ -281,10 +320,21 @@ export class FollowSession {
     this.examined = found.snapshot;
     this.#driftRetries = 0;
     const isJoin = tables.some(({ shape }) => shape.entry.state === "copied");
-    for (const { shape, fingerprint } of tables)
-      this.#update(shape.entry.captureId, { state: "following", fingerprint });
+    for (const { shape, mode, fingerprint } of tables) {
+      this.#update(shape.entry.captureId, {
+        state: "following",
+        fingerprint,
+        ...this.#settleReload(shape, mode, startedAt),
+      });
+    }
     const rows = [...counts.values()].reduce((sum, count) => sum + count, 0);
-    this.#expected = rows <= SPECULATE_ROWS && !isJoin ? tables.map(({ shape }) => shape.capture.id) : [];
+    this.#expected =
+      rows <= SPECULATE_ROWS && !isJoin
+        ? tables
+            .map(({ shape }) => shape)
+            .filter(({ capture }) => !isKeyless(capture))
+            .map(({ capture }) => capture.id)
+        : [];
     const now = Date.now();
     return {
       number: this.position.batches,
@@ -324,6 +374,44 @@ export class FollowSession {
 
   #openRows(found: Examination): number {
     return [...found.windows.values()].reduce((sum, window) => sum + window.rows, 0);
+  }
+
+  #modeOf(shape: Shape, found: Examination): TableMode {
+    const window = found.windows.get(shape.capture.id);
+    if (isKeyless(shape.capture)) return this.#reloads.modeOf(shape, window);
+    // It had no key when its reload was put off.
+    return shape.entry.reloadSince === null ? modeOf(shape, window?.markers ?? []) : { kind: "reread" };
+  }
+
+  /** A keyless table whose changes are put off: its reload is owed, or will be with this batch. */
+  #isHeld(window: Window): boolean {
+    const shape = this.#shapes.get(window.id);
+    return shape !== undefined && this.#reloads.isHeld(shape, window);
+  }
+
+  /** The same where the target knows already that a reload is owed. */
+  #isPassedOver(window: Window): boolean {
+    return this.#entries.get(window.id)?.reloadSince != null && this.#isHeld(window);
+  }
+
+  /** What a batch has changed of a table's reload. Says so where a reload waits for longer than a moment. */
+  #settleReload(shape: Shape, mode: TableMode, startedAt: number): Partial<SyncTable> {
+    const { capture, label, entry } = shape;
+    if (mode.kind === "held") {
+      if (entry.reloadSince === null && this.#reloads.isLarge(shape))
+        this.context.emit({
+          type: "reload-held",
+          table: label,
+          bytes: mode.bytes,
+          limitBytes: this.context.config.keylessLimitBytes,
+        });
+      return { reloadSince: entry.reloadSince ?? new Date() };
+    }
+    if (mode.kind !== "reload") return { reloadSince: null };
+    const seconds = (Date.now() - startedAt) / 1000;
+    this.#reloads.done(capture.id, seconds);
+    this.context.log.debug({ table: label, bytes: mode.bytes, seconds }, "reloaded");
+    return { reloadSince: null };
   }
 
   #isUnchanged(shape: Shape, found: Examination): boolean {
@@ -439,7 +527,18 @@ export class FollowSession {
     const isAsKnown =
       rows.length === this.#entries.size &&
       rows.every(({ captureId, state }) => this.#entries.get(captureId)?.state === state);
-    if (!isAsKnown) await this.loadEntries();
+    if (!isAsKnown || (await this.#haveGotKeys())) await this.loadEntries();
+  }
+
+  /** Whether a table without a key is captured by a key now: `init` has found one. */
+  async #haveGotKeys(): Promise<boolean> {
+    const ids = [...this.#shapes.values()].filter(({ capture }) => isKeyless(capture)).map(({ capture }) => capture.id); // prettier-ignore
+    if (ids.length === 0) return false;
+    const changed = await this.source.rows(
+      `select 1 from replicate.capture where id = any ($1::int[]) and key_columns <> '[]' limit 1`,
+      [ids],
+    );
+    return changed.length > 0;
   }
 
   /** Has the target's blocking rows read again with the next batch. */

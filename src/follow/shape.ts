@@ -29,7 +29,32 @@ interface Fingerprint {
  */
 export type TableMode =
   | { readonly kind: "keys" | "truncate" | "reread" }
-  | { readonly kind: "leaf"; readonly leaves: readonly string[] };
+  | { readonly kind: "leaf"; readonly leaves: readonly string[] }
+  | KeylessMode;
+
+/**
+ * The same for a table without a key. unchanged: nothing to do. held: a reload is owed from now on, or still. reload: the
+ * rows are replaced by those of the source; `isLarge`: by TRUNCATE, which readers of the target have to wait for.
+ */
+export type KeylessMode =
+  | { readonly kind: "unchanged" }
+  | { readonly kind: "held"; readonly bytes: number }
+  | {
+      readonly kind: "reload";
+      readonly bytes: number;
+      readonly isChanged: boolean;
+      readonly isLarge: boolean;
+    };
+
+/** Whether a batch reads rows of the table. */
+export function isRead(mode: TableMode): boolean {
+  return mode.kind !== "unchanged" && mode.kind !== "held";
+}
+
+/** Whether a batch writes the rows into the table as they come, and not by way of staging. */
+export function isDirect(mode: TableMode): mode is Extract<TableMode, { kind: "reload" }> {
+  return mode.kind === "reload";
+}
 
 export interface Shape {
   readonly entry: SyncTable;
@@ -192,14 +217,29 @@ export function createStageSql(shape: Shape): string {
 
 const copyOptions = (shape: Shape): string => (shape.plan.binary ? " with (format binary)" : "");
 
-export function copyInSql(shape: Shape): string {
-  return `copy ${stageName(shape)} from stdin${copyOptions(shape)}`;
+export function copyInSql(shape: Shape, mode: TableMode): string {
+  if (!isDirect(mode)) return `copy ${stageName(shape)} from stdin${copyOptions(shape)}`;
+  const names = shape.plan.columns.map((pair) => ident(pair.target.name)).join(", ");
+  const list = names === "" ? "" : ` (${names})`;
+  // A large table is reloaded when somebody waits for it: deleting would take as long again and leave as much behind.
+  const empty = mode.isLarge ? emptySql(shape, tableSql(shape.target), fromSql(shape.target)) : `delete from ${fromSql(shape.target)}`; // prettier-ignore
+  return `${empty};\ncopy ${tableSql(shape.target)}${list} from stdin${copyOptions(shape)}`;
+}
+
+/** TRUNCATE is refused where a foreign key points to the table. */
+function emptySql(shape: Shape, name: string, from: string): string {
+  if (shape.target.isReferenced) return `delete from ${from}`;
+  return `truncate ${shape.target.kind === "p" ? "" : "only "}${name}`;
 }
 
 /** Reads the current rows of the keys that changed since `position`; a key without a row comes as absent. */
 export function copyOutSql(shape: Shape, position: string | null, mode: TableMode): string {
   const others = otherColumns(shape).map((pair) => `, t.${ident(pair.source.name)}`).join(""); // prettier-ignore
   const keys = shape.capture.keyColumns;
+  if (isDirect(mode)) {
+    const columns = shape.plan.columns.map((pair) => `t.${ident(pair.source.name)}`).join(", ");
+    return `copy (select ${columns} from ${fromSql(shape.source)} as t) to stdout${copyOptions(shape)}`;
+  }
   if (mode.kind === "reread") {
     const own = keys.map((key) => `t.${ident(key.name)}::${key.readType}`).join(", ");
     return `copy (select ${own}, true${others} from ${fromSql(shape.source)} as t) to stdout${copyOptions(shape)}`;

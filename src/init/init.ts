@@ -1,6 +1,7 @@
 /** Init: state on both sides, and capture on the source. Again: adds what is new, changes nothing else. */
 import { randomUUID } from "node:crypto";
 import { attachCapture, detachCapture } from "../capture/capture.ts";
+import { isKeyless, type Capture } from "../catalog/delta.ts";
 import { tableLabel } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
@@ -34,7 +35,7 @@ export async function initSync(context: SyncContext, options: InitOptions = {}):
     context,
     source,
     target,
-    new Set(known.map((table) => table.sourceRelid)),
+    new Map(known.map((table) => [table.sourceRelid, table])),
   );
   refuseBlocking(findings);
   const isNew = (pair: TablePair): boolean => !known.some((table) => table.sourceRelid === pair.source.oid);
@@ -55,9 +56,15 @@ export async function initSync(context: SyncContext, options: InitOptions = {}):
   await registerSync(context, source, target, registered);
   await forgetDropped(context, source, target);
   for (const pair of pairs) {
-    const capture = await attachCapture(context, source, pair.source, pair.override.capture ?? "row");
+    const capture = await attachCapture(
+      context,
+      source,
+      pair.source,
+      pair.override.capture ?? "row",
+      pair.keyless,
+    );
     await failpoint("init.captured");
-    const registered = await registerTable(source, target, context.config.name, capture.id, pair);
+    const registered = await registerTable(source, target, context.config.name, capture, pair);
     if (registered) context.emit({ type: "capture-installed", table: tableLabel(pair.source) });
   }
   return report;
@@ -205,7 +212,7 @@ async function registerTable(
   source: Connection,
   target: Connection,
   sync: string,
-  captureId: number,
+  capture: Capture,
   pair: TablePair,
 ): Promise<boolean> {
   const [shape] = await source.rows<{ fingerprint: string }>(load("catalog/fingerprint"), [
@@ -224,15 +231,16 @@ async function registerTable(
       .filter((leaf) => leaf.isCaptured)
       .map(({ oid, name, bound, triggers }) => [oid, { name, bound, triggers }]),
   );
-  const inserted = await target.rows(
+  const [inserted] = await target.rows<{ isNew: boolean }>(
     `insert into replicate.sync_table (sync, capture_id, source_relid, source_schema, source_name,
-       target_relid, target_schema, target_name, fingerprint, partitions)
-     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
-     on conflict (sync, capture_id) do nothing returning 1`,
+       target_relid, target_schema, target_name, fingerprint, partitions, keyless)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+     on conflict (sync, capture_id) do update set keyless = excluded.keyless returning xmax = 0 as "isNew"`,
     [
-      sync, captureId, pair.source.oid, pair.source.schema, pair.source.name,
+      sync, capture.id, pair.source.oid, pair.source.schema, pair.source.name,
       pair.target.oid, pair.target.schema, pair.target.name, shape?.fingerprint ?? null, JSON.stringify(partitions),
+      isKeyless(capture),
     ], // prettier-ignore
   );
-  return inserted.length > 0;
+  return inserted?.isNew === true;
 }

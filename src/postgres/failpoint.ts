@@ -30,6 +30,7 @@ export const failpoints = [
   "rotate.switched",
   "rotate.truncated",
   "cutover.marked",
+  "cutover.reload-asked",
   "cutover.mark-set",
   "cutover.captured",
   "cutover.planted",

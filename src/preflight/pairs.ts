@@ -1,7 +1,7 @@
 /** Which tables are meant, which of them can be replicated, and where each goes. */
 import { parseTableName, patternMatches, selectTables } from "../catalog/patterns.ts";
 import { describeTables, tableLabel, type Table } from "../catalog/table.ts";
-import type { ResolvedConfig, TableOverride } from "../config.ts";
+import type { KeylessPolicy, ResolvedConfig, TableOverride } from "../config.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { load } from "../postgres/sql.ts";
@@ -12,7 +12,12 @@ export interface TablePair {
   readonly source: Table;
   readonly target: Table;
   readonly override: TableOverride;
+  /** What becomes of it if it has no key. */
+  readonly keyless: KeylessPolicy;
 }
+
+/** The tables that are in the sync already, by source oid. */
+export type KnownTables = ReadonlyMap<number, { readonly isKeyless: boolean }>;
 
 interface Relation {
   readonly oid: number;
@@ -105,11 +110,17 @@ function overrideOf(table: Table, { overrides }: ResolvedConfig): TableOverride 
   return found?.[1] ?? {};
 }
 
+/** What becomes of a table that has no key. One that was taken in so stays so. */
+export function keylessPolicy(table: Table, config: ResolvedConfig, known: KnownTables): KeylessPolicy {
+  return overrideOf(table, config).keyless ?? (known.get(table.oid)?.isKeyless ? "reload" : config.keyless);
+}
+
 /** Finds each table's counterpart on the target. */
 export async function pairTables(
   target: Connection,
   tables: readonly Table[],
   config: ResolvedConfig,
+  known: KnownTables,
   findings: Finding[],
 ): Promise<TablePair[]> {
   const relations = await target.rows<Relation>(load("catalog/relations"));
@@ -131,7 +142,7 @@ export async function pairTables(
   for (const { source, override, name, relation } of wanted) {
     const found = relation === undefined ? undefined : described.get(relation.oid);
     if (found !== undefined && ["r", "p"].includes(found.kind)) {
-      pairs.push({ source, target: found, override });
+      pairs.push({ source, target: found, override, keyless: keylessPolicy(source, config, known) });
     } else {
       findings.push({
         severity: "blocking",

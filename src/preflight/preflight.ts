@@ -10,10 +10,18 @@ import { checkDefaultPrivileges } from "./default-privileges.ts";
 import type { Examination } from "./examination.ts";
 import { checkExtensions } from "./extensions.ts";
 import type { Finding } from "./finding.ts";
+import { checkKeyless } from "./keyless.ts";
 import { checkLoad } from "./load.ts";
 import { checkLocale } from "./locale.ts";
 import { checkForeignKeys } from "./orphans.ts";
-import { chosenTables, pairTables, refuseSameDatabase, type TablePair } from "./pairs.ts";
+import {
+  chosenTables,
+  keylessPolicy,
+  pairTables,
+  refuseSameDatabase,
+  type KnownTables,
+  type TablePair,
+} from "./pairs.ts";
 import { checkPlaces } from "./places.ts";
 import { checkReactions } from "./reactions.ts";
 import { checkSchema } from "./schema.ts";
@@ -34,15 +42,14 @@ export interface Preflight {
 }
 
 /**
- * What `init` has to know, and no more. Changes nothing. `known`: source oids of tables that are in the sync already,
- * whose keys on the target may be away for the time of the copy. Throws PATTERN_MATCHES_NOTHING, SAME_DATABASE,
+ * What `init` has to know, and no more. Changes nothing. `known`: the tables that are in the sync already. Throws PATTERN_MATCHES_NOTHING, SAME_DATABASE,
  * SERVER_IS_STANDBY, POOLER_IN_BETWEEN, which leave nothing to check, and the connection errors.
  */
 export async function preflight(
   context: SyncContext,
   source: Connection,
   target: Connection,
-  known: ReadonlySet<number> = new Set(),
+  known: KnownTables = new Map(),
 ): Promise<Preflight> {
   const { config } = context;
   const findings: Finding[] = [];
@@ -50,9 +57,19 @@ export async function preflight(
   findings.push(...checkServer(source, own), ...checkServer(target, other), ...checkContents(own));
   const tables = await chosenTables(source, config, findings);
   if (own.identity === other.identity) refuseSameDatabase(tables, config);
-  const pairs = await pairTables(target, tables, config, findings);
-  for (const table of tables) findings.push(...checkSourceTable(table, source, own));
-  for (const pair of pairs) findings.push(...checkPair(pair, target, other, known.has(pair.source.oid)));
+  const pairs = await pairTables(target, tables, config, known, findings);
+  for (const table of tables) {
+    const policy = keylessPolicy(table, config, known);
+    findings.push(
+      ...checkKeyless(table, source, policy, config.keylessLimitBytes),
+      ...checkSourceTable(table, source, own),
+    );
+  }
+  for (const pair of pairs) {
+    // The keys of known tables may be away for the time of a copy; but one that has got its key since needs one there.
+    const isKnown = known.get(pair.source.oid)?.isKeyless === false;
+    findings.push(...checkPair(pair, target, other, isKnown));
+  }
   const targets = pairs.map((pair) => pair.target);
   const places = await Promise.all([checkPlaces(source, own, tables), checkPlaces(target, other, targets)]);
   findings.push(
@@ -95,8 +112,8 @@ export async function examine(context: SyncContext, options: PreflightOptions = 
   await using target = await context.target("preflight");
   await Promise.all([source, target].map((side) => side.script("set default_transaction_read_only = on")));
   const known = await loadKnownTables(target, context.config.name);
-  const oids = new Set(known.map(({ sourceRelid }) => sourceRelid));
-  const { findings, ...found } = await preflight(context, source, target, oids);
+  const byOid = new Map(known.map((table) => [table.sourceRelid, table]));
+  const { findings, ...found } = await preflight(context, source, target, byOid);
   const { longTransactionSeconds = 60 } = options;
   const examination: Examination = { context, source, target, longTransactionSeconds, ...found };
   const all = [...findings];

@@ -10,28 +10,6 @@ import type { Server } from "./server.ts";
 export function checkSourceTable(table: Table, source: Connection, server: Server): Finding[] {
   const subject = tableLabel(table);
   const findings: Finding[] = [];
-  const leaveOut = `-- or leave the table out: --exclude-tables '${subject}'`;
-  if (table.key === null && table.kind === "p" && source.version < 110_000) {
-    findings.push({
-      severity: "blocking",
-      subject,
-      message:
-        "has no key: on version 10, each partition needs a unique index on the same NOT NULL columns, those of the partition bounds among them",
-      ...run(
-        "source",
-        table.owner,
-        ...table.leaves.map((leaf) => `alter table ${tableSql(leaf)} add primary key (…);`),
-        leaveOut,
-      ),
-    });
-  } else if (table.key === null) {
-    findings.push({
-      severity: "blocking",
-      subject,
-      message: "has no key: no primary key, and no unique index on NOT NULL columns",
-      ...run("source", table.owner, `alter table ${tableSql(table)} add primary key (…);`, leaveOut),
-    });
-  }
   if (!table.isOwned) {
     findings.push({
       severity: "blocking",

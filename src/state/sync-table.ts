@@ -38,7 +38,21 @@ export interface SyncTable {
   readonly bytesPlanned: number;
   readonly rowsApplied: number;
   readonly lastChangeAt: Date | null;
+  /** The table has no key: it is read again as a whole when it has changed. */
+  readonly isKeyless: boolean;
+  /** Since when the target lacks changes of a keyless table that the position covers; null: it has them all. */
+  readonly reloadSince: Date | null;
+  /** Bytes on the source when the table was last reloaded, or put off. */
+  readonly reloadBytes: number | null;
+  /** How long the last reload took. */
+  readonly reloadSeconds: number | null;
 }
+
+/** Read in a way that works also where the state is of an earlier version, which has no keyless tables. */
+const reloadColumns = `coalesce((pg_catalog.to_jsonb(t) ->> 'keyless')::boolean, false) as "isKeyless",
+  (pg_catalog.to_jsonb(t) ->> 'reload_since')::timestamptz as "reloadSince",
+  (pg_catalog.to_jsonb(t) ->> 'reload_bytes')::float8 as "reloadBytes",
+  (pg_catalog.to_jsonb(t) ->> 'reload_seconds')::float8 as "reloadSeconds"`;
 
 /** All tables of a sync, by source name. Throws SYNC_UNKNOWN when the target knows no such sync. */
 export async function loadTables(target: Connection, sync: string): Promise<SyncTable[]> {
@@ -53,8 +67,8 @@ export async function loadTables(target: Connection, sync: string): Promise<Sync
               state, fingerprint, partitions, source_file as "sourceFile",
               rows_copied::float8 as "rowsCopied", bytes_copied::float8 as "bytesCopied",
               bytes_planned::float8 as "bytesPlanned", rows_applied::float8 as "rowsApplied",
-              last_change_at as "lastChangeAt"
-       from replicate.sync_table where sync = $1
+              last_change_at as "lastChangeAt", ${reloadColumns}
+       from replicate.sync_table t where sync = $1
        order by source_schema, source_name`,
       [sync],
     );

@@ -76,6 +76,15 @@ export interface Status {
     readonly bytes: number;
     readonly pending: number | null;
     readonly lastChangeAt: string | null;
+    /**
+     * Of a table without a key: since when the target lacks changes for which it has to be read again as a whole, its size
+     * on the source then, and whether that is too large to happen before a cutover. Null: nothing of the kind.
+     */
+    readonly reload: {
+      readonly since: string;
+      readonly bytes: number;
+      readonly isHeld: boolean;
+    } | null;
   }[];
 }
 
@@ -197,10 +206,24 @@ export async function readStatus(context: SyncContext): Promise<Status> {
       state: table.state,
       rows: table.rowsCopied,
       bytes: table.bytesCopied,
-      pending: waiting.byCapture?.get(table.captureId) ?? (waiting.byCapture === null ? null : 0),
+      pending: pendingOf(table, waiting.byCapture),
       lastChangeAt: table.lastChangeAt?.toISOString() ?? null,
+      reload:
+        table.reloadSince === null
+          ? null
+          : {
+              since: table.reloadSince.toISOString(),
+              bytes: table.reloadBytes ?? 0,
+              isHeld: (table.reloadBytes ?? 0) > context.config.keylessLimitBytes,
+            },
     })),
   };
+}
+
+/** A reload that is owed counts as one change. */
+function pendingOf(table: SyncTable, byCapture: ReadonlyMap<number, number> | null): number | null {
+  const least = table.reloadSince === null ? 0 : 1;
+  return byCapture === null ? null : Math.max(byCapture.get(table.captureId) ?? 0, least);
 }
 
 const sum = (tables: readonly SyncTable[], value: (table: SyncTable) => number): number =>

@@ -2,7 +2,7 @@
  * Compares what has changed since a mark, in snapshots of both sides in which nothing changes any more: the source is
  * fenced and the target has applied everything.
  */
-import { changedKeysSql, windowCountSql, windowSql } from "../catalog/delta.ts";
+import { changedKeysSql, isKeyless, windowCountSql, windowSql } from "../catalog/delta.ts";
 import { relayCopy } from "../postgres/copy-relay.ts";
 import { LockWatch } from "../postgres/lock-watch.ts";
 import type { SyncContext } from "../state/context.ts";
@@ -109,7 +109,7 @@ async function compare(
       pair.target.script("begin isolation level repeatable read"),
     );
     const conditions: { source: string[]; target: string[] } = { source: [], target: [] };
-    if (!change.isWhole) {
+    if (!change.isWhole && !isKeyless(plan.capture)) {
       await pair.target.script(
         `create temporary table ${KEYS} (${keyColumnsSql(plan.target.key, "k")}) on commit drop`,
       );

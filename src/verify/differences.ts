@@ -8,6 +8,7 @@ import type { SideSql, TablePlan } from "./plan.ts";
 import { rowsFrom } from "./ranges.ts";
 import { DIFFERENCES, noteDifferences } from "./repair.ts";
 import type { SessionPair } from "./session-pair.ts";
+import { countUnpaired } from "./unpaired.ts";
 
 /** A key value: numbers as far as JavaScript holds them exactly, everything else as text. */
 export type KeyValue = string | number | boolean;
@@ -27,6 +28,13 @@ export interface PartDifferences {
   readonly listed: readonly Difference[];
   /** Keys noted as changed on the source, so that the next batch brings them. */
   readonly repaired: number;
+  /** Of a table without a key: rows that one side has more of; a changed row counts on either side. */
+  readonly unpaired?: Unpaired;
+}
+
+export interface Unpaired {
+  readonly missing: number;
+  readonly extra: number;
 }
 
 export interface DrillRequest {
@@ -55,6 +63,12 @@ export async function findDifferences(pair: SessionPair, request: DrillRequest):
   const { plan, checksum, conditions, signal } = request;
   const { target } = pair;
   const buckets = await differingBuckets(pair, request);
+  if (plan.key.length === 0) {
+    return await countUnpaired(pair, request, {
+      source: [...conditions.source, ...buckets.source],
+      target: [...conditions.target, ...buckets.target],
+    });
+  }
   const rows = {
     source: rowsFrom(plan.source, [...conditions.source, ...buckets.source]),
     target: rowsFrom(plan.target, [...conditions.target, ...buckets.target]),
@@ -126,7 +140,8 @@ function bucketSql(plan: TablePlan, side: "source" | "target", checksum: Checksu
     ["smallint", "integer", "bigint"].includes(column?.isBuiltin === true ? column.baseType : ""),
   );
   if (isWhole && more.length === 0) return `(${plan[side].key[0]?.value} & ${count - 1})::integer`;
-  return checksum.bucket(plan[side].keyFields, count);
+  const { keyFields, fields } = plan[side];
+  return checksum.bucket(keyFields.length === 0 ? fields : keyFields, count);
 }
 
 async function list(pair: SessionPair, request: DrillRequest): Promise<Difference[]> {

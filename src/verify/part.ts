@@ -5,7 +5,7 @@
  * later. What was changed between A and S has a delta that is not visible in A: those keys are left out on both sides,
  * and everything else has to be the same.
  */
-import { changedKeysSql, deltaTables, windowSql } from "../catalog/delta.ts";
+import { changedKeysSql, deltaTables, isKeyless, windowSql } from "../catalog/delta.ts";
 import { ReplicateError } from "../errors.ts";
 import { relayCopy } from "../postgres/copy-relay.ts";
 import { fill, literal } from "../postgres/sql.ts";
@@ -20,6 +20,8 @@ export interface PartRequest {
   readonly plan: TablePlan;
   readonly range: KeyRange;
   readonly sync: string;
+  /** See `keylessLimit` in the settings: what is larger is not reloaded soon. */
+  readonly keylessLimitBytes: number;
   readonly checksum: Checksum;
   readonly signal: AbortSignal;
   /** Files of the table's delta tables, read before this call; updated here. */
@@ -65,17 +67,13 @@ const PENDING = "replicate_pending";
 export async function comparePart(pair: SessionPair, request: PartRequest): Promise<PartResult> {
   const { plan, range, signal, checksum } = request;
   const position = await beginOnTarget(pair, request);
-  const { window, hasPending, isTruncated, isUnsettled } = await beginOnSource(pair, request, position);
+  const { window, hasPending, isUnsettled, ...begun } = await beginOnSource(pair, request, position);
+  const isTruncated = begun.isTruncated || position.owesReload || (hasPending && isKeyless(plan.capture));
 
+  if (position.isPutOff) return await unproven(pair, request);
   if ((isTruncated || isUnsettled) && !request.isFinal)
     throw new PartNotReadySignal("flux", position.position);
-  if (isTruncated) {
-    const { rows } = await pair.source.row<{ rows: string }>(
-      `select pg_catalog.count(*)::text as rows from ${rowsFrom(plan.source, inRange(plan.source, range))}`,
-    );
-    await commit(pair);
-    return { rows: 0, pending: Number(rows), isUnproven: true, total: 0, listed: [], repaired: 0 };
-  }
+  if (isTruncated) return await unproven(pair, request);
 
   const changed = changedKeysIn(plan, range, window);
   const pending = hasPending ? await sendPending(pair, plan, changed, signal) : 0;
@@ -112,6 +110,16 @@ export async function comparePart(pair: SessionPair, request: PartRequest): Prom
   return { ...result, ...found };
 }
 
+async function unproven(pair: SessionPair, { plan, range }: PartRequest): Promise<PartResult> {
+  const { rows } = await pair.source.row<{ rows: string }>(
+    `select pg_catalog.count(*)::text as rows from ${rowsFrom(plan.source, inRange(plan.source, range))}`,
+  );
+  await commit(pair);
+  // A table without a key may have become empty since, which has to show.
+  const pending = Math.max(isKeyless(plan.capture) ? 1 : 0, Number(rows));
+  return { rows: 0, pending, isUnproven: true, total: 0, listed: [], repaired: 0 };
+}
+
 interface Total {
   readonly rows: string;
   readonly sum: string | null;
@@ -122,6 +130,10 @@ interface Position {
   readonly partitions: Readonly<Record<string, string>>;
   /** The columns that the data on the target correspond to; null where that is not known. */
   readonly columns: string | null;
+  /** The position covers changes that the target does not have. */
+  readonly owesReload: boolean;
+  /** And will not have soon. */
+  readonly isPutOff: boolean;
 }
 
 async function beginOnTarget(pair: SessionPair, request: PartRequest): Promise<Position> {
@@ -138,6 +150,8 @@ async function beginOnTarget(pair: SessionPair, request: PartRequest): Promise<P
     position: string | null;
     state: string;
     fingerprint: string | null;
+    owesReload: boolean;
+    reloadBytes: string | null;
     shape: string;
     partitions: Record<string, string>;
   }[];
@@ -152,6 +166,8 @@ async function beginOnTarget(pair: SessionPair, request: PartRequest): Promise<P
     // A copied table has no position until the next batch takes it in: none of its deltas are applied.
     position: isFollowing ? row.position : null,
     partitions: row.partitions,
+    owesReload: row.owesReload,
+    isPutOff: row.owesReload && Number(row.reloadBytes) > request.keylessLimitBytes,
     columns: isFollowing && columns !== undefined ? JSON.stringify(columns) : null,
   };
 }

@@ -1,4 +1,5 @@
 /** Works through parts with several pairs of sessions; what cannot be compared now is tried again later. */
+import { isKeyless } from "../catalog/delta.ts";
 import { ReplicateError } from "../errors.ts";
 import { sleep, throwIfAborted } from "../postgres/sleep.ts";
 import {
@@ -52,6 +53,8 @@ export function lockPauseMs(tries: number): number {
 /** Tries of a part that waits for `follow`: as many without any progress of it, and altogether. */
 const idleTries = 4;
 const fluxTries = 40;
+/** Those of a table without a key, which may be written to all the time. */
+const keylessTries = 8;
 /** Tries of a part whose sessions break, however often connecting again succeeds. */
 const lostTries = 20;
 /** Tries to connect again, with growing pauses: about five minutes in all. */
@@ -168,11 +171,14 @@ class PartRun {
       range: task.range,
       files: task.files,
       sync: this.#context.config.name,
+      keylessLimitBytes: this.#context.config.keylessLimitBytes,
       checksum,
       repair,
       signal: this.#context.signal,
       maxListed: () => maxListed(task.plan),
-      isFinal: attempt.idleTries >= idleTries || attempt.fluxTries >= fluxTries,
+      isFinal:
+        attempt.idleTries >= idleTries ||
+        attempt.fluxTries >= (isKeyless(task.plan.capture) ? keylessTries : fluxTries),
     });
     onResult(task, result);
   }

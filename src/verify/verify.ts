@@ -3,6 +3,7 @@
  * See part.ts for why this is exact.
  */
 import { selectTables } from "../catalog/patterns.ts";
+import { isKeyless } from "../catalog/delta.ts";
 import { tableLabel } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import { LockWatch } from "../postgres/lock-watch.ts";
@@ -12,10 +13,11 @@ import { asReplicateError } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
 import { Checksum } from "./checksum.ts";
-import type { Difference } from "./differences.ts";
+import type { Difference, Unpaired } from "./differences.ts";
 import { planTables, type TablePlan } from "./plan.ts";
 import { keyRanges } from "./ranges.ts";
 import { isAboutLocks, lockPauseMs, lockTries, runParts, type PartTask } from "./run-parts.ts";
+import type { PartResult } from "./part.ts";
 import { SessionPair, type Watches } from "./session-pair.ts";
 
 export { verifyChanged, type ChangedOptions, type ChangedReport } from "./changed.ts";
@@ -45,6 +47,8 @@ export interface TableVerifyReport {
   readonly equal: boolean;
   readonly differences: readonly Difference[];
   readonly differencesTotal: number;
+  /** Of a table without a key, whose differences are counted only; a changed row counts on either side. */
+  readonly unpaired?: Unpaired;
   /** Keys noted for `follow`; only with `repair`. */
   readonly repaired?: number;
 }
@@ -95,7 +99,9 @@ export async function verifySync(context: SyncContext, options: VerifyOptions = 
         left.set(plan, parts);
         if (parts === 0) tablesDone += 1;
         if (result.isUnproven) {
-          const message = `${plan.label} was emptied on the source, and the target does not have that yet: its rows are not compared`;
+          const message = isKeyless(plan.capture)
+            ? `${plan.label} has no key and changes that the target does not have yet: its rows are not compared`
+            : `${plan.label} was emptied on the source, and the target does not have that yet: its rows are not compared`;
           context.emit({ type: "warning", message });
         }
         context.emit({
@@ -207,6 +213,7 @@ class ReportBuilder {
   #pending = 0;
   #total = 0;
   #repaired = 0;
+  #unpaired: Unpaired | undefined;
   listed = 0;
 
   constructor(plan: TablePlan, isRepair: boolean) {
@@ -214,14 +221,13 @@ class ReportBuilder {
     this.#isRepair = isRepair;
   }
 
-  add(
-    part: number,
-    result: { rows: number; pending: number; total: number; listed: readonly Difference[]; repaired: number },
-  ): void {
+  add(part: number, result: PartResult): void {
     this.#rows += result.rows;
     this.#pending += result.pending;
     this.#total += result.total;
     this.#repaired += result.repaired;
+    // A table without a key is compared in one part.
+    this.#unpaired = result.unpaired;
     this.listed += result.listed.length;
     if (result.listed.length > 0) this.#listed.push({ part, differences: result.listed });
   }
@@ -237,6 +243,7 @@ class ReportBuilder {
       // Parts that ended at the same moment may have listed a few too many.
       differences: listed.slice(0, maxDifferences),
       differencesTotal: this.#total,
+      ...(this.#unpaired === undefined ? {} : { unpaired: this.#unpaired }),
       ...(this.#isRepair ? { repaired: this.#repaired } : {}),
     };
   }

@@ -30,8 +30,15 @@ export const verify: Command = async (context) => {
   return report.equal ? 0 : 1;
 };
 
-function tableLines({ table, differences, differencesTotal }: VerifyReport["tables"][number]): string[] {
+function tableLines(report: VerifyReport["tables"][number]): string[] {
+  const { table, differences, differencesTotal, unpaired } = report;
   if (differencesTotal === 0) return [];
+  if (unpaired !== undefined) {
+    const { missing, extra } = unpaired;
+    return [
+      `${table}: ${count(missing, "row")} missing, ${count(extra, "row")} extra; it has no key to name them by`,
+    ];
+  }
   const shown = differences.slice(0, mostDifferences);
   const hidden = differencesTotal - shown.length;
   return [

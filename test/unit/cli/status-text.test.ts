@@ -50,6 +50,7 @@ function status(changes: Partial<Status> = {}): Status {
       bytes: 1024,
       pending: 0,
       lastChangeAt: null,
+      reload: null,
     })),
     ...changes,
   };
