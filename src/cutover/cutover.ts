@@ -13,7 +13,7 @@ import type { SyncContext } from "../state/context.ts";
 import { findGaps, liftFence, raiseFence, readFence } from "../state/fence.ts";
 import { migrate } from "../state/migrate.ts";
 import {
-  beginSwitch, isCutOver, lockSwitch, moveSwitch, noteSwitch, readSwitch, type Switch,
+  beginSwitch, closeWay, isCutOver, lockSwitch, moveSwitch, noteSwitch, readSwitch, reopenWay, type Switch,
 } from "../state/switch.ts"; // prettier-ignore
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
 import { verifyChanged, verifySync } from "../verify/verify.ts";
@@ -162,6 +162,7 @@ async function untilOpen(
     if (!isUp) refuseBlocked(await rehearse(active, { isReversible }));
     await migrate(source);
     await migrate(target);
+    await reopenWay(target, active.config.name);
     await beginSwitch(state, turn.sync, turn.kind, isReversible);
     isBegun = true;
     await failpoint("cutover.marked");
@@ -352,6 +353,9 @@ async function whileFenced(run: Run, mark: string): Promise<Opened> {
     }
     if (deadline.signal.aborted || unfenced.signal.aborted) throw new ReplicateError("ABORTED", "stopped");
     clearTimeout(timer);
+    // A runner that has not noticed the switch yet must not bring what is old to the new side.
+    await closeWay(target, unfenced.config.name);
+    await failpoint("cutover.closed");
     if (!(await moveSwitch(state, sync, ["fencing"], "opening"))) throw undoneByOther(sync);
     const fenceSeconds = (Date.now() - fencedAt) / 1000;
     tell(unfenced, `open: the fence stood for ${fenceSeconds.toFixed(2)} s`);

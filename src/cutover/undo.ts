@@ -6,7 +6,7 @@ import { load } from "../postgres/sql.ts";
 import { asReplicateError, isConnectionFailure } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
 import { liftFence, readFence, removeFence } from "../state/fence.ts";
-import { endUndone, moveSwitch, readSwitch, type Switch } from "../state/switch.ts";
+import { endUndone, moveSwitch, readSwitch, reopenWay, type Switch } from "../state/switch.ts";
 import { clearMark } from "./mark.ts";
 import { detachWay, forgetWay, standBy } from "./opposite.ts";
 import { turnOf, type OpenWay, type Way } from "./ways.ts";
@@ -33,6 +33,10 @@ export async function undoSwitch(open: OpenWay, known: Switch): Promise<boolean>
     return await moveSwitch(state, sync, ["preparing", "fencing"], "preparing");
   });
   if (!claimed) return false;
+  await patiently(async () => {
+    await using target = await active.target("cutover undo");
+    await reopenWay(target, active.config.name);
+  });
   // What was given back to the new side has to go before writes go on, which are applied there at once.
   const isStandby = !known.isPaid || (await standBySoon(open, turn.active, active));
   await patiently(async () => {

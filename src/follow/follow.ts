@@ -36,6 +36,8 @@ const BUSY_LOOK_SHARE = 0.2;
 /** A batch that takes longer is watched for others who wait behind its locks. */
 const LONG_BATCH_MS = 1000;
 const BEAT_MS = 2000;
+/** Between two looks at whether the sync was switched. */
+const TURN_MS = 2000;
 const SWEEP_MS = 5000;
 /** A sweep may take this share of the time. */
 const SWEEP_SHARE = 0.005;
@@ -73,6 +75,7 @@ class FollowRun {
   #backoffMs = 200;
   #lastBeat = 0;
   #nextSweep = 0;
+  #nextTurn = 0;
   #lastRotate = 0;
   #lastBatch = Date.now();
   #isAcknowledged = false;
@@ -105,10 +108,11 @@ class FollowRun {
         try {
           const session = (this.#session ??= await this.#open());
           const startedAt = Date.now();
-          if (startedAt >= this.#nextSweep) {
+          if (startedAt >= this.#nextTurn) {
             if (await this.#options.isOver?.(session.source, session.target)) return await this.#constraints;
-            await this.#sweep(session);
+            this.#nextTurn = startedAt + TURN_MS;
           }
+          if (startedAt >= this.#nextSweep) await this.#sweep(session);
           const batch = await this.#next(session);
           this.#recovered();
           await this.#upkeep(session, batch);
@@ -180,6 +184,7 @@ class FollowRun {
         this.#options.untilCaughtUp === true,
       );
       this.#nextSweep = 0;
+      this.#nextTurn = 0;
       this.#isAcknowledged = false;
       return session;
     } catch (error) {

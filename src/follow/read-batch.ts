@@ -257,5 +257,6 @@ export function acknowledgeSql(
     joined.length === 0
       ? ""
       : `update replicate.subscription set holds = false where sync = ${sync} and holds and capture_id = any (${array(joined)});`;
-  return `${release} update replicate.source_sync set token = ${literal(nextToken)}, previous_token = ${literal(token)}, position = ${literal(position)} where name = ${sync}`;
+  return `${release} update replicate.source_sync set token = ${literal(nextToken)}, previous_token = ${literal(token)}, position = ${literal(position)}
+    where name = ${sync} and ${literal(token)} in (token, previous_token)`;
 }

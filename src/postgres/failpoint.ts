@@ -42,6 +42,7 @@ export const failpoints = [
   "cutover.carried",
   "cutover.paid",
   "cutover.placed",
+  "cutover.closed",
   "cutover.opened",
   "cutover.new-side-lifted",
   "cutover.hooked",

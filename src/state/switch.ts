@@ -103,6 +103,27 @@ export async function moveSwitch(
   return moved.length > 0;
 }
 
+const CLOSED = " (closed)";
+
+/**
+ * Closes a way: no batch of it can be committed any more, whoever still runs it without having noticed the switch. `target`:
+ * the way's own. Waits for a batch that is just being applied.
+ */
+export async function closeWay(target: Connection, way: string): Promise<void> {
+  await target.rows(
+    `update replicate.sync set token = token || $2 where name = $1 and token not like '%' || $2`,
+    [way, CLOSED],
+  );
+}
+
+/** Takes `closeWay` back. Can be repeated. */
+export async function reopenWay(target: Connection, way: string): Promise<void> {
+  await target.rows(`update replicate.sync set token = pg_catalog.replace(token, $2, '') where name = $1`, [
+    way,
+    CLOSED,
+  ]);
+}
+
 /** Notes a fact about the switch at hand. */
 export async function noteSwitch(
   state: Connection,

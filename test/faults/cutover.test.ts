@@ -97,6 +97,7 @@ test.for([
   "cutover.captured",
   "cutover.fenced",
   "cutover.placed",
+  "cutover.closed",
   "cutover.opened",
   "cutover.new-side-lifted",
   "cutover.lifted",

@@ -86,7 +86,12 @@ export interface Application {
 /** Writers that try again when they are refused, and look where to connect to before each try. */
 export function startApplication(
   url: string,
-  options: { writers?: number; pauseMs?: number } = {},
+  options: {
+    writers?: number;
+    pauseMs?: number;
+    /** More statements for the transaction of that number. */
+    also?: (writer: number, number: number) => string;
+  } = {},
 ): Application {
   let current = url;
   let isStopping = false;
@@ -122,6 +127,7 @@ export function startApplication(
             update account set balance = balance + ${number % 7} where id = ${1 + ((number * 13 + writer) % 200)};
             insert into entry (account_id, writer, number, amount) values (${1 + ((number * 13 + writer) % 200)}, ${writer}, ${number}, ${number % 7});
             ${number % 10 === 0 ? `insert into log values (${100_000 * writer + number}, date '2020-01-01' + ${number % 700}, 'w');` : ""}
+            ${options.also?.(writer, number) ?? ""}
             ${number % 25 === 0 ? `insert into account (name) values ('new ${writer} ${number}');` : ""}
             commit`);
           numbers.push(number);
@@ -159,7 +165,13 @@ export async function assertNothingLost(side: Side, application: Application): P
       throw new Error(`writer ${writer}: ${numbers.length} committed, ${found.length} found`);
   }
   const wrong = await side.sql(
-    `select a.id from account a where a.balance <> (select coalesce(sum(e.amount), 0) from entry e where e.account_id = a.id)`,
+    `select a.id, a.balance, pg_catalog.array_agg(e.writer || '/' || e.number || ': ' || e.amount || ' as ' || e.id order by e.id) as entries
+     from account a left join entry e on e.account_id = a.id
+     group by a.id having a.balance <> coalesce(sum(e.amount), 0)`,
   );
-  if (wrong.length > 0) throw new Error(`${wrong.length} balances are not the sum of their entries`);
+  if (wrong.length > 0) {
+    throw new Error(
+      `${wrong.length} balances are not the sum of their entries, such as ${JSON.stringify(wrong.slice(0, 4), null, 1)}`,
+    );
+  }
 }

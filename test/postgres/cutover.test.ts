@@ -267,6 +267,31 @@ test("sides that are not equal are not switched", async () => {
   await pair.source.sql(`update touched set times = 4`);
 });
 
+test("a runner that has not noticed the switch cannot bring what is old to the new side", async () => {
+  await using pair = await freePair();
+  const { sync } = await prepareCutover(pair);
+  await using _ = sync;
+  // What a runner of that way knows and would move on from.
+  const known = async (side: Pair["source"], way: string): Promise<string> => {
+    const [at] = await side.sql<{ position: string; token: string }>(
+      `select position, token from replicate.sync where name = '${way}'`,
+    );
+    return `select replicate.advance('${way}', '${at?.position}', '${at?.token}', '${at?.position}', '${at?.token}', '{}')`;
+  };
+  const forward = await known(pair.target, "shop");
+  await pair.target.sql(forward);
+  await sync.cutover();
+  await expect(pair.target.sql(forward)).rejects.toMatchObject({ code: "RE004" });
+  const reverse = await known(pair.source, "shop.reverse");
+  await pair.source.sql(reverse);
+  await sync.rollback();
+  await expect(pair.source.sql(reverse)).rejects.toMatchObject({ code: "RE004" });
+  // What is undone is open again.
+  await pair.source.sql("insert into touched values (5)");
+  await drain(sync);
+  expect(await differences(pair)).toEqual([]);
+});
+
 test("the command given runs with the way to the new side in its environment", async () => {
   const folder = await mkdtemp(join(tmpdir(), "replicate-hook-"));
   await using pair = await leastPrivilegedPair();

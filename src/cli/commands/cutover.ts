@@ -107,7 +107,7 @@ function rehearsalLines(rehearsal: Rehearsal | null): string[] {
 function reportLines(
   context: CommandContext,
   verb: "cutover" | "rollback",
-  { result, primary, fenceSeconds, rowsCompared, sequences }: SwitchReport,
+  { result, primary, fenceSeconds, rowsCompared, sequences, leftInvalid }: SwitchReport,
 ): string[] {
   const side = `applications write to the ${primary}`;
   if (result === "undone") return [`undone; ${side}`];
@@ -126,5 +126,5 @@ function reportLines(
     context.values["no-reverse"] === true
       ? []
       : [`next: ${nextCommand(context, "follow")}, which keeps the other side current`];
-  return [...missing, `switched: ${side}${fence}`, ...back];
+  return [...missing, `switched: ${side}${fence}`, ...leftInvalidLines(leftInvalid), ...back];
 }
