@@ -4,6 +4,7 @@ import { openSync, type Finding } from "../../src/index.ts";
 import { connect, createDatabaseAt, quoteName, urlWith, withClient } from "../support/admin.ts";
 import { startCluster, type Cluster, type ClusterDatabase } from "../support/cluster.ts";
 import { freePair } from "../support/database.ts";
+import { startProxy } from "../support/proxy.ts";
 
 // Findings about the servers themselves: their settings, their databases' order and encoding, what works on them.
 
@@ -242,4 +243,23 @@ describe("databases of another kind", () => {
     );
     expect(said.filter((line) => line.includes("could not be checked"))).toEqual([]);
   });
+});
+
+test("the number of its round trips does not depend on the number of tables", async () => {
+  await using pair = await freePair();
+  const trips: number[][] = [];
+  for (const tables of [1, 60]) {
+    for (const side of [pair.source, pair.target]) {
+      await side.sql(`do $$ begin for i in 1 .. ${tables} loop
+        execute format('create table if not exists t%s (id serial primary key, v text)', i); end loop; end $$`);
+    }
+    const [from, to] = [new URL(pair.source.url), new URL(pair.target.url)];
+    await using source = await startProxy({ targetHost: from.hostname, targetPort: Number(from.port) });
+    await using target = await startProxy({ targetHost: to.hostname, targetPort: Number(to.port) });
+    [from.port, to.port] = [String(source.port), String(target.port)];
+    await look(from.toString(), to.toString());
+    trips.push([source.traffic().roundTrips, target.traffic().roundTrips]);
+  }
+  expect(trips[1]).toEqual(trips[0]);
+  for (const number of trips[0] ?? []) expect(number).toBeLessThan(40);
 });
