@@ -192,6 +192,29 @@ test.each(cases)("$finds", async (each) => {
   }
 });
 
+test("what belongs to a provider is passed over", async () => {
+  const theirs = uniqueName("rds_preflight");
+  await pair.target.asAdmin("drop extension if exists hstore");
+  await pair.source.asAdmin(`
+    create schema graphql; create extension hstore schema graphql;
+    create role ${quoteName(theirs)}; grant select on a to ${quoteName(theirs)}`);
+  const others = async (): Promise<string[]> =>
+    (await look()).map(show).filter((line) => !line.includes(": disk of the "));
+  try {
+    expect(await others()).toEqual([]);
+    await pair.source.asAdmin(`
+      alter extension hstore set schema public; grant select on a to ${quoteName(stranger)}`);
+    expect(await others()).toEqual([
+      expect.stringContaining("note: extension hstore: is missing on the target"),
+      expect.stringContaining(`warning: role ${stranger}: may do less`),
+    ]);
+  } finally {
+    await pair.source.asAdmin(`
+      drop extension hstore; drop schema graphql; revoke all on a from ${quoteName(stranger)};
+      drop owned by ${quoteName(theirs)}; drop role ${quoteName(theirs)}`);
+  }
+});
+
 test("transactions that are open for long, and what they hold", async () => {
   const client = await pair.source.client("admin");
   try {
