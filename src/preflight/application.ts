@@ -51,16 +51,22 @@ interface Lack {
 
 export async function checkApplication(examination: Examination): Promise<Finding[]> {
   const { source, target, pairs, servers } = examination;
-  const own = await readItems(source, pairs.map((pair) => pair.source.oid)); // prettier-ignore
-  const others = await readItems(target, pairs.map((pair) => pair.target.oid)); // prettier-ignore
+  const [own, others] = await Promise.all([
+    readItems(source, pairs.map((pair) => pair.source.oid)),
+    readItems(target, pairs.map((pair) => pair.target.oid)),
+  ]); // prettier-ignore
   const counterparts = matchItems(own, others, examination);
   const named = new Set(own.filter(({ oid }) => counterparts.has(oid)).flatMap(({ roles }) => roles));
   const reached = await source.rows<Role>(load("preflight/roles"), [[...named]]);
   const roles = reached.filter(({ name }) => !isProviderRole(name));
   const names = ["public", ...roles.map(({ name }) => name)];
-  const before = await readRights(source, names, [...counterparts.keys()], own);
-  const after = await readRights(target, names, [...counterparts.values()].map(({ oid }) => oid), others); // prettier-ignore
-  const there = await target.rows<Role>(load("preflight/roles"), [names]);
+  const [before, [after, there]] = await Promise.all([
+    readRights(source, names, [...counterparts.keys()], own),
+    (async () => {
+      const rights = await readRights(target, names, [...counterparts.values()].map(({ oid }) => oid), others); // prettier-ignore
+      return [rights, await target.rows<Role>(load("preflight/roles"), [names])] as const;
+    })(),
+  ]);
 
   const findings: Finding[] = [];
   const memberships: Finding[] = [];

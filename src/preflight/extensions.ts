@@ -24,9 +24,15 @@ export async function checkExtensions({
   tables,
   pairs,
 }: Examination): Promise<Finding[]> {
-  const leftOut = schemasLeftOut(await readSourceFacts(source), context.config);
-  const extensions = await source.rows<Extension>(load("preflight/extensions"), [withLeaves(tables)]);
-  const { extensions: there } = await target.row<TargetFacts>(load("schema/target"));
+  const [[facts, extensions], { extensions: there }] = await Promise.all([
+    (async () => {
+      const own = await readSourceFacts(source);
+      const found = await source.rows<Extension>(load("preflight/extensions"), [withLeaves(tables)]);
+      return [own, found] as const;
+    })(),
+    target.row<TargetFacts>(load("schema/target")),
+  ]);
+  const leftOut = schemasLeftOut(facts, context.config);
   const wanted = extensions.filter(
     ({ name, schema }) => name !== "plpgsql" && (!leftOut.has(schema) || schema === "pg_catalog"),
   );
@@ -40,14 +46,14 @@ export async function checkExtensions({
   return lacking.map((extension) => {
     const { name, version, types, users, example } = extension;
     const subject = `extension ${name}`;
-    const users_ = tables
+    const holders = tables
       .filter((table) => withLeaves([table]).some((oid) => types.includes(oid)))
       .map(tableLabel);
     const isBlocking = types.some((oid) => !hasCounterpart.has(oid));
     const isNeeded = types.length > 0 || users > 0;
     const need =
-      users_.length > 0
-        ? `, and columns of ${some(users_)} are of its types`
+      holders.length > 0
+        ? `, and columns of ${some(holders)} are of its types`
         : example === null ? ", and no table that is replicated needs it" : `, and ${example} needs it`; // prettier-ignore
     const severity = isBlocking ? "blocking" : isNeeded ? "warning" : "note";
     const found = there.find((each) => each.name === name);

@@ -1,5 +1,5 @@
 /** Preflight: every check before anything is changed, and all findings at once, each with its remedy. */
-import { tableSql, type Table } from "../catalog/table.ts";
+import type { Table } from "../catalog/table.ts";
 import type { Connection } from "../postgres/connect.ts";
 import type { SyncContext } from "../state/context.ts";
 import { loadKnownTables } from "../state/sync-table.ts";
@@ -74,8 +74,8 @@ export async function preflight(
   const places = await Promise.all([checkPlaces(source, own, tables), checkPlaces(target, other, targets)]);
   findings.push(
     ...places.flat(),
-    ...checkPublications(source, own, tables.map(tableSql)),
-    ...checkPublications(target, other, targets.map(tableSql)),
+    ...checkPublications(source, own, tables),
+    ...checkPublications(target, other, targets),
   );
   return { findings, pairs, tables, servers: { source: own, target: other } };
 }

@@ -56,12 +56,12 @@ function saidAlready(
   const missingRelations = new Set(
     missing.filter(({ what }) => relationKinds.has(what)).map(({ relation }) => relation),
   );
-  // An index comes with its constraint, and both have one name.
+  // An index comes and goes with its constraint, and both have one name.
   const constraints = new Set(
-    missing
+    differences
       .filter(({ what }) => /^(primary key|unique constraint|exclusion constraint)$/.test(what))
-      .map(({ name, relation }) =>
-        plain(`${relation?.split(".")[0]}.${name.slice(0, name.lastIndexOf(" on "))}`),
+      .map(({ kind, name, relation }) =>
+        plain(`${kind} ${relation?.split(".")[0]}.${name.slice(0, name.lastIndexOf(" on "))}`),
       ),
   );
   const paired = new Map(pairs.map((pair) => [pair.source.oid, pair]));
@@ -92,7 +92,7 @@ function saidAlready(
     if (missingRelations.has(relation) && !relationKinds.has(what)) return true;
     if (what === "column" && refusedColumns.has(plain(name))) return true;
     if (kind === "missing" && lackingKeys.has(plain(name))) return true;
-    if (kind === "missing" && what === "index" && constraints.has(plain(name))) return true;
+    if (what === "index" && constraints.has(plain(`${kind} ${name}`))) return true;
     // Materialized views are filled when the rows are there; a table that is unlogged on the source alone is no loss.
     const [only] = changes;
     if (changes.length !== 1 || only === undefined) return false;

@@ -1,4 +1,5 @@
 /** The servers themselves: what cannot be worked with at all, and what the role needs on the database. */
+import { tableSql } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { ident, load } from "../postgres/sql.ts";
@@ -107,13 +108,21 @@ export function checkContents(server: Server): Finding[] {
   return findings;
 }
 
-/** Publications of all tables take ours along. `tables`: as SQL, what one of them would have to name instead. */
+/** Tables of a statement, beyond which it names their schemas where the server can do that. */
+const mostTables = 20;
+
+/** Publications of all tables take ours along. `tables`: what they would have to name instead. */
 export function checkPublications(
-  { side }: Connection,
+  { side, version }: Connection,
   server: Server,
-  tables: readonly string[],
+  tables: readonly { readonly schema: string; readonly name: string }[],
 ): Finding[] {
   const ours = side === "source" ? "our delta tables" : "the tables of our state";
+  const schemas = [...new Set(tables.map(({ schema }) => ident(schema)))];
+  const instead =
+    tables.length > mostTables && version >= 150_000
+      ? ` for tables in schema ${schemas.join(", ")}`
+      : tables.length === 0 ? "" : ` for table ${tables.map(tableSql).join(", ")}`; // prettier-ignore
   return server.publications.map(({ name, owner, publish }) => ({
     severity: "warning",
     subject: `publication ${name}`,
@@ -123,7 +132,7 @@ export function checkPublications(
       owner,
       "begin;",
       `drop publication ${ident(name)};`,
-      `create publication ${ident(name)}${tables.length === 0 ? "" : ` for table ${tables.join(", ")}`} with (publish = '${publish}');`,
+      `create publication ${ident(name)}${instead} with (publish = '${publish}');`,
       "commit;  -- subscribers then need: alter subscription … refresh publication",
     ),
   }));

@@ -57,8 +57,11 @@ export async function compareSchemasIn(
   source: Connection,
   target: Connection,
 ): Promise<SchemaComparison> {
-  const leftOut = schemasLeftOut(await readSourceFacts(source), context.config);
-  const { hasLedger } = await target.row<TargetFacts>(load("schema/target"));
+  const [facts, { hasLedger }] = await Promise.all([
+    readSourceFacts(source),
+    target.row<TargetFacts>(load("schema/target")),
+  ]);
+  const leftOut = schemasLeftOut(facts, context.config);
   const owed = hasLedger
     ? await target.rows<{ objectName: string; tableName: string }>(load("schema/owed"))
     : [];
@@ -110,6 +113,8 @@ const expressions: ReadonlySet<string> = new Set([
   "default", "generated", "definition", "bound", "partition key", "using", "check", "checks", "query",
 ]); // prettier-ignore
 
+const indexed: ReadonlySet<string> = new Set(["primary key", "unique constraint", "exclusion constraint"]);
+
 export function diffSchemas(
   source: readonly Description[],
   target: readonly Description[],
@@ -119,6 +124,10 @@ export function diffSchemas(
   const others = new Map(target.map((each) => [keyOf(each), each]));
   const differences: SchemaDifference[] = [];
   const owed: string[] = [];
+  // An index comes and goes with its constraint, and both have one name.
+  const constraints = new Set(
+    [...source, ...target].filter(({ kind }) => indexed.has(kind)).map(({ name }) => name),
+  );
   const report = (
     row: Description,
     difference: Pick<SchemaDifference, "kind" | "changes">,
@@ -128,7 +137,8 @@ export function diffSchemas(
     const owedName = row.kind === "index" ? `${nameOfIndex} on ${row.relation}` : row.name;
     if (options.owed.has(plain(owedName))) owed.push(keyOf(row));
     else {
-      const remedy = remedyFor(row, difference, there);
+      const isOfConstraint = row.kind === "index" && constraints.has(`${nameOfIndex} on ${row.relation}`);
+      const remedy = isOfConstraint ? null : remedyFor(row, difference, there);
       differences.push({ object: keyOf(row), ...difference, relation: row.relation, remedy });
     }
   };

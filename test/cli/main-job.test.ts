@@ -56,7 +56,13 @@ describe("the main job", () => {
     expect(json(document)).toMatchObject({
       ok: false,
       findings: expect.arrayContaining([
-        expect.objectContaining({ severity: "blocking", remedy: expect.any(String) }),
+        expect.objectContaining({
+          severity: "blocking",
+          subject: "public.keyless",
+          remedy: expect.stringContaining("-- on the source, as "),
+          side: "source",
+          role: expect.any(String),
+        }),
       ]),
     });
     const init = await run("init", "--json");

@@ -152,6 +152,7 @@ const cases: readonly Case[] = [
   { finds: "warning: view public.v: is missing on the target", target: "drop view v", afterTarget: `grant select on v to ${own.group}, SOURCE_WRITER` },
   { finds: "warning: sequence public.free_numbers: is missing on the target", target: "drop sequence free_numbers", afterTarget: `grant usage, select on sequence free_numbers to SOURCE_WRITER` },
   { finds: "warning: check more on public.b: exists on the target alone", target: "alter table b add constraint more check (n > 5)" },
+  { finds: "warning: unique constraint once on public.b: exists on the target alone", target: "alter table b add constraint once unique (n)" },
   { finds: "note: index public.more: exists on the target alone", target: "create index more on b (n)" },
   { finds: "blocking: public.a: the target's table has no unique index on the key (id)", target: "alter table a drop constraint a_pkey cascade", afterTarget: "alter table b add constraint b_a foreign key (a) references a" },
 ]; // prettier-ignore
@@ -180,12 +181,37 @@ test.each(cases)("$finds", async (each) => {
     const findings = await look(options);
     const [found, ...more] = findings.filter(isWanted);
     expect([found, more], findings.map(show).join("\n")).toEqual([expect.anything(), []]);
+    // Nothing is said twice: what else there is, is another finding's case.
+    if (/ (once|more) on /.test(wanted)) expect(findings.length).toBe(before.length + 1);
     if (instead === undefined) await settle(found as Finding);
     else await pair[instead.side].asAdmin(instead.sql);
     expect((await look(options)).filter(isWanted)).toEqual([]);
   } finally {
     if (afterSource !== undefined) await pair.source.asAdmin(fill(afterSource, pair.source));
     if (afterTarget !== undefined) await pair.target.asAdmin(fill(afterTarget, pair.target));
+  }
+});
+
+test("what belongs to a provider is passed over", async () => {
+  const theirs = uniqueName("rds_preflight");
+  await pair.target.asAdmin("drop extension if exists hstore");
+  await pair.source.asAdmin(`
+    create schema graphql; create extension hstore schema graphql;
+    create role ${quoteName(theirs)}; grant select on a to ${quoteName(theirs)}`);
+  const others = async (): Promise<string[]> =>
+    (await look()).map(show).filter((line) => !line.includes(": disk of the "));
+  try {
+    expect(await others()).toEqual([]);
+    await pair.source.asAdmin(`
+      alter extension hstore set schema public; grant select on a to ${quoteName(stranger)}`);
+    expect(await others()).toEqual([
+      expect.stringContaining("note: extension hstore: is missing on the target"),
+      expect.stringContaining(`warning: role ${stranger}: may do less`),
+    ]);
+  } finally {
+    await pair.source.asAdmin(`
+      drop extension hstore; drop schema graphql; revoke all on a from ${quoteName(stranger)};
+      drop owned by ${quoteName(theirs)}; drop role ${quoteName(theirs)}`);
   }
 });
 

@@ -59,6 +59,24 @@ test.skipIf(isSkipped)("every difference is found, by name", async () => {
     expect(found.filter((each) => !known.includes(each)).sort(), change).toEqual([...wanted].sort());
     known = found;
   }
+
+  // What can be repaired by a statement is repaired by the one that is given; some take another out of the way first.
+  for (let round = 0; round < 3; round += 1) {
+    for (const { remedy } of (await sync.compareSchemas()).differences) {
+      if (remedy !== null) await pair.target.sql(remedy).catch(() => undefined);
+    }
+  }
+  const rest = (await sync.compareSchemas()).differences;
+  expect(rest.map(({ kind, object, remedy }) => [`${kind} ${object}`, remedy])).toEqual([
+    ["changed column app.customer.note", null],
+    ["changed column app.customer.twice", null],
+    ["changed domain app.cents", null],
+    ["changed enum app.status", null],
+    ["missing extension citext", null],
+    ["changed function app.double(integer)", null],
+    ["missing policy everybody on app.unkeyed", null],
+    ["changed table app.event_2020", null],
+  ]);
 });
 
 test("compares the chosen tables alone, and what the copy took away is no difference", async () => {
