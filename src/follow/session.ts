@@ -249,10 +249,9 @@ export class FollowSession {
       const found = await examine(this.#reader, this.#request(shapes));
       this.dirty = found.dirty;
       const missing = this.#missing(found, shapes);
-      const others = [...found.windows.values()].filter(
-        (window) => window.rows > 0 && !wanted.has(window.id),
-      );
-      await this.#reloads.measure(this.source, others.flatMap(({ id }) => this.#shapes.get(id) ?? [])); // prettier-ignore
+      const changed = [...found.windows.values()].filter((window) => window.rows > 0);
+      await this.#reloads.measure(this.source, changed.flatMap(({ id }) => this.#shapes.get(id) ?? [])); // prettier-ignore
+      const others = changed.filter(({ id }) => !wanted.has(id));
       const held = others.filter((window) => this.#isHeld(window));
       const open = others.filter((window) => !held.includes(window));
       if (missing.length > 0 || open.length > 0) {
