@@ -49,10 +49,15 @@ test("refused by default, with every way out; taken in where the settings say so
 
 test("every kind of write arrives, duplicates included, whoever may do what", async () => {
   await using pair = await leastPrivilegedPair();
+  const isComputing = [pair.source, pair.target].map(async (side) =>
+    (await side.sql("select current_setting('server_version_num')::int >= 120000 as yes"))[0]?.["yes"] === true); // prettier-ignore
+  const doubled = (await Promise.all(isComputing)).every(Boolean)
+    ? ", doubled int generated always as (parent_id * 2) stored"
+    : "";
   const schema = `
     create table parent (id int primary key);
     create table t (parent_id int references parent on delete cascade, v text, n numeric(6,2), at timestamptz,
-      always int generated always as identity, doubled int generated always as (parent_id * 2) stored);
+      always int generated always as identity${doubled});
     create table empty ();`;
   await onBoth(pair, schema);
   await pair.source.sql(`insert into parent select generate_series(1, 5);
@@ -133,13 +138,15 @@ test("partitions, also written to directly and attached later, and inheritance",
     for (const table of ["p", "p1", "p2", "only base", "only child"])
       expect(await bag(pair.target, table), table).toEqual(await bag(source, table));
   };
+  const [version] = await source.sql("select current_setting('server_version_num')::int >= 110000 as moves");
+  const moves = version?.["moves"] === true;
   for (const statement of [
     "insert into p values (1, 'x'), (1, 'x'), (12, 'a')",
     "insert into p1 values (2, 'direct')",
     "insert into p2 values (13, 'b'), (13, 'b')",
     "insert into p2a values (14, 'a')",
-    "update p set a = 3, v = 'moved' where a = 13",
-    "update p2 set v = 'b' where v = 'a'",
+    // Before 11 no row can move to another partition.
+    ...(moves ? ["update p set a = 3, v = 'moved' where a = 13", "update p2 set v = 'b' where v = 'a'"] : []),
     "truncate p1",
     "delete from p2b where a = 12",
     "insert into base values (1, 'x'), (1, 'x'); insert into child values (2, 'y', 'z')",
@@ -277,6 +284,9 @@ test("a table that is written to all the time is not read again all the time", a
   const spent = reloads.slice(0, -1).reduce((sum, batch) => sum + batch.seconds, 0);
   expect(spent).toBeLessThan(seconds * 0.2);
   expect(await pair.target.sql("select from k")).toHaveLength(writes);
+  // What the reloads have deleted does not pile up: some 3 MB, in two or three versions.
+  const [size] = await pair.target.sql("select pg_table_size('t')::int / 1024 / 1024 as mb");
+  expect(size?.["mb"]).toBeLessThan(16);
 });
 
 test("rows that move while they are copied, where a unique index would not bear it", async () => {
