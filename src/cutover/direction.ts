@@ -110,7 +110,8 @@ async function settled(open: OpenWay): Promise<Direction> {
     const { known } = found;
     if (known?.step !== "opening") return found;
     const forward = open("forward");
-    if (!(await isBeingSwitched(open))) {
+    // It may have been completed between these looks, but not before the last.
+    if (!(await isBeingSwitched(open)) && (await directionOf(open)).known?.step === "opening") {
       throw new ReplicateError(
         "CUTOVER_STATE",
         `the ${known.way} of sync ${forward.config.name} was interrupted`,

@@ -4,7 +4,7 @@ import { enableSkipNoop, noteKeys } from "../capture/capture.ts";
 import { clearInactive, switchDelta } from "../capture/rotate.ts";
 import { patternMatches } from "../catalog/patterns.ts";
 import { isKeyless } from "../catalog/delta.ts";
-import { fromSql } from "../catalog/table.ts";
+import { fromSql, tableSql } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Batch } from "../events.ts";
 import type { Connection } from "../postgres/connect.ts";
@@ -249,10 +249,9 @@ export class FollowSession {
       const found = await examine(this.#reader, this.#request(shapes));
       this.dirty = found.dirty;
       const missing = this.#missing(found, shapes);
-      const others = [...found.windows.values()].filter(
-        (window) => window.rows > 0 && !wanted.has(window.id),
-      );
-      await this.#reloads.measure(this.source, others.flatMap(({ id }) => this.#shapes.get(id) ?? [])); // prettier-ignore
+      const changed = [...found.windows.values()].filter((window) => window.rows > 0);
+      await this.#reloads.measure(this.source, changed.flatMap(({ id }) => this.#shapes.get(id) ?? [])); // prettier-ignore
+      const others = changed.filter(({ id }) => !wanted.has(id));
       const held = others.filter((window) => this.#isHeld(window));
       const open = others.filter((window) => !held.includes(window));
       if (missing.length > 0 || open.length > 0) {
@@ -320,6 +319,7 @@ export class FollowSession {
     this.examined = found.snapshot;
     this.#driftRetries = 0;
     const isJoin = tables.some(({ shape }) => shape.entry.state === "copied");
+    await this.#tidy(tables);
     for (const { shape, mode, fingerprint } of tables) {
       this.#update(shape.entry.captureId, {
         state: "following",
@@ -392,6 +392,17 @@ export class FollowSession {
   /** The same where the target knows already that a reload is owed. */
   #isPassedOver(window: Window): boolean {
     return this.#entries.get(window.id)?.reloadSince != null && this.#isHeld(window);
+  }
+
+  /** Rows that a reload has deleted make room for those of the next one, sooner than autovacuum would see to it. */
+  async #tidy(tables: readonly BatchTable[]): Promise<void> {
+    for (const { shape, mode } of tables) {
+      if (mode.kind !== "reload" || mode.isLarge) continue;
+      await this.target.script(`vacuum ${tableSql(shape.target)}`).catch((error: unknown) => {
+        if (this.target.isBroken) throw error;
+        this.context.log.debug({ table: shape.label, error: String(error) }, "could not be vacuumed");
+      });
+    }
   }
 
   /** What a batch has changed of a table's reload. Says so where a reload waits for longer than a moment. */

@@ -30,7 +30,7 @@ test.for([...names, ...later])("a death at %s", { timeout: 180_000 }, async (nam
   // Emptied, because there is something to empty.
   await pair.target.sql(`insert into codes values ('old', 'of an earlier try')`);
   const orders: Orders = {
-    sync: { name: "crash", source: pair.source.url, target: pair.target.url },
+    sync: { name: "crash", source: pair.source.url, target: pair.target.url, keyless: "reload" },
     verbs: ["init", "copy", "follow"],
     copy: { jobs: 2, partBytes: 64 * 1024, overwrite: true },
   };

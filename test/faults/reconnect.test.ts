@@ -55,10 +55,13 @@ async function play(urls?: {
     source: urls?.source(pair.source.url) ?? pair.source.url,
     target: urls?.target(pair.target.url) ?? pair.target.url,
   };
-  const followed = await openFollowed({
-    source: { ...pair.source, url: given.source, sql: pair.source.sql },
-    target: { ...pair.target, url: given.target, sql: pair.target.sql },
-  });
+  const followed = await openFollowed(
+    {
+      source: { ...pair.source, url: given.source, sql: pair.source.sql },
+      target: { ...pair.target, url: given.target, sql: pair.target.sql },
+    },
+    { keyless: "reload" },
+  );
   const client = await pair.source.client();
   await fillWorkload(client, 0.3);
   const workload = await startWorkload(pair.source.url, random, {

@@ -22,7 +22,7 @@ test("nothing is lost under random writes and kill -9", { timeout: (seconds + 20
   await pair.target.sql(workloadSchema);
   await fillWorkload(await pair.source.client(), 2);
   const orders: Orders = {
-    sync: { name: "torture", source: pair.source.url, target: pair.target.url },
+    sync: { name: "torture", source: pair.source.url, target: pair.target.url, keyless: "reload" },
     verbs: ["init", "copy", "follow"],
     copy: { jobs: 2, partBytes: 64 * 1024, overwrite: true },
   };

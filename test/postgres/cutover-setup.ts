@@ -16,6 +16,7 @@ export const schema = `
   create table log_1 partition of log for values from ('2020-01-01') to ('2021-01-01');
   create table log_2 partition of log for values from ('2021-01-01') to ('2022-01-01');
   create table touched (id int primary key, times int not null default 0);
+  create table visit (who int, what text);
   create sequence ticket increment 5;
   create sequence small as smallint;
   create sequence down increment -1;
@@ -28,6 +29,7 @@ export const rows = `
   insert into account (name) select 'account ' || g from generate_series(1, 200) g;
   insert into log select g, date '2020-01-01' + g % 700, 'x' from generate_series(1, 1000) g;
   insert into touched values (1);
+  insert into visit select g % 5, 'x' from generate_series(1, 500) g;
   select nextval('ticket') from generate_series(1, 7);
   select nextval('small') from generate_series(1, 7);
   select nextval('down') from generate_series(1, 7);
@@ -59,6 +61,9 @@ export async function openPrepared(
     target: pair.target.url,
     onEvent: (event) => events.push(event),
     env: {},
+    // Changes of the table without a key wait until the switch.
+    keyless: "reload",
+    keylessLimit: 0,
     ...options,
   });
   await sync.init();
@@ -128,6 +133,7 @@ export function startApplication(
             insert into entry (account_id, writer, number, amount) values (${1 + ((number * 13 + writer) % 200)}, ${writer}, ${number}, ${number % 7});
             ${number % 10 === 0 ? `insert into log values (${100_000 * writer + number}, date '2020-01-01' + ${number % 700}, 'w');` : ""}
             ${options.also?.(writer, number) ?? ""}
+            ${number % 10 === 5 ? `insert into visit values (${writer}, 'w'), (${writer}, 'w');` : ""}
             ${number % 25 === 0 ? `insert into account (name) values ('new ${writer} ${number}');` : ""}
             commit`);
           numbers.push(number);

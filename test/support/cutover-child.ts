@@ -6,7 +6,7 @@ const [source = "", target = "", verb, options = "{}"] = process.argv.slice(2);
 const stop = new AbortController();
 process.once("SIGTERM", () => stop.abort());
 try {
-  await using sync = await openSync({ name: "shop", source, target, env: {} });
+  await using sync = await openSync({ name: "shop", source, target, env: {}, keylessLimit: 0 });
   const given = { ...(JSON.parse(options) as CutoverOptions), signal: stop.signal };
   await (verb === "rollback" ? sync.rollback(given) : sync.cutover(given));
 } catch (error) {

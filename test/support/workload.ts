@@ -45,11 +45,14 @@ export const workloadSchema = `
   create table measurements_late_high partition of measurements_late for values from (500) to (100000);
   create table codes (code char(8) not null, note varchar(40));
   create unique index codes_code on codes (code);
+  create table notes (item integer, note text, unique (item, note));
+  create table events (kind text, count integer);
 `;
 
 /** Every table of the schema that is not a partition. */
 export const workloadTables = [
   "accounts", "transfers", "items", "labels", "prices", "readings", "members", "measurements", "codes",
+  "notes", "events",
 ]; // prettier-ignore
 
 export const accountCount = 60;
@@ -69,6 +72,8 @@ export async function fillWorkload(client: pg.Client, scale = 1): Promise<void> 
     insert into members select g, 'm' || g || '@example.org', g from generate_series(1, ${memberCount}) as g;
     insert into measurements select date '2020-01-01' + g % 1000, g, g from generate_series(1, ${n}) as g;
     insert into codes select lpad(g::text, 8, 'c'), 'n' || g from generate_series(1, ${n}) as g;
+    insert into notes select nullif(g % 40, 0), 'n' || g from generate_series(1, ${n}) as g;
+    insert into events select 'e' || g % 7, g % 5 from generate_series(1, ${n}) as g;
   `);
 }
 
@@ -288,7 +293,7 @@ async function savepoint(client: pg.Client, random: Random): Promise<string> {
 }
 
 const truncatable = [
-  "items", "readings", "prices", "labels, codes", "measurements", "measurements_early", "measurements_late_low",
+  "events", "items", "readings", "prices", "labels, codes", "measurements", "measurements_early", "measurements_late_low",
   "measurements_late",
 ]; // prettier-ignore
 
@@ -321,6 +326,12 @@ const changes: Readonly<Record<string, Change>> = {
     client.query("update items set name = name || '!' where id between $1 and $1 + 20", [random.int(1, 2000)]),
   "no-op": (client, random) => client.query("update items set name = name where id between $1 and $1 + 10", [random.int(1, 2000)]),
   "delete items": (client, random) => client.query("delete from items where id between $1 and $1 + 5", [random.int(1, 2000)]),
+  "note": (client, random) =>
+    client.query("insert into notes values (null, $1), (null, $1), ($2, $3)", [random.text(3), random.int(1, 1e9), random.text(8)]),
+  "event": (client, random) =>
+    client.query("insert into events select 'e' || $1::int, $1 from generate_series(1, $2)", [random.int(1, 9), random.int(1, 4)]),
+  "move events": (client, random) => client.query("update events set count = count + 1 where kind = 'e' || $1::int", [random.int(1, 9)]),
+  "delete notes": (client, random) => client.query("delete from notes where note like $1", [`${random.text(1)}%`]),
   "new label": (client, random) =>
     client.query("insert into labels values ($1, $2, $3) on conflict (language, code) do update set value = excluded.value", [random.pick(["de", "en", "fr", "it"]), `c${random.int(1, 900)}`, random.text(12)]),
   "change label's key": (client, random) =>
