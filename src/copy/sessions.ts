@@ -1,7 +1,9 @@
 /** A worker's two sessions, and what happens when a server goes away. */
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
-import { isConnectionFailure } from "../postgres/sqlstate.ts";
+import { asReplicateError, isConnectionFailure } from "../postgres/sqlstate.ts";
+import { clearError, storeError } from "../state/runner-lock.ts";
+import { isCrowded } from "../state/room.ts";
 import { sleep, throwIfAborted } from "../postgres/sleep.ts";
 import type { CopyRun } from "./run.ts";
 
@@ -57,6 +59,18 @@ export class Sessions {
     this.#open.target?.destroy();
   }
 
+  /** For `status`, while only the source is away. */
+  async tellFailure(error: unknown): Promise<void> {
+    const { target } = this.#open;
+    if (target?.isFree !== true) return;
+    await storeError(target, this.#run.context.config.name, asReplicateError(error, "copy"), true);
+  }
+
+  async tellRecovery(): Promise<void> {
+    const { target } = this.#open;
+    if (target?.isBroken === false) await clearError(target, this.#run.context.config.name);
+  }
+
   async close(): Promise<void> {
     await Promise.all([this.#open.source?.close(), this.#open.target?.close()]);
   }
@@ -68,11 +82,12 @@ const longestPauseMs = 15_000;
 /**
  * Runs `work` with sessions of its own; when a connection fails, opens new ones and runs it again, until the budget
  * since the last success is spent. `work` calls `onSuccess` whenever it got something done. Whatever ends it,
- * the sessions are closed.
+ * the sessions are closed. Unless `isNeeded`, throws TOO_MANY_CONNECTIONS at once instead of waiting for one.
  */
 export async function withSessions<T>(
   run: CopyRun,
   purpose: string,
+  { isNeeded }: { readonly isNeeded: boolean },
   work: (sessions: Sessions, onSuccess: () => void) => Promise<T>,
 ): Promise<T> {
   const { context } = run;
@@ -86,14 +101,17 @@ export async function withSessions<T>(
     try {
       throwIfAborted(run.signal);
       return await work(sessions, () => {
-        if (lostSince !== undefined) context.emit({ type: "connection-restored", side: lostSide });
+        if (lostSince !== undefined) {
+          context.emit({ type: "connection-restored", side: lostSide });
+          void sessions.tellRecovery();
+        }
         lostSince = undefined;
         pauseMs = firstPauseMs;
       });
     } catch (error) {
       throwIfAborted(run.signal);
       // A session may also be broken because it was cut after an error of another kind, which is what counts then.
-      if (!isConnectionFailure(error)) throw error;
+      if (!isConnectionFailure(error) || (!isNeeded && isCrowded(error))) throw error;
       const broken = sessions.brokenSide;
       lostSince ??= Date.now();
       lostSide = broken ?? sideIn(error) ?? lostSide;
@@ -104,6 +122,7 @@ export async function withSessions<T>(
         });
       }
       context.emit({ type: "connection-lost", side: lostSide, message, retryInMs: pauseMs });
+      await sessions.tellFailure(error);
       await sleep(pauseMs, run.signal);
       pauseMs = Math.min(longestPauseMs, pauseMs * 2);
     } finally {

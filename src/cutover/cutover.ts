@@ -11,6 +11,7 @@ import { failpoint } from "../postgres/failpoint.ts";
 import { asReplicateError } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
 import { findGaps, liftFence, raiseFence, readFence } from "../state/fence.ts";
+import { assertRoom } from "../state/room.ts";
 import { migrate } from "../state/migrate.ts";
 import {
   beginSwitch, isCutOver, lockSwitch, moveSwitch, noteSwitch, readSwitch, type Switch,
@@ -159,6 +160,7 @@ async function untilOpen(
     await using source = await active.source("cutover");
     await using target = await active.target("cutover");
     const isUp = (await readFence(source, turn.sync))?.isUp === true;
+    await assertRoom(active, turn.kind, { source: 3, target: 3 });
     if (!isUp) refuseBlocked(await rehearse(active, { isReversible }));
     await migrate(source);
     await migrate(target);

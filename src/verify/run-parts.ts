@@ -11,6 +11,7 @@ import {
 } from "../postgres/sqlstate.ts";
 import { RelayError } from "../postgres/copy-relay.ts";
 import type { SyncContext } from "../state/context.ts";
+import { isCrowded } from "../state/room.ts";
 import type { Checksum } from "./checksum.ts";
 import { comparePart, PartNotReadySignal, type PartResult } from "./part.ts";
 import type { TablePlan } from "./plan.ts";
@@ -90,6 +91,7 @@ class PartRun {
   readonly #options: RunOptions;
   readonly #queue: Attempt[];
   readonly #pairs = new Set<SessionPair>();
+  #isCrowdSaid = false;
   /** The first one; what comes after is its consequence. */
   #failure: { readonly error: unknown } | undefined;
 
@@ -109,23 +111,44 @@ class PartRun {
   }
 
   async all(jobs: number): Promise<void> {
+    // Nobody else may take the connections that the first pair and those who watch for waiters need.
+    const [first] = await Promise.all([
+      this.#open(),
+      ...(jobs > 1 ? [this.#watches.source.open(), this.#watches.target.open()] : []),
+    ]);
     await Promise.all(
-      Array.from({ length: jobs }, async () => {
+      Array.from({ length: jobs }, async (_, n) => {
         try {
-          await this.#work();
+          const pair = n === 0 ? first : await this.#openAnother();
+          if (pair !== undefined) await this.#work(pair);
         } catch (error) {
           if (this.#failure !== undefined) return;
           this.#failure = { error };
-          await Promise.all([...this.#pairs].map((pair) => pair.cancel()));
+          await Promise.all([...this.#pairs].map((each) => each.cancel()));
         }
       }),
     );
     if (this.#failure !== undefined) throw this.#failure.error;
   }
 
+  /** Undefined where the servers allow no more connections: the pairs that there are do its work. */
+  async #openAnother(): Promise<SessionPair | undefined> {
+    try {
+      return await this.#open();
+    } catch (error) {
+      if (!isCrowded(error)) throw error;
+      if (!this.#isCrowdSaid) {
+        const message = `goes on with fewer connections than asked for: ${error.message}`;
+        this.#context.emit({ type: "warning", message });
+      }
+      this.#isCrowdSaid = true;
+      return undefined;
+    }
+  }
+
   /** One pair of sessions, until nothing is left that it could do. */
-  async #work(): Promise<void> {
-    let pair = await this.#open();
+  async #work(opened: SessionPair): Promise<void> {
+    let pair = opened;
     try {
       for (;;) {
         const attempt = this.#take();
