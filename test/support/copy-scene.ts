@@ -34,7 +34,7 @@ export async function playCopy(servers: { source: Cluster; target: Cluster }): P
   });
   const observer = await openSync({ source: pair.source.url, target: pair.target.url, env: {} });
   await sync.init();
-  for (const proxy of [proxies.source, proxies.target]) proxy.setDelay(15);
+  for (const proxy of [proxies.source, proxies.target]) proxy.setDelay(8);
   const copying = sync.copy({ jobs: 2, partBytes: 64 * 1024 });
   copying.catch(() => undefined);
   await until("the first parts are in", async () => {
