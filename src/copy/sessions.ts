@@ -48,9 +48,10 @@ export class Sessions {
     return opened;
   }
 
-  /** Which side broke, when that can be told. */
+  /** Which side broke, or is the only one that was used, when that can be told. */
   get brokenSide(): Side | undefined {
-    return (["source", "target"] as const).find((side) => this.#open[side]?.isBroken);
+    const used = (["source", "target"] as const).filter((side) => this.#open[side] !== undefined);
+    return used.find((side) => this.#open[side]?.isBroken) ?? (used.length === 1 ? used[0] : undefined);
   }
 
   /** Cuts both sessions: what they were at is rolled back by the servers. */
@@ -114,13 +115,9 @@ export async function withSessions<T>(
       if (!isConnectionFailure(error) || (!isNeeded && isCrowded(error))) throw error;
       const broken = sessions.brokenSide;
       lostSince ??= Date.now();
-      lostSide = broken ?? sideIn(error) ?? lostSide;
+      lostSide = sideIn(error) ?? broken ?? lostSide;
       const message = error instanceof Error ? error.message : String(error);
-      if (Date.now() - lostSince > run.reconnectMs) {
-        throw new ReplicateError("CONNECTION_LOST", `the ${lostSide} stayed away: ${message}`, {
-          cause: error,
-        });
-      }
+      if (Date.now() - lostSince > run.reconnectMs) throw stayedAway(lostSide, error);
       context.emit({ type: "connection-lost", side: lostSide, message, retryInMs: pauseMs });
       await sessions.tellFailure(error);
       await sleep(pauseMs, run.signal);
@@ -132,8 +129,17 @@ export async function withSessions<T>(
   }
 }
 
-/** Errors of connecting name the side. */
+function stayedAway(side: Side, error: unknown): ReplicateError {
+  const { code, message } = asReplicateError(error, "copy");
+  const isTold = code === "OUT_OF_RESOURCES" || code === "TOO_MANY_CONNECTIONS";
+  return new ReplicateError(isTold ? code : "CONNECTION_LOST", `the ${side} stayed away: ${message}`, {
+    cause: error,
+  });
+}
+
+/** What our own words for an error say about the side: that of a session which was cut because of it says less. */
 function sideIn(error: unknown): Side | undefined {
-  const message = error instanceof Error ? error.message : "";
-  return /cannot connect to the (source|target)/.exec(message)?.[1] as Side | undefined;
+  const message = error instanceof ReplicateError ? error.message : "";
+  const [, side] = /^cannot (?:connect to|read .* on|write .* on) the (source|target)/.exec(message) ?? [];
+  return side as Side | undefined;
 }

@@ -62,6 +62,8 @@ export interface SwitchReport {
   readonly leftInvalid: readonly LeftInvalid[];
 }
 
+/** Connections for all that is done at the same time: the state's, ours, the follower's, a comparison's and its watch. */
+const ROOM = { source: 5, target: 5 };
 const TIMEOUT_MS = 60_000;
 const LOCK_BUDGET_MS = 5 * 60_000;
 const MARGIN = 1000;
@@ -80,6 +82,7 @@ export async function switchSides(
 ): Promise<SwitchReport> {
   const { name } = open("forward").config;
   const turn = turnOf(name, kind);
+  if (options.rehearse !== true && options.undo !== true) await assertRoom(open(turn.active), kind, ROOM);
   await using state = await open("forward", { isCut: false }).target("cutover");
   await loadTables(state, name);
   const known = await readSwitch(state, name);
@@ -160,7 +163,6 @@ async function untilOpen(
     await using source = await active.source("cutover");
     await using target = await active.target("cutover");
     const isUp = (await readFence(source, turn.sync))?.isUp === true;
-    await assertRoom(active, turn.kind, { source: 3, target: 3 });
     if (!isUp) refuseBlocked(await rehearse(active, { isReversible }));
     await migrate(source);
     await migrate(target);

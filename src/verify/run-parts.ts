@@ -11,7 +11,7 @@ import {
 } from "../postgres/sqlstate.ts";
 import { RelayError } from "../postgres/copy-relay.ts";
 import type { SyncContext } from "../state/context.ts";
-import { isCrowded } from "../state/room.ts";
+import { assertRoom, isCrowded } from "../state/room.ts";
 import type { Checksum } from "./checksum.ts";
 import { comparePart, PartNotReadySignal, type PartResult } from "./part.ts";
 import type { TablePlan } from "./plan.ts";
@@ -60,6 +60,9 @@ const keylessTries = 8;
 const lostTries = 20;
 /** Tries to connect again, with growing pauses: about five minutes in all. */
 const connectTries = 24;
+
+/** A pair, and those who watch for waiters. */
+const LEAST_ROOM = { source: 2, target: 2 };
 
 interface Attempt {
   readonly task: PartTask;
@@ -111,11 +114,7 @@ class PartRun {
   }
 
   async all(jobs: number): Promise<void> {
-    // Nobody else may take the connections that the first pair and those who watch for waiters need.
-    const [first] = await Promise.all([
-      this.#open(),
-      ...(jobs > 1 ? [this.#watches.source.open(), this.#watches.target.open()] : []),
-    ]);
+    const first = await this.#openFirst();
     await Promise.all(
       Array.from({ length: jobs }, async (_, n) => {
         try {
@@ -129,6 +128,21 @@ class PartRun {
       }),
     );
     if (this.#failure !== undefined) throw this.#failure.error;
+  }
+
+  /** Nobody else may take the connections that the first pair and those who watch for waiters need. */
+  async #openFirst(): Promise<SessionPair> {
+    const [pair, ...watches] = await Promise.allSettled([
+      this.#open(),
+      this.#watches.source.open(),
+      this.#watches.target.open(),
+    ]);
+    const failed = [pair, ...watches].find((each) => each.status === "rejected");
+    if (failed === undefined && pair.status === "fulfilled") return pair.value;
+    if (pair.status === "fulfilled") await pair.value.close();
+    await Promise.all([this.#watches.source.close(), this.#watches.target.close()]);
+    if (isCrowded(failed?.reason)) await assertRoom(this.#context, "verify", LEAST_ROOM);
+    throw failed?.reason;
   }
 
   /** Undefined where the servers allow no more connections: the pairs that there are do its work. */
