@@ -33,7 +33,8 @@ export async function runWorkers(run: CopyRun, stop: AbortController): Promise<v
   // Whatever else takes connections must not take theirs.
   await Promise.race([
     Promise.all([watching.opened, copying.opened, indexing.opened]),
-    ...[...beside, ...workers],
+    ...beside,
+    ...workers,
   ]);
   const spare = [
     ...Array.from({ length: run.jobs - 1 }, () => copyWorker(run)),

@@ -89,9 +89,13 @@ export async function takeSource(source: Connection, target: Connection, sync: s
     if (pid !== undefined) await source.rows(`select pg_catalog.pg_terminate_backend($1)`, [pid]);
     await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
   }
-  throw new ReplicateError("RUNNER_ACTIVE", `a session of an earlier runner of sync ${sync} stays on the source`, {
-    hint: `End it there: select pg_terminate_backend(${pid ?? 0});`,
-  });
+  throw new ReplicateError(
+    "RUNNER_ACTIVE",
+    `a session of an earlier runner of sync ${sync} stays on the source`,
+    {
+      hint: `End it there: select pg_terminate_backend(${pid ?? 0});`,
+    },
+  );
 }
 
 async function tryLock(connection: Connection, lock: string, sync: string): Promise<boolean> {
@@ -174,10 +178,9 @@ export async function beatAtBatch(control: Connection, sync: string, batch: Batc
 
 /** Says that the runner lives. A session that does not say so for long is taken for abandoned, see standby.ts. */
 export async function touch(target: Connection, sync: string): Promise<void> {
-  await target.rows(
-    `update replicate.runner set seen_at = pg_catalog.clock_timestamp() where sync = $1`,
-    [sync],
-  );
+  await target.rows(`update replicate.runner set seen_at = pg_catalog.clock_timestamp() where sync = $1`, [
+    sync,
+  ]);
 }
 
 /**

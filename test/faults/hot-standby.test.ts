@@ -56,7 +56,10 @@ async function play(): Promise<Scene> {
     finish: async () => {
       expect((await writers.stop()).failures).toEqual([]);
       await endAll();
-      await until("the dead runner's session is gone", async () => !(await followed.sync.status()).runner.alive);
+      await until(
+        "the dead runner's session is gone",
+        async () => !(await followed.sync.status()).runner.alive,
+      );
       await followed.drain();
       await assertEqual(pair);
     },

@@ -285,7 +285,11 @@ test("the target's disk is full", { timeout: 240_000 }, async (context) => {
     const [light] = await pair.target.sql("select count(*)::int as n from light where body = 'y'");
     expect(light).toEqual({ n: 0 });
     const told = await untilTold(sync, "what is wrong", isWrong);
-    expect(told).toMatchObject({ phase: "catching-up", runner: { alive: true }, lastError: { code: "OUT_OF_RESOURCES" } });
+    expect(told).toMatchObject({
+      phase: "catching-up",
+      runner: { alive: true },
+      lastError: { code: "OUT_OF_RESOURCES" },
+    });
     const before = follower.batches();
     await disk.resize(128);
     await until("the batch is applied", () => follower.batches() > before);

@@ -98,7 +98,9 @@ async function silentCopy(side: "source" | "target"): Promise<void> {
   expect((await scene.observer.status()).phase).toBe("copying");
   scene.proxies[side].blackhole(false);
   await scene.finish();
-  expect(await scene.observer.status()).toMatchObject(side === "source" ? { lastError: { cleared: true } } : {});
+  expect(await scene.observer.status()).toMatchObject(
+    side === "source" ? { lastError: { cleared: true } } : {},
+  );
 }
 
 const ourSessions = `
