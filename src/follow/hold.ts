@@ -12,8 +12,9 @@ import {
 import { awaitRunner } from "../state/standby.ts";
 import { forgetStages } from "./apply-batch.ts";
 
-/** A session is touched when it has been quiet for so long. */
-const TOUCH_MS = 2000;
+/** A sign of life is given when there was none for so long, and how often that is looked at. */
+const TOUCH_MS = 1500;
+const TICK_MS = 250;
 
 /** Failures that say nothing about the sync itself, or about somebody else's runner. */
 const notOurs: readonly string[] = ["COPY_UNFINISHED", "RUNNER_ACTIVE", "SYNC_UNKNOWN", "ABORTED"];
@@ -62,7 +63,7 @@ export class Hold {
     }
     this.#target = target;
     this.#former = target.pid;
-    this.#timer ??= setInterval(() => this.#tick(), TOUCH_MS / 2).unref();
+    this.#timer ??= setInterval(() => this.#tick(), TICK_MS).unref();
     if (this.#untold !== undefined) await storeError(target, name, this.#untold, true);
     this.#untold = undefined;
     return target;
