@@ -26,7 +26,7 @@ import { askReload } from "./ask-reload.ts";
 import { countPending, owingReload } from "./pending.ts";
 import { refuseBlocked, rehearse, type Rehearsal } from "./rehearse.ts";
 import { carrySequences, type SequencesReport } from "../sequences/carry.ts";
-import { dropFence, undoBegun, undoSwitch } from "./undo.ts";
+import { dropFence, patiently, undoBegun, undoSwitch } from "./undo.ts";
 import { turnOf, type OpenWay, type Turn } from "./ways.ts";
 
 export interface SwitchOptions {
@@ -185,15 +185,12 @@ async function untilOpen(
 /** Undoes, and returns the error to throw. */
 async function undoAfter(open: OpenWay, turn: Turn, error: unknown): Promise<unknown> {
   const failure = asReplicateError(error, turn.kind);
-  await using state = await open("forward", { isStoppable: false })
-    .target("cutover undo")
-    .catch((lost: unknown) => {
-      throw new ReplicateError("CUTOVER_FENCED", `${failure.message}; and it could not be undone`, {
-        cause: lost,
-      });
-    });
-  const known = await readSwitch(state, turn.sync);
-  if (known === undefined || !(await undoSwitch(open, known))) return failure;
+  const isUndone = await patiently(async () => {
+    await using state = await open("forward", { isStoppable: false }).target("cutover undo");
+    const known = await readSwitch(state, turn.sync);
+    return known !== undefined && (await undoSwitch(open, known));
+  });
+  if (!isUndone) return failure;
   return new ReplicateError(
     failure.code,
     `${failure.message} (everything was undone: the old side takes writes)`,

@@ -111,6 +111,9 @@ async function settled(open: OpenWay): Promise<Direction> {
     if (known?.step !== "opening") return found;
     const forward = open("forward");
     if (!(await isBeingSwitched(open))) {
+      // Between the two looks it may have been completed.
+      const now = await directionOf(open);
+      if (now.known?.step !== "opening") return now;
       throw new ReplicateError(
         "CUTOVER_STATE",
         `the ${known.way} of sync ${forward.config.name} was interrupted`,
