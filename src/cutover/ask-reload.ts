@@ -4,7 +4,10 @@ import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
 
 /** Returns a transaction id that no marker is younger than; null where there was nothing to ask for. */
-export async function askReload(source: Connection, tables: readonly { readonly captureId: number }[]): Promise<string | null> {
+export async function askReload(
+  source: Connection,
+  tables: readonly { readonly captureId: number }[],
+): Promise<string | null> {
   if (tables.length === 0) return null;
   for (const { captureId } of tables) {
     await noteReload(source, captureId);
