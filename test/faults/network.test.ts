@@ -159,9 +159,14 @@ async function finishCopy(scene: CopyScene): Promise<void> {
 
 test("statements of ours are cancelled", { timeout: 180_000 }, async () => {
   await using scene = await playFollow({ source, target });
+  const [capture] = await scene.pair.source.sql<{ id: number }>(
+    "select id from replicate.capture where relid = 'accounts'::regclass",
+  );
   for (const side of [scene.pair.source, scene.pair.target, scene.pair.source, scene.pair.target]) {
     const holder = await side.client();
     await holder.query("begin; lock table accounts in access exclusive mode");
+    // Writers wait for the lock too, perhaps before they have left anything to be read.
+    await scene.pair.source.sql(`insert into replicate.delta_${capture?.id}_a (k1) values (1)`);
     await until(
       "one of ours waits for the lock",
       async () =>
