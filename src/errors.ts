@@ -47,6 +47,12 @@ export const errorRules = {
     "now",
     "It reconnects by itself; if it does not, check the network and the server's log.",
   ),
+  /** The server's disk or memory is full. What was begun is rolled back, and tried again for a while. */
+  OUT_OF_RESOURCES: rule(
+    3,
+    "now",
+    "Make room on that server. A command that still runs goes on by itself; else start it again.",
+  ),
   /** The server is older than 10. */
   SERVER_TOO_OLD: rule(3, "never", "PostgreSQL 10 is the oldest version supported."),
   /** The server is a hot standby: nothing can be installed there. */

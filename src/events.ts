@@ -74,6 +74,10 @@ export type SyncEvent =
       readonly retryInMs: number;
     }
   | { readonly type: "connection-restored"; readonly side: Side }
+  /** A runner waits for the end of another, which is named. */
+  | { readonly type: "standing-by"; readonly runner: string }
+  /** The other one's end has come: this runner follows from here on. */
+  | { readonly type: "taken-over" }
   | {
       readonly type: "verify-progress";
       readonly table: string;

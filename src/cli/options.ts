@@ -99,6 +99,10 @@ export const options = {
   restart: { type: "flag", help: "copy everything again from the start" },
   "until-caught-up": { type: "flag", help: "end when nothing is left to apply" },
   once: { type: "flag", help: "end after one batch" },
+  standby: {
+    type: "flag",
+    help: "if another runner has the sync, wait for its end and take over within seconds",
+  },
   repair: { type: "flag", help: "bring the differing rows again with the next batches of follow" },
   "check-foreign-keys": {
     type: "flag",
@@ -241,9 +245,13 @@ export const verbs = {
     summary: "applies the changes until it is stopped",
     details: [
       "One batch is one transaction on the target, which so always equals the source at some moment. SIGINT or SIGTERM ends it cleanly with exit code 0; started again it goes on. Lost connections are opened again.",
+      "A second one ends at once with exit code 4, or waits with --standby: it takes over when the first one ends, dies, or does not answer for ten seconds.",
     ],
-    options: ["until-caught-up", "once", "keyless-limit"],
-    examples: [{ command: "follow --until-caught-up", says: "apply what there is, then end" }],
+    options: ["until-caught-up", "once", "standby", "keyless-limit"],
+    examples: [
+      { command: "follow --until-caught-up", says: "apply what there is, then end" },
+      { command: "follow --standby", says: "on another machine: goes on when the first one cannot" },
+    ],
   },
   run: {
     summary: "init, copy and follow, one after another",

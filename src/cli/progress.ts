@@ -99,10 +99,14 @@ export function describe(
       return info(`the new partition ${event.partition} of ${event.table} is replicated from now on`);
     case "connection-lost":
       return warn(
-        `lost the ${event.side}: ${event.message}; trying again in ${duration(event.retryInMs / 1000)}`,
+        `the ${event.side} does not work now: ${event.message}; trying again in ${duration(event.retryInMs / 1000)}`,
       );
     case "connection-restored":
       return info(`the ${event.side} is back`);
+    case "standing-by":
+      return info(`standing by: takes over when the runner ends (${event.runner})`);
+    case "taken-over":
+      return info("took over: following from here on");
     case "switch-step":
       return info(event.step);
     case "hook-said":

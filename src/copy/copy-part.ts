@@ -178,8 +178,8 @@ function writeSql(table: CopyTable, part: Part): string {
 /** What a failed COPY means. */
 function refusal(error: RelayError, table: CopyTable): Error {
   const { cause } = error;
-  if (isConnectionFailure(cause)) return cause as Error;
   const sqlstate = sqlstateOf(cause);
+  if (isConnectionFailure(cause) && sqlstate === undefined) return cause as Error;
   if (isRetryableConflict(cause) || sqlstate === QUERY_CANCELED) {
     return new PartGivenBack(`the ${error.side} interrupted the copy`, { cause });
   }

@@ -10,6 +10,7 @@ import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { asReplicateError, isConnectionFailure } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
+import { clearError, storeError } from "../state/runner-lock.ts";
 import { loadLeftInvalid, type LeftInvalid } from "../state/owed.ts";
 import { loadTables, type TableState } from "../state/sync-table.ts";
 import { partCount, storages } from "./plan.ts";
@@ -23,8 +24,8 @@ import {
   type PrepareMode,
 } from "./run.ts";
 import { Sessions, withSessions } from "./sessions.ts";
-import { reportProgress, yieldToWaiters } from "./watch.ts";
-import { copyWorker, indexWorker, moveOn } from "./work.ts";
+import { moveOn } from "./work.ts";
+import { runWorkers } from "./workers.ts";
 
 export type { CopyOptions } from "./run.ts";
 
@@ -84,6 +85,7 @@ export async function copySync(context: SyncContext, options: CopyOptions = {}):
   const run = newRun(context, options, signal);
   // Sessions that are not opened again when they break: nothing has begun, so a wrong host is an error at once.
   const sessions = new Sessions(run, "copy (plan)");
+  let isBegun = false;
   try {
     const [source, target] = await sessions.both();
     for (const [id, table] of await loadCopyTables(context, source, target, options.tables))
@@ -93,17 +95,34 @@ export async function copySync(context: SyncContext, options: CopyOptions = {}):
       const plan = await describePlan(run, source, target);
       return { ...(await report(run, target, startedAt)), dryRun: true, plan };
     }
-    await source.close();
     await announce(run, target);
+    // The workers need what there is: a managed database may let a role have no more than two.
+    await sessions.close();
     const isDone = [...run.tables.values()].every(
       ({ entry }) => entry.state === "copied" || entry.state === "following",
     );
-    if (!isDone || run.unprepared.length > 0) await work(run, stop);
+    isBegun = true;
+    if (!isDone || run.unprepared.length > 0) await runWorkers(run, stop);
     const result = await finalReport(run, sessions, startedAt);
+    await clearError(await sessions.target(), run.sync);
     context.emit({ type: "copy-finished", rows: result.rows, bytes: result.bytes, seconds: result.seconds });
     return result;
+  } catch (error) {
+    // For `status`; whoever stops the copy knows.
+    if (isBegun && !context.signal.aborted) await tell(context, error);
+    throw error;
   } finally {
     await sessions.close();
+  }
+}
+
+/** Leaves the error for `status`, if the target can still be told. */
+async function tell(context: SyncContext, error: unknown): Promise<void> {
+  try {
+    await using target = await context.target("copy (error)");
+    await storeError(target, context.config.name, asReplicateError(error, "the copy failed"));
+  } catch {
+    // It is thrown in any case.
   }
 }
 
@@ -126,32 +145,6 @@ function newRun(context: SyncContext, options: CopyOptions, signal: AbortSignal)
     avoided: new Map(),
     signal,
   };
-}
-
-/** Runs all workers; the first error stops the others and is thrown once they have closed their sessions. */
-async function work(run: CopyRun, stop: AbortController): Promise<void> {
-  const done = new AbortController();
-  let failure: { readonly error: unknown } | undefined;
-  const guard = async (task: Promise<void>): Promise<void> => {
-    try {
-      await task;
-    } catch (error) {
-      failure ??= { error };
-      stop.abort();
-    }
-  };
-  const beside = [yieldToWaiters(run, done.signal), reportProgress(run, done.signal)].map(guard);
-  const workers = [
-    ...Array.from({ length: run.jobs }, () => copyWorker(run)),
-    ...Array.from({ length: run.indexJobs }, () => indexWorker(run)),
-  ];
-  await Promise.all(workers.map(guard));
-  done.abort();
-  await Promise.all(beside);
-  if (failure === undefined) return;
-  if (run.context.signal.aborted)
-    throw new ReplicateError("ABORTED", "the copy was stopped", { cause: failure.error });
-  throw asReplicateError(failure.error, "the copy failed");
 }
 
 /** Which tables have to be prepared, largest first. Throws TARGET_NOT_EMPTY with all of them. */
@@ -253,7 +246,7 @@ async function finalReport(run: CopyRun, sessions: Sessions, startedAt: number):
     return await report(run, await sessions.target(), startedAt);
   } catch (error) {
     if (!isConnectionFailure(error)) throw error;
-    return await withSessions(run, "copy (report)", async (others) =>
+    return await withSessions(run, "copy (report)", { isNeeded: true }, async (others) =>
       report(run, await others.target(), startedAt),
     );
   }

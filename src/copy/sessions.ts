@@ -1,7 +1,9 @@
 /** A worker's two sessions, and what happens when a server goes away. */
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
-import { isConnectionFailure } from "../postgres/sqlstate.ts";
+import { asReplicateError, isConnectionFailure } from "../postgres/sqlstate.ts";
+import { clearError, storeError } from "../state/runner-lock.ts";
+import { isCrowded } from "../state/room.ts";
 import { sleep, throwIfAborted } from "../postgres/sleep.ts";
 import type { CopyRun } from "./run.ts";
 
@@ -46,15 +48,28 @@ export class Sessions {
     return opened;
   }
 
-  /** Which side broke, when that can be told. */
+  /** Which side broke, or is the only one that was used, when that can be told. */
   get brokenSide(): Side | undefined {
-    return (["source", "target"] as const).find((side) => this.#open[side]?.isBroken);
+    const used = (["source", "target"] as const).filter((side) => this.#open[side] !== undefined);
+    return used.find((side) => this.#open[side]?.isBroken) ?? (used.length === 1 ? used[0] : undefined);
   }
 
   /** Cuts both sessions: what they were at is rolled back by the servers. */
   cut(): void {
     this.#open.source?.destroy();
     this.#open.target?.destroy();
+  }
+
+  /** For `status`, while only the source is away. */
+  async tellFailure(error: unknown): Promise<void> {
+    const { target } = this.#open;
+    if (target?.isFree !== true) return;
+    await storeError(target, this.#run.context.config.name, asReplicateError(error, "copy"), true);
+  }
+
+  async tellRecovery(): Promise<void> {
+    const { target } = this.#open;
+    if (target?.isBroken === false) await clearError(target, this.#run.context.config.name);
   }
 
   async close(): Promise<void> {
@@ -68,11 +83,12 @@ const longestPauseMs = 15_000;
 /**
  * Runs `work` with sessions of its own; when a connection fails, opens new ones and runs it again, until the budget
  * since the last success is spent. `work` calls `onSuccess` whenever it got something done. Whatever ends it,
- * the sessions are closed.
+ * the sessions are closed. Unless `isNeeded`, throws TOO_MANY_CONNECTIONS at once instead of waiting for one.
  */
 export async function withSessions<T>(
   run: CopyRun,
   purpose: string,
+  { isNeeded }: { readonly isNeeded: boolean },
   work: (sessions: Sessions, onSuccess: () => void) => Promise<T>,
 ): Promise<T> {
   const { context } = run;
@@ -86,24 +102,24 @@ export async function withSessions<T>(
     try {
       throwIfAborted(run.signal);
       return await work(sessions, () => {
-        if (lostSince !== undefined) context.emit({ type: "connection-restored", side: lostSide });
+        if (lostSince !== undefined) {
+          context.emit({ type: "connection-restored", side: lostSide });
+          void sessions.tellRecovery();
+        }
         lostSince = undefined;
         pauseMs = firstPauseMs;
       });
     } catch (error) {
       throwIfAborted(run.signal);
       // A session may also be broken because it was cut after an error of another kind, which is what counts then.
-      if (!isConnectionFailure(error)) throw error;
+      if (!isConnectionFailure(error) || (!isNeeded && isCrowded(error))) throw error;
       const broken = sessions.brokenSide;
       lostSince ??= Date.now();
-      lostSide = broken ?? sideIn(error) ?? lostSide;
+      lostSide = sideIn(error) ?? broken ?? lostSide;
       const message = error instanceof Error ? error.message : String(error);
-      if (Date.now() - lostSince > run.reconnectMs) {
-        throw new ReplicateError("CONNECTION_LOST", `the ${lostSide} stayed away: ${message}`, {
-          cause: error,
-        });
-      }
+      if (Date.now() - lostSince > run.reconnectMs) throw stayedAway(lostSide, error);
       context.emit({ type: "connection-lost", side: lostSide, message, retryInMs: pauseMs });
+      await sessions.tellFailure(error);
       await sleep(pauseMs, run.signal);
       pauseMs = Math.min(longestPauseMs, pauseMs * 2);
     } finally {
@@ -113,8 +129,17 @@ export async function withSessions<T>(
   }
 }
 
-/** Errors of connecting name the side. */
+function stayedAway(side: Side, error: unknown): ReplicateError {
+  const { code, message } = asReplicateError(error, "copy");
+  const isTold = code === "OUT_OF_RESOURCES" || code === "TOO_MANY_CONNECTIONS";
+  return new ReplicateError(isTold ? code : "CONNECTION_LOST", `the ${side} stayed away: ${message}`, {
+    cause: error,
+  });
+}
+
+/** What our own words for an error say about the side: that of a session which was cut because of it says less. */
 function sideIn(error: unknown): Side | undefined {
-  const message = error instanceof Error ? error.message : "";
-  return /cannot connect to the (source|target)/.exec(message)?.[1] as Side | undefined;
+  const message = error instanceof ReplicateError ? error.message : "";
+  const [, side] = /^cannot (?:connect to|read .* on|write .* on) the (source|target)/.exec(message) ?? [];
+  return side as Side | undefined;
 }

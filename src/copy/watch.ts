@@ -11,10 +11,11 @@ const intervalMs = 1000;
  * Gives a part back as soon as somebody waits for a lock that its session holds. An ALTER TABLE that waits behind us
  * makes all later statements on the table wait behind it. Runs until the signal fires.
  */
-export async function yieldToWaiters(run: CopyRun, done: AbortSignal): Promise<void> {
+export async function yieldToWaiters(run: CopyRun, done: AbortSignal, onOpen: () => void): Promise<void> {
   const pause = AbortSignal.any([run.signal, done]);
-  await withSessions(run, "copy (lock watch)", async (sessions, onSuccess) => {
+  await withSessions(run, "copy (lock watch)", { isNeeded: true }, async (sessions, onSuccess) => {
     const source = await sessions.source();
+    onOpen();
     onSuccess();
     while (!done.aborted) {
       const flights = [...run.flights];
@@ -67,7 +68,7 @@ const tableTotalsSql = `
 export async function reportProgress(run: CopyRun, done: AbortSignal): Promise<void> {
   const samples: Sample[] = [];
   const pause = AbortSignal.any([run.signal, done]);
-  await withSessions(run, "copy (progress)", async (sessions, onSuccess) => {
+  await withSessions(run, "copy (progress)", { isNeeded: false }, async (sessions, onSuccess) => {
     const target = await sessions.target();
     onSuccess();
     const ids = [...run.tables.keys()];

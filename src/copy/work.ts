@@ -29,10 +29,16 @@ const idleMs = 200;
 /** How long a worker goes on with small tables before it looks for parts again. */
 const lookMs = 5000;
 
-/** Prepares tables and copies parts until no selected table has any left, here or in another process. */
-export async function copyWorker(run: CopyRun): Promise<void> {
-  await withSessions(run, "copy", async (sessions, onSuccess) => {
+/**
+ * Prepares tables and copies parts until no selected table has any left, here or in another process. With `onOpen`, which
+ * says that it has its sessions, the run cannot do without this worker: it waits for connections; others then throw
+ * TOO_MANY_CONNECTIONS.
+ */
+export async function copyWorker(run: CopyRun, onOpen?: () => void): Promise<void> {
+  const isNeeded = onOpen !== undefined;
+  await withSessions(run, "copy", { isNeeded }, async (sessions, onSuccess) => {
     await sessions.both();
+    onOpen?.();
     // Tables that this worker may have finished: moved on with the next look at the ledger.
     let touched: readonly number[] = [...run.tables.keys()];
     // Small tables come one after the other, without a look for parts that others may have added in between.
@@ -195,12 +201,14 @@ const moveOnMs = 2000;
 /** No build gets more: beyond this a sort gains little, and a small server loses its memory. */
 const maxMemoryBytes = 1024 ** 3;
 
-/** Restores what the tables that have their rows are owed, until every selected table is ready for deltas. */
-export async function indexWorker(run: CopyRun): Promise<void> {
+/** Restores what the tables that have their rows are owed, until every selected table is ready for deltas. `onOpen` as above. */
+export async function indexWorker(run: CopyRun, onOpen?: () => void): Promise<void> {
+  const isNeeded = onOpen !== undefined;
   const filter: OwedFilter = { kinds: loadKinds, captureIds: [...run.tables.keys()], state: "loaded" };
   const memory = Math.floor(Math.min(maxMemoryBytes, run.indexMemoryBytes / run.indexJobs) / 1024);
-  await withSessions(run, "copy (indexes)", async (sessions, onSuccess) => {
+  await withSessions(run, "copy (indexes)", { isNeeded }, async (sessions, onSuccess) => {
     const target = await sessions.target();
+    onOpen?.();
     // Several builds over one table then read it together.
     await target.script("set synchronize_seqscans = on");
     let conflicts = 0;

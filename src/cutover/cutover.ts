@@ -11,6 +11,7 @@ import { failpoint } from "../postgres/failpoint.ts";
 import { asReplicateError } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
 import { findGaps, liftFence, raiseFence, readFence } from "../state/fence.ts";
+import { assertRoom } from "../state/room.ts";
 import { migrate } from "../state/migrate.ts";
 import {
   beginSwitch, closeWay, isCutOver, lockSwitch, moveSwitch, noteSwitch, readSwitch, reopenWay, type Switch,
@@ -25,7 +26,7 @@ import { askReload } from "./ask-reload.ts";
 import { countPending, owingReload } from "./pending.ts";
 import { refuseBlocked, rehearse, type Rehearsal } from "./rehearse.ts";
 import { carrySequences, type SequencesReport } from "../sequences/carry.ts";
-import { dropFence, undoBegun, undoSwitch } from "./undo.ts";
+import { dropFence, patiently, undoBegun, undoSwitch } from "./undo.ts";
 import { turnOf, type OpenWay, type Turn } from "./ways.ts";
 
 export interface SwitchOptions {
@@ -61,6 +62,8 @@ export interface SwitchReport {
   readonly leftInvalid: readonly LeftInvalid[];
 }
 
+/** Connections for all that is done at the same time: the state's, ours, the follower's, a comparison's and its watch. */
+const ROOM = { source: 5, target: 5 };
 const TIMEOUT_MS = 60_000;
 const LOCK_BUDGET_MS = 5 * 60_000;
 const MARGIN = 1000;
@@ -79,6 +82,7 @@ export async function switchSides(
 ): Promise<SwitchReport> {
   const { name } = open("forward").config;
   const turn = turnOf(name, kind);
+  if (options.rehearse !== true && options.undo !== true) await assertRoom(open(turn.active), kind, ROOM);
   await using state = await open("forward", { isCut: false }).target("cutover");
   await loadTables(state, name);
   const known = await readSwitch(state, name);
@@ -182,15 +186,12 @@ async function untilOpen(
 /** Undoes, and returns the error to throw. */
 async function undoAfter(open: OpenWay, turn: Turn, error: unknown): Promise<unknown> {
   const failure = asReplicateError(error, turn.kind);
-  await using state = await open("forward", { isStoppable: false })
-    .target("cutover undo")
-    .catch((lost: unknown) => {
-      throw new ReplicateError("CUTOVER_FENCED", `${failure.message}; and it could not be undone`, {
-        cause: lost,
-      });
-    });
-  const known = await readSwitch(state, turn.sync);
-  if (known === undefined || !(await undoSwitch(open, known))) return failure;
+  const isUndone = await patiently(async () => {
+    await using state = await open("forward", { isStoppable: false }).target("cutover undo");
+    const known = await readSwitch(state, turn.sync);
+    return known !== undefined && (await undoSwitch(open, known));
+  });
+  if (!isUndone) return failure;
   return new ReplicateError(
     failure.code,
     `${failure.message} (everything was undone: the old side takes writes)`,

@@ -110,8 +110,10 @@ async function settled(open: OpenWay): Promise<Direction> {
     const { known } = found;
     if (known?.step !== "opening") return found;
     const forward = open("forward");
-    // It may have been completed between these looks, but not before the last.
-    if (!(await isBeingSwitched(open)) && (await directionOf(open)).known?.step === "opening") {
+    if (!(await isBeingSwitched(open))) {
+      // Between the two looks it may have been completed.
+      const now = await directionOf(open);
+      if (now.known?.step !== "opening") return now;
       throw new ReplicateError(
         "CUTOVER_STATE",
         `the ${known.way} of sync ${forward.config.name} was interrupted`,

@@ -111,13 +111,14 @@ export async function dropFence(
   }
 }
 
-/** Tries again while a server is away. */
-async function patiently<T>(work: () => Promise<T>): Promise<T> {
+/** Tries again while a server is away, for a minute. Throws CUTOVER_FENCED then, and at once for any other failure. */
+export async function patiently<T>(work: () => Promise<T>): Promise<T> {
   const deadline = Date.now() + PATIENCE_MS;
   for (let pauseMs = 100; ; pauseMs = Math.min(pauseMs * 2, 3000)) {
     try {
       return await work();
     } catch (error) {
+      if (error instanceof ReplicateError && error.code === "CUTOVER_FENCED") throw error;
       if (!isConnectionFailure(error) || Date.now() > deadline) {
         const { message } = asReplicateError(error, "undoing the switch");
         throw new ReplicateError("CUTOVER_FENCED", `the switch could not be undone: ${message}`, {

@@ -72,6 +72,11 @@ async function ensureStages(target: Connection, shapes: readonly Shape[]): Promi
   for (const { shape, sql } of creates) known.set(shape.capture.id, sql);
 }
 
+/** For a session whose temporary tables were dropped. */
+export function forgetStages(target: Connection): void {
+  staged.delete(target);
+}
+
 /** Rows of a small batch that are kept in memory until the source is done, so that the target needs one round trip. */
 const SMALL_BATCH_BYTES = 1024 * 1024;
 
@@ -151,6 +156,11 @@ export class BatchWriter {
       this.#next = next;
       this.#startFeeding([]);
     }
+  }
+
+  /** What the target has refused while rows were still coming in, which ends the reading. */
+  get failure(): unknown {
+    return this.#failure;
   }
 
   /** The batch was too large to be held in memory and has to be read again, streaming. */

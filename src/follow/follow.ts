@@ -9,7 +9,8 @@ import {
 import { payOwed } from "../state/owed.ts";
 import type { SyncContext } from "../state/context.ts";
 import { SequenceKeeper } from "../sequences/keeper.ts";
-import { beat, beatAtBatch, endRunner, storeError, takeRunner } from "../state/runner-lock.ts";
+import { takeSource } from "../state/runner-lock.ts";
+import { Hold } from "./hold.ts";
 import { LagTrend } from "./lag-trend.ts";
 import { FollowSession } from "./session.ts";
 
@@ -18,6 +19,8 @@ export interface FollowOptions {
   readonly untilCaughtUp?: boolean;
   /** End after one batch, or at once when there is nothing to apply. */
   readonly once?: boolean;
+  /** Where another runner has the sync, wait for its end and take over, instead of throwing RUNNER_ACTIVE. */
+  readonly standby?: boolean;
   /** Milliseconds without a connection after which to give up. Default 30 minutes. */
   readonly retryBudgetMs?: number;
   /** Asked every few seconds, with sessions on both sides: whether the sync goes the other way from now on. Ends then. */
@@ -38,6 +41,8 @@ const LONG_BATCH_MS = 1000;
 const BEAT_MS = 2000;
 /** Between two looks at whether the sync was switched. */
 const TURN_MS = 2000;
+/** Between two tries to restore foreign keys, where one could not be begun. */
+const CONSTRAINTS_PAUSE_MS = 10_000;
 const SWEEP_MS = 5000;
 /** A sweep may take this share of the time. */
 const SWEEP_SHARE = 0.005;
@@ -66,10 +71,8 @@ class FollowRun {
   readonly #options: FollowOptions;
   readonly #lockWatch: LockWatch;
   readonly #sequences: SequenceKeeper;
+  readonly #hold: Hold;
   #session: FollowSession | undefined;
-  #control: Connection | undefined;
-  /** Backend of our last target session: it may outlive a broken connection, and still hold the runner's lock. */
-  #formerPid: number | undefined;
   #failingSince: number | undefined;
   #lostSide: Side = "source";
   #backoffMs = 200;
@@ -81,15 +84,16 @@ class FollowRun {
   #isAcknowledged = false;
   #rowsSinceBeat = 0;
   readonly #trend = new LagTrend();
-  #telling: Promise<void> | undefined;
   #constraints: Promise<void> | undefined;
   #constraintSession: Connection | undefined;
   #hasConstraints = false;
+  #constraintsAt = 0;
 
   constructor(context: SyncContext, options: FollowOptions) {
     this.#context = context;
     this.#options = options;
     this.#sequences = new SequenceKeeper(context);
+    this.#hold = new Hold(context, options.standby === true, () => this.#recovered());
     this.#lockWatch = new LockWatch(async () => await context.source("follow lock watch"));
   }
 
@@ -147,36 +151,23 @@ class FollowRun {
   async #next(session: FollowSession): Promise<Batch | null> {
     const since = new Date().toISOString();
     const timer = setTimeout(() => this.#lockWatch.watch(session.source), LONG_BATCH_MS);
-    const beats = setInterval(() => {
-      this.#telling ??= this.#tellBatch(session, since).finally(() => (this.#telling = undefined));
-    }, BEAT_MS);
     try {
-      return await session.next();
+      return await this.#hold.during(
+        () => (session.batch === null ? null : { since, ...session.batch }),
+        async () => await session.next(),
+      );
     } finally {
       clearTimeout(timer);
-      clearInterval(beats);
-      await this.#telling;
       this.#lockWatch.unwatch(session.source);
     }
   }
 
-  /** Tells others about a long batch; that it goes on matters more than that it is told. */
-  async #tellBatch(session: FollowSession, since: string): Promise<void> {
-    const { batch } = session;
-    if (batch === null || this.#control === undefined || this.#control.isBroken) return;
-    await beatAtBatch(this.#control, this.#context.config.name, { since, ...batch }).catch(() => undefined);
-  }
-
   async #open(): Promise<FollowSession> {
     const { name } = this.#context.config;
-    let source: Connection | undefined;
-    let target: Connection | undefined;
+    const target = await this.#hold.take();
+    const source = await this.#context.source("follow");
     try {
-      target = await this.#context.target("follow");
-      await takeRunner(target, name, this.#formerPid);
-      this.#formerPid = target.pid;
-      source = await this.#context.source("follow");
-      this.#control ??= await this.#context.target("follow heartbeat");
+      await takeSource(source, target, name);
       const session = await FollowSession.open(
         this.#context,
         source,
@@ -188,7 +179,7 @@ class FollowRun {
       this.#isAcknowledged = false;
       return session;
     } catch (error) {
-      await Promise.all([source?.close(), target?.close()]);
+      await source.close();
       throw error;
     }
   }
@@ -231,9 +222,7 @@ class FollowRun {
     const rate = this.#lastBeat === 0 ? 0 : this.#rowsSinceBeat / seconds;
     this.#lastBeat = now;
     this.#rowsSinceBeat = 0;
-    if (this.#control === undefined || this.#control.isBroken)
-      this.#control = await this.#context.target("follow heartbeat");
-    await beat(this.#control, this.#context.config.name, {
+    await this.#hold.beat({
       caughtUp: batch === null,
       rowsPerSecond: rate,
       lagRows: batch?.rows ?? 0,
@@ -247,7 +236,7 @@ class FollowRun {
    * they do not act on replicated rows; elsewhere they wait for the end of the sync.
    */
   #restoreConstraints(session: FollowSession): void {
-    if (this.#hasConstraints || !this.#context.isReplicaRole) return;
+    if (this.#hasConstraints || !this.#context.isReplicaRole || Date.now() < this.#constraintsAt) return;
     // Rows of a table that owes a reload may lack their partners for now.
     if (session.tables.some((table) => table.state !== "following" || table.reloadSince !== null)) return;
     this.#hasConstraints = true;
@@ -270,8 +259,8 @@ class FollowRun {
       })
       .catch((error: unknown) => {
         this.#hasConstraints = false;
+        this.#constraintsAt = Date.now() + CONSTRAINTS_PAUSE_MS;
         if (context.signal.aborted) return;
-        if (this.#context.signal.aborted) return;
         const { message } = asReplicateError(error, "restoring foreign keys");
         this.#context.emit({ type: "warning", message });
       });
@@ -285,19 +274,17 @@ class FollowRun {
       sqlstateOf(error) === QUERY_CANCELED ||
       this.#isCut();
     const side = this.#brokenSide(error);
-    await this.#close();
-    if (signal.aborted) return;
     const failure = asReplicateError(error, "follow");
-    if (!isPassing) {
-      // A copy that is not done is no failure of the sync; the caller is told.
-      const isEarly = failure.code === "COPY_UNFINISHED";
-      if (this.#control !== undefined && !isEarly)
-        await storeError(this.#control, this.#context.config.name, failure);
-      throw failure;
-    }
     const now = Date.now();
+    const isSpent = now - (this.#failingSince ?? now) > (this.#options.retryBudgetMs ?? RETRY_BUDGET_MS);
+    const isRetrying = isPassing && !isSpent && !signal.aborted;
+    await this.#session?.source.close();
+    this.#session = undefined;
+    // What our own stop has cut is nobody's fault.
+    await this.#hold.settle(signal.aborted ? undefined : failure, isRetrying);
+    if (signal.aborted) return;
+    if (!isRetrying) throw failure;
     this.#failingSince ??= now;
-    if (now - this.#failingSince > (this.#options.retryBudgetMs ?? RETRY_BUDGET_MS)) throw failure;
     this.#lostSide = side;
     this.#context.emit({
       type: "connection-lost",
@@ -305,9 +292,6 @@ class FollowRun {
       message: failure.message,
       retryInMs: this.#backoffMs,
     });
-    if (this.#control !== undefined && !this.#control.isBroken) {
-      await storeError(this.#control, this.#context.config.name, failure);
-    }
     await sleep(this.#backoffMs, signal).catch(() => undefined);
     this.#backoffMs = Math.min(this.#backoffMs * 2, 10_000);
   }
@@ -320,38 +304,25 @@ class FollowRun {
   }
 
   #brokenSide(error: unknown): Side {
-    if (this.#session?.target.isBroken) return "target";
+    if (this.#hold.isBroken || this.#session?.failedSide === "target") return "target";
     if (this.#session?.source.isBroken) return "source";
     // While connecting, the message names the side.
     return error instanceof Error && error.message.includes(" the target ") ? "target" : "source";
   }
 
   #isCut(): boolean {
-    return this.#session !== undefined && (this.#session.source.isBroken || this.#session.target.isBroken);
+    return this.#session?.source.isBroken === true || this.#hold.isBroken;
   }
 
   #cut(): void {
     this.#session?.source.destroy();
-    this.#session?.target.destroy();
-  }
-
-  async #close(): Promise<void> {
-    const session = this.#session;
-    this.#session = undefined;
-    if (this.#control?.isBroken) {
-      await this.#control.close();
-      this.#control = undefined;
-    }
-    if (session !== undefined) await Promise.all([session.source.close(), session.target.close()]);
+    this.#hold.cut();
   }
 
   async end(): Promise<void> {
-    await this.#close();
+    await this.#session?.source.close();
     await this.#lockWatch.close();
     await this.#constraints;
-    if (this.#control !== undefined) {
-      if (!this.#control.isBroken) await endRunner(this.#control, this.#context.config.name);
-      await this.#control.close();
-    }
+    await this.#hold.end();
   }
 }

@@ -43,6 +43,8 @@ export class FollowSession {
   examined: string | null = null;
   /** Set from outside when the tables have to be described anew before the next batch. */
   isStale = false;
+  /** The side whose answer was an error, where that was the target's. */
+  failedSide: "target" | undefined;
   /** Captures whose delta tables hold something, applied or not. */
   dirty: readonly Dirty[] = [];
   readonly #reader: Reader;
@@ -292,17 +294,23 @@ export class FollowSession {
     this.#batch = { changes: this.#openRows(found), writer };
     await writer.prepare();
     const token = randomUUID();
-    await read(this.#reader, {
-      reads: tables
-        .filter(({ mode }) => isRead(mode))
-        .map((table) => ({
-          ...table,
-          rows: found.windows.get(table.shape.capture.id)?.rows ?? 0,
-        })),
-      positionOf: this.#positionOf,
-      acknowledge: this.#acknowledge(token),
-      onData: (index, payload) => writer.add(index, payload, { snapshot: found.snapshot, token }),
-    });
+    try {
+      await read(this.#reader, {
+        reads: tables
+          .filter(({ mode }) => isRead(mode))
+          .map((table) => ({
+            ...table,
+            rows: found.windows.get(table.shape.capture.id)?.rows ?? 0,
+          })),
+        positionOf: this.#positionOf,
+        acknowledge: this.#acknowledge(token),
+        onData: (index, payload) => writer.add(index, payload, { snapshot: found.snapshot, token }),
+      });
+    } catch (error) {
+      if (writer.failure === undefined) throw error;
+      this.failedSide = "target";
+      throw writer.failure;
+    }
     return await this.#commit(writer, tables, found, token, startedAt);
   }
 
@@ -313,7 +321,10 @@ export class FollowSession {
     token: string,
     startedAt: number,
   ): Promise<Batch> {
-    const counts = await writer.apply({ snapshot: found.snapshot, token });
+    const counts = await writer.apply({ snapshot: found.snapshot, token }).catch((error: unknown) => {
+      this.failedSide = "target";
+      throw error;
+    });
     this.#batch = undefined;
     this.position = { snapshot: found.snapshot, token, batches: this.position.batches + 1 };
     this.examined = found.snapshot;

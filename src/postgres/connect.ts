@@ -36,6 +36,11 @@ function wire(client: pg.Client): { destroy(): void; readonly bytesRead: number 
     .connection.stream;
 }
 
+/** The driver has asked nothing that is not answered yet; it does not say so itself. */
+function isReady(client: pg.Client): boolean {
+  return (client as unknown as { readyForQuery: boolean }).readyForQuery;
+}
+
 /** One session on one server. Not to be shared between concurrent callers. */
 export class Connection {
   readonly side: Side;
@@ -63,6 +68,11 @@ export class Connection {
 
   get isBroken(): boolean {
     return this.#broken !== undefined;
+  }
+
+  /** Neither broken nor in the middle of a statement. */
+  get isFree(): boolean {
+    return !this.isBroken && isReady(this.client);
   }
 
   /** Rows of one statement. Throws the driver's error: callers that can retry look at its SQLSTATE. */
@@ -99,6 +109,17 @@ export class Connection {
       if (!this.isBroken) await this.script("rollback").catch(() => this.destroy());
       throw error;
     }
+  }
+
+  /**
+   * Has the server (14 and newer) notice within two seconds that our process is gone, also in the middle of a statement,
+   * which would go on to its end otherwise. Refused where the server's operating system cannot tell.
+   */
+  async noticeDeath(): Promise<void> {
+    if (this.version < 140_000) return;
+    await this.script(`set client_connection_check_interval = '2s'`).catch((error: unknown) => {
+      if (sqlstateOf(error) === undefined) throw error;
+    });
   }
 
   /** Ends the session politely; never throws. */
@@ -197,7 +218,7 @@ async function open(settings: ConnectionSettings, options: ConnectOptions): Prom
     const stopWatching = watchLiveness({
       settings,
       bytesRead: () => wire(client).bytesRead,
-      isWaiting: () => !(client as unknown as { readyForQuery: boolean }).readyForQuery,
+      isWaiting: () => !isReady(client),
       cut: () => connection.destroy(),
     });
     client.once("end", stopWatching);

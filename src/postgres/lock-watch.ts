@@ -35,6 +35,11 @@ export class LockWatch {
     this.#intervalMs = intervalMs;
   }
 
+  /** Opens the watching session now. Throws as `connect` does. */
+  async open(): Promise<void> {
+    await this.#watcher();
+  }
+
   watch(connection: Connection): void {
     this.#watched.add(connection);
     this.#schedule();

@@ -24,12 +24,19 @@ const socketErrors = new Set([
   "EAI_AGAIN", "ERR_STREAM_PREMATURE_CLOSE", "ERR_STREAM_DESTROYED", "ERR_STREAM_WRITE_AFTER_END",
 ]); // prettier-ignore
 
-/** True when the connection is gone or the server cannot answer now, so that connecting anew may help. */
+/** insufficient_resources, disk_full, out_of_memory: the same may work once somebody has made room. */
+const SHORTAGES = ["53000", "53100", "53200"];
+const TOO_MANY_CONNECTIONS = "53300";
+
+/** True when the connection is gone or the server cannot do its work now, so that connecting anew may help. */
 export function isConnectionFailure(error: unknown): boolean {
   if (error instanceof ReplicateError) return error.retry === "now";
   const state = sqlstateOf(error);
   if (state !== undefined)
-    return state.startsWith("08") || ["57P01", "57P02", "57P03", "57P05", "53300"].includes(state);
+    return (
+      state.startsWith("08") ||
+      ["57P01", "57P02", "57P03", "57P05", TOO_MANY_CONNECTIONS, ...SHORTAGES].includes(state)
+    );
   const code = (error as { code?: unknown } | null)?.code;
   if (typeof code === "string" && socketErrors.has(code)) return true;
   const message = error instanceof Error ? error.message : "";
@@ -49,15 +56,16 @@ export function asReplicateError(error: unknown, doing: string): ReplicateError 
   const sqlstate = sqlstateOf(error);
   const said = error instanceof Error ? error.message : String(error);
   const detail = (error as { detail?: string } | null)?.detail;
-  const code: ErrorCode = isConnectionFailure(error)
-    ? "CONNECTION_LOST"
-    : sqlstate === "42501"
-      ? "PERMISSION_DENIED"
-      : sqlstate === LOCK_NOT_AVAILABLE
-        ? "LOCK_NOT_AVAILABLE"
-        : sqlstate !== undefined
-          ? "STATEMENT_FAILED"
-          : "INTERNAL";
+  const code = codeOf(error, sqlstate);
   const message = `${doing}: ${said}${detail ? ` (${detail})` : ""}${sqlstate ? ` [${sqlstate}]` : ""}`;
   return new ReplicateError(code, message, { cause: error, ...(sqlstate ? { sqlstate } : {}) });
+}
+
+function codeOf(error: unknown, sqlstate: string | undefined): ErrorCode {
+  if (sqlstate === TOO_MANY_CONNECTIONS) return "TOO_MANY_CONNECTIONS";
+  if (SHORTAGES.includes(sqlstate ?? "")) return "OUT_OF_RESOURCES";
+  if (isConnectionFailure(error)) return "CONNECTION_LOST";
+  if (sqlstate === "42501") return "PERMISSION_DENIED";
+  if (sqlstate === LOCK_NOT_AVAILABLE) return "LOCK_NOT_AVAILABLE";
+  return sqlstate === undefined ? "INTERNAL" : "STATEMENT_FAILED";
 }

@@ -35,14 +35,17 @@ export async function checkConnections({
 
 /**
  * Sessions of a copy with a follow beside it. Source: each worker, and the watch over locks. Target: each worker, each
- * builder of indexes, the plan, the progress. A follow has two on the source and three on the target.
+ * builder of indexes, the progress. A follow has up to two on the source and three on the target.
  */
 export function sessionsNeeded(
   side: Connection["side"],
   { jobs, indexJobs }: Pick<ResolvedConfig["copy"], "jobs" | "indexJobs">,
 ): number {
-  return side === "source" ? jobs + 1 + 2 : jobs + indexJobs + 2 + 3;
+  return side === "source" ? jobs + 1 + 2 : jobs + indexJobs + 1 + 3;
 }
+
+/** With so many on either side, copy, follow and verify do their work one after another, only slower. */
+const fewest = 2;
 
 export function limitFindings(
   side: "source" | "target",
@@ -51,7 +54,6 @@ export function limitFindings(
   { copy }: Pick<ResolvedConfig, "copy">,
 ): Finding[] {
   const needed = sessionsNeeded(side, copy);
-  const fewest = sessionsNeeded(side, { jobs: 1, indexJobs: 1 });
   // This session is one of those used, and will be gone.
   const free = (limit: number, used: number): number => Math.max(0, limit - used + 1);
   const check = (

@@ -30,41 +30,86 @@ export interface StoredError {
   readonly hint: string;
   readonly at: string;
   readonly cleared: boolean;
+  /** The process that met it was alive and tried again. */
+  readonly isRetrying?: boolean;
+}
+
+/** The session that has the sync now. */
+export interface Holder {
+  /** Of the backend on the target. */
+  readonly pid: number;
+  /** Process and machine, as far as it has said so. */
+  readonly who: string;
 }
 
 const LOCK = "pg_catalog.hashtext('replicate'), pg_catalog.hashtext($1)";
+/** On the source: only the session that holds it reads batches. */
+const SOURCE_LOCK = "pg_catalog.hashtext('replicate source'), pg_catalog.hashtext($1)";
+/** How often it is tried again after a backend was ended, and the pause in milliseconds. */
+const TRIES = 50;
+const PAUSE_MS = 100;
 
 /**
  * Takes the sync for this session. `former` is the backend that held it for us before the connection broke; the
- * server may not have noticed yet, so it is ended. Throws RUNNER_ACTIVE when somebody else has it, SYNC_UNKNOWN.
+ * server may not have noticed yet, so it is ended. Returns who has it if that is somebody else. Throws SYNC_UNKNOWN.
  */
-export async function takeRunner(
+export async function tryRunner(
   target: Connection,
   sync: string,
   former: number | undefined,
-): Promise<void> {
-  for (let attempt = 0; attempt < 20; attempt += 1) {
-    const { taken } = await target.row<{ taken: boolean }>(
-      `select pg_catalog.pg_try_advisory_lock(${LOCK}) as taken`,
-      [sync],
-    );
-    if (taken) return await registerRunner(target, sync);
-    const holder = await lockHolder(target, sync);
-    if (holder !== undefined && holder.pid !== former) {
-      const [runner] = await target.rows<{ host: string; pid: number; since: Date }>(
-        `select host, pid, since from replicate.runner where sync = $1`,
-        [sync],
-      );
-      const who =
-        runner === undefined
-          ? ""
-          : `: process ${runner.pid} on ${runner.host}, since ${runner.since.toISOString()}`;
-      throw new ReplicateError("RUNNER_ACTIVE", `another runner follows sync ${sync}${who}`);
+): Promise<Holder | undefined> {
+  for (let tries = 0; tries < TRIES; tries += 1) {
+    if (await tryLock(target, LOCK, sync)) {
+      await registerRunner(target, sync);
+      return undefined;
     }
-    if (holder !== undefined) await target.rows(`select pg_catalog.pg_terminate_backend($1)`, [holder.pid]);
-    await new Promise((resolve) => setTimeout(resolve, 250));
+    const pid = await lockHolder(target, "replicate", sync);
+    if (pid !== undefined && pid !== former) return { pid, who: await describeRunner(target, sync) };
+    if (pid !== undefined) await target.rows(`select pg_catalog.pg_terminate_backend($1)`, [pid]);
+    await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
   }
-  throw new ReplicateError("RUNNER_ACTIVE", `the lock of sync ${sync} could not be taken`);
+  return { pid: former ?? 0, who: "a session that does not end" };
+}
+
+export function runnerActive(sync: string, holder: Holder): ReplicateError {
+  return new ReplicateError("RUNNER_ACTIVE", `another runner follows sync ${sync}: ${holder.who}`);
+}
+
+/**
+ * Takes the source for this session. Whoever had it before is ended: he has lost the sync on the target, but may not
+ * know it yet, and must not say on the source what has been applied. Throws RUNNER_ACTIVE where he cannot be ended.
+ */
+export async function takeSource(source: Connection, target: Connection, sync: string): Promise<void> {
+  let pid: number | undefined;
+  for (let tries = 0; tries < TRIES; tries += 1) {
+    if (await tryLock(source, SOURCE_LOCK, sync)) return;
+    // Only the one who has the sync may do so: a process that slept through its loss finds its session gone here.
+    await target.rows("select 1");
+    pid = await lockHolder(source, "replicate source", sync);
+    if (pid !== undefined) await source.rows(`select pg_catalog.pg_terminate_backend($1)`, [pid]);
+    await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+  }
+  throw new ReplicateError(
+    "RUNNER_ACTIVE",
+    `a session of an earlier runner of sync ${sync} stays on the source`,
+    {
+      hint: `End it there: select pg_terminate_backend(${pid ?? 0});`,
+    },
+  );
+}
+
+async function tryLock(connection: Connection, lock: string, sync: string): Promise<boolean> {
+  const sql = `select pg_catalog.pg_try_advisory_lock(${lock}) as taken`;
+  return (await connection.row<{ taken: boolean }>(sql, [sync])).taken;
+}
+
+async function describeRunner(target: Connection, sync: string): Promise<string> {
+  const [runner] = await target.rows<{ host: string | null; pid: number | null; since: Date | null }>(
+    `select host, pid, since from replicate.runner where sync = $1`,
+    [sync],
+  );
+  if (runner === undefined || runner.since === null) return "a process that has not said its name";
+  return `process ${runner.pid} on ${runner.host}, since ${runner.since.toISOString()}`;
 }
 
 async function registerRunner(target: Connection, sync: string): Promise<void> {
@@ -86,28 +131,30 @@ async function registerRunner(target: Connection, sync: string): Promise<void> {
   }
 }
 
-async function lockHolder(target: Connection, sync: string): Promise<{ pid: number } | undefined> {
-  const [holder] = await target.rows<{ pid: number }>(
+/** The backend that holds a lock of two keys. */
+async function lockHolder(connection: Connection, kind: string, sync: string): Promise<number | undefined> {
+  const [holder] = await connection.rows<{ pid: number }>(
     `select l.pid from pg_catalog.pg_locks l
      where l.locktype = 'advisory' and l.granted and l.objsubid = 2
        and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
-       and l.classid::bigint = pg_catalog.hashtext('replicate')::bigint & 4294967295
+       and l.classid::bigint = pg_catalog.hashtext($2)::bigint & 4294967295
        and l.objid::bigint = pg_catalog.hashtext($1)::bigint & 4294967295`,
-    [sync],
+    [sync, kind],
   );
-  return holder;
+  return holder?.pid;
 }
 
 /** Whether somebody runs the sync now. */
 export async function isRunnerAlive(target: Connection, sync: string): Promise<boolean> {
-  return (await lockHolder(target, sync)) !== undefined;
+  return (await lockHolder(target, "replicate", sync)) !== undefined;
 }
 
-export async function beat(control: Connection, sync: string, heartbeat: Heartbeat): Promise<void> {
-  await control.rows(
+/** Tells the figures. What went wrong before is over: where it is not, `touch` says that the runner lives. */
+export async function beat(target: Connection, sync: string, heartbeat: Heartbeat): Promise<void> {
+  await target.rows(
     `update replicate.runner
-     set seen_at = now(), caught_up = $2, rows_per_second = $3, lag_rows = $4, lag_seconds = $5, lag_trend = $6,
-         batch = null,
+     set seen_at = pg_catalog.clock_timestamp(), caught_up = $2, rows_per_second = $3, lag_rows = $4, lag_seconds = $5,
+         lag_trend = $6, batch = null,
          last_error = case when last_error is null then null else last_error || '{"cleared": true}' end
      where sync = $1`,
     [
@@ -121,30 +168,61 @@ export async function beat(control: Connection, sync: string, heartbeat: Heartbe
   );
 }
 
-/** The heartbeat in the middle of a batch that takes long. */
+/** The heartbeat in the middle of a batch that takes long: by a session that has no part in it. */
 export async function beatAtBatch(control: Connection, sync: string, batch: BatchAtHand): Promise<void> {
-  await control.rows(`update replicate.runner set seen_at = now(), batch = $2 where sync = $1`, [
+  await control.rows(
+    `update replicate.runner set seen_at = pg_catalog.clock_timestamp(), batch = $2 where sync = $1`,
+    [sync, JSON.stringify(batch)],
+  );
+}
+
+/** Says that the runner lives. A session that does not say so for long is taken for abandoned, see standby.ts. */
+export async function touch(target: Connection, sync: string): Promise<void> {
+  await target.rows(`update replicate.runner set seen_at = pg_catalog.clock_timestamp() where sync = $1`, [
     sync,
-    JSON.stringify(batch),
   ]);
 }
 
-/** Remembers an error for `status`, cleared by the next heartbeat. Failures to do so are ignored: it is said already. */
-export async function storeError(control: Connection, sync: string, error: ReplicateError): Promise<void> {
+/**
+ * Remembers an error for `status`, until it is cleared. `isRetrying`: the process lives and tries again. Failures to
+ * do so are ignored: it is said already.
+ */
+export async function storeError(
+  target: Connection,
+  sync: string,
+  error: ReplicateError,
+  isRetrying = false,
+): Promise<void> {
   const stored: StoredError = {
     code: error.code,
     message: error.message,
     hint: error.problems[0]?.remedy ?? error.hint,
     at: new Date().toISOString(),
     cleared: false,
+    isRetrying,
   };
-  await control
-    .rows(`update replicate.runner set last_error = $2 where sync = $1`, [sync, JSON.stringify(stored)])
+  await target
+    .rows(
+      `insert into replicate.runner (sync, last_error) select name, $2 from replicate.sync where name = $1
+       on conflict (sync) do update set last_error = excluded.last_error`,
+      [sync, JSON.stringify(stored)],
+    )
     .catch(() => undefined);
 }
 
-export async function endRunner(control: Connection, sync: string): Promise<void> {
-  await control
+/** The error that was stored last is over. Never throws. */
+export async function clearError(target: Connection, sync: string): Promise<void> {
+  await target
+    .rows(
+      `update replicate.runner set last_error = last_error || '{"cleared": true}'
+       where sync = $1 and last_error is not null`,
+      [sync],
+    )
+    .catch(() => undefined);
+}
+
+export async function endRunner(target: Connection, sync: string): Promise<void> {
+  await target
     .rows(
       `update replicate.runner set ended_at = now(), rows_per_second = 0, lag_trend = null, batch = null where sync = $1`,
       [sync],

@@ -249,7 +249,8 @@ function phaseOf(
   pending: number | null,
   lastError: StoredError | null,
 ): Phase {
-  if (lastError !== null && !lastError.cleared && !alive) return "failed";
+  // Who tries again has not failed; if he is dead by now, that is what there is to say.
+  if (lastError !== null && !lastError.cleared && !lastError.isRetrying && !alive) return "failed";
   if (tables.length === 0) return "new";
   if (tables.every((table) => table.state === "new")) return "initialised";
   if (tables.some((table) => ["new", "copying", "loaded"].includes(table.state))) return "copying";

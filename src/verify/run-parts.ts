@@ -11,6 +11,7 @@ import {
 } from "../postgres/sqlstate.ts";
 import { RelayError } from "../postgres/copy-relay.ts";
 import type { SyncContext } from "../state/context.ts";
+import { assertRoom, isCrowded } from "../state/room.ts";
 import type { Checksum } from "./checksum.ts";
 import { comparePart, PartNotReadySignal, type PartResult } from "./part.ts";
 import type { TablePlan } from "./plan.ts";
@@ -60,6 +61,9 @@ const lostTries = 20;
 /** Tries to connect again, with growing pauses: about five minutes in all. */
 const connectTries = 24;
 
+/** A pair, and those who watch for waiters. */
+const LEAST_ROOM = { source: 2, target: 2 };
+
 interface Attempt {
   readonly task: PartTask;
   readonly notBefore: number;
@@ -90,6 +94,7 @@ class PartRun {
   readonly #options: RunOptions;
   readonly #queue: Attempt[];
   readonly #pairs = new Set<SessionPair>();
+  #isCrowdSaid = false;
   /** The first one; what comes after is its consequence. */
   #failure: { readonly error: unknown } | undefined;
 
@@ -109,23 +114,55 @@ class PartRun {
   }
 
   async all(jobs: number): Promise<void> {
+    const first = await this.#openFirst();
     await Promise.all(
-      Array.from({ length: jobs }, async () => {
+      Array.from({ length: jobs }, async (_, n) => {
         try {
-          await this.#work();
+          const pair = n === 0 ? first : await this.#openAnother();
+          if (pair !== undefined) await this.#work(pair);
         } catch (error) {
           if (this.#failure !== undefined) return;
           this.#failure = { error };
-          await Promise.all([...this.#pairs].map((pair) => pair.cancel()));
+          await Promise.all([...this.#pairs].map((each) => each.cancel()));
         }
       }),
     );
     if (this.#failure !== undefined) throw this.#failure.error;
   }
 
+  /** Nobody else may take the connections that the first pair and those who watch for waiters need. */
+  async #openFirst(): Promise<SessionPair> {
+    const [pair, ...watches] = await Promise.allSettled([
+      this.#open(),
+      this.#watches.source.open(),
+      this.#watches.target.open(),
+    ]);
+    const failed = [pair, ...watches].find((each) => each.status === "rejected");
+    if (failed === undefined && pair.status === "fulfilled") return pair.value;
+    if (pair.status === "fulfilled") await pair.value.close();
+    await Promise.all([this.#watches.source.close(), this.#watches.target.close()]);
+    if (isCrowded(failed?.reason)) await assertRoom(this.#context, "verify", LEAST_ROOM);
+    throw failed?.reason;
+  }
+
+  /** Undefined where the servers allow no more connections: the pairs that there are do its work. */
+  async #openAnother(): Promise<SessionPair | undefined> {
+    try {
+      return await this.#open();
+    } catch (error) {
+      if (!isCrowded(error)) throw error;
+      if (!this.#isCrowdSaid) {
+        const message = `goes on with fewer connections than asked for: ${error.message}`;
+        this.#context.emit({ type: "warning", message });
+      }
+      this.#isCrowdSaid = true;
+      return undefined;
+    }
+  }
+
   /** One pair of sessions, until nothing is left that it could do. */
-  async #work(): Promise<void> {
-    let pair = await this.#open();
+  async #work(opened: SessionPair): Promise<void> {
+    let pair = opened;
     try {
       for (;;) {
         const attempt = this.#take();

@@ -11,9 +11,6 @@ export interface Watches {
   readonly target: LockWatch;
 }
 
-/** How long a server (14 and newer) takes to notice that our process is gone in the middle of a statement. */
-const CONNECTION_CHECK = "2s";
-
 export class SessionPair {
   readonly source: Connection;
   readonly target: Connection;
@@ -123,11 +120,6 @@ async function prepare(connection: Connection): Promise<void> {
   // Compiling a part's query takes longer than it saves.
   if (connection.version >= 110_000) settings.push("set jit = off");
   await connection.script(settings.join("; "));
-  if (connection.version < 140_000) return;
-  // Without this, a long scan goes on after its client has died. Refused where the operating system cannot tell.
-  await connection
-    .script(`set client_connection_check_interval = '${CONNECTION_CHECK}'`)
-    .catch((error: unknown) => {
-      if (sqlstateOf(error) === undefined) throw error;
-    });
+  // Without this, a long scan goes on after its client has died.
+  await connection.noticeDeath();
 }

@@ -46,6 +46,8 @@ export interface Cluster {
   log: () => Promise<string>;
   /** Stops the server if it is up, then starts it at the same port. `immediate` leads to crash recovery. */
   restart: (mode?: "fast" | "immediate") => Promise<void>;
+  /** Stops the server and leaves it down until `restart`. */
+  down: (mode: "fast" | "immediate") => Promise<void>;
   /** Ends postmaster and backends by SIGKILL and leaves the server down until `restart`. */
   kill9: () => Promise<void>;
   /** Stops the server and removes its data. */

@@ -77,6 +77,7 @@ export async function startDockerCluster(options: ClusterOptions): Promise<Clust
       up = true;
       await untilAnswered(adminUrl);
     },
+    down: (mode) => end(mode === "fast" ? "SIGINT" : "SIGQUIT"),
     kill9: () => end("SIGKILL"),
     stop,
     [Symbol.asyncDispose]: stop,

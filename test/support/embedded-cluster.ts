@@ -196,8 +196,12 @@ class EmbeddedCluster implements Cluster {
     await this.kill9();
   }
 
-  async restart(mode: "fast" | "immediate" = "fast"): Promise<void> {
+  async down(mode: "fast" | "immediate"): Promise<void> {
     await this.#end(mode === "fast" ? "SIGINT" : "SIGQUIT");
+  }
+
+  async restart(mode: "fast" | "immediate" = "fast"): Promise<void> {
+    await this.down(mode);
     await this.#start();
   }
 

@@ -31,9 +31,7 @@ const moreRows = `
 
 /** As the pool of an application would: what has no key is only ever added to. */
 const writes = (writer: number, number: number): string =>
-  number % 5 === 0
-    ? `insert into remark values (${writer}, 'live');`
-    : "";
+  number % 5 === 0 ? `insert into remark values (${writer}, 'live');` : "";
 
 export interface MigrationReport {
   /** Seconds for which the application could not write. */

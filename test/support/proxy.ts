@@ -34,6 +34,8 @@ export interface Proxy {
    * goes on its way when it is switched off.
    */
   blackhole: (on: boolean) => void;
+  /** Sends new connections to another port, as a name does that is moved to another server; the live ones stay. */
+  retarget: (port: number) => void;
   /** Refuses new connections; the live ones stay. */
   refuse: (on: boolean) => Promise<void>;
   traffic: () => ProxyTraffic;
@@ -51,6 +53,7 @@ interface Connection {
 export async function startProxy(options: ProxyOptions): Promise<Proxy> {
   const targetHost = options.targetHost ?? "127.0.0.1";
   const live = new Set<Connection>();
+  let { targetPort } = options;
   let delayMs = options.delayMs ?? 0;
   let isSilent = false;
   let total: ProxyTraffic = { connections: 0, bytesToTarget: 0, bytesToClient: 0, roundTrips: 0 };
@@ -58,7 +61,7 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
   let server: Server | undefined;
 
   function accept(client: Socket): void {
-    const target = connectTo({ host: targetHost, port: options.targetPort, allowHalfOpen: true });
+    const target = connectTo({ host: targetHost, port: targetPort, allowHalfOpen: true });
     total.connections++;
     // So that the client's first words count as a turn.
     let targetSpokeLast = true;
@@ -143,6 +146,9 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
     blackhole: (on) => {
       isSilent = on;
       for (const { flows } of live) for (const flow of flows) flow.hold(on);
+    },
+    retarget: (other) => {
+      targetPort = other;
     },
     refuse: async (on) => {
       if (on) await shut();

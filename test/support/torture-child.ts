@@ -2,6 +2,7 @@ import { openSync } from "../../src/sync.ts";
 import type { SyncOptions } from "../../src/config.ts";
 import type { CopyOptions } from "../../src/copy/copy.ts";
 import { ReplicateError } from "../../src/errors.ts";
+import type { SyncEvent } from "../../src/events.ts";
 import type { FollowOptions } from "../../src/follow/follow.ts";
 
 // The process that torture tests kill: runs verbs one after the other, and says on stdout what it has come to, one
@@ -30,8 +31,10 @@ const stop = new AbortController();
 process.once("SIGTERM", () => stop.abort());
 const call = {
   signal: stop.signal,
-  onEvent: ({ type }: { type: string }) => {
-    if (type !== "copy-progress") say({ said: type });
+  onEvent: (event: SyncEvent) => {
+    const { type } = event;
+    if (type === "standing-by") say({ said: type, message: event.runner });
+    else if (type !== "copy-progress") say({ said: type });
   },
 };
 try {

@@ -26,6 +26,7 @@ export async function applyBatches(
 ): Promise<FollowResult> {
   const once = values.once === true;
   const untilCaughtUp = values["until-caught-up"] === true;
+  const standby = values.standby === true;
   output.log.info(
     {},
     untilCaughtUp || once ? "applying changes" : "following; SIGINT or SIGTERM ends it cleanly",
@@ -34,7 +35,7 @@ export async function applyBatches(
   let rows = 0;
   let position: string | null = null;
   try {
-    for await (const batch of sync.follow({ untilCaughtUp, once, signal })) {
+    for await (const batch of sync.follow({ untilCaughtUp, once, standby, signal })) {
       batches++;
       rows += batch.rows;
       position = batch.position;

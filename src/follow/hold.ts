@@ -1,0 +1,178 @@
+/**
+ * The runner's hold on the sync: the session on the target that has its lock, applies the batches, and tells `status` how
+ * it goes. One session for all of it, but for batches that take long, so that a narrow connection limit suffices; kept
+ * while only the source is away, so that the sync stays ours and the reason can be told.
+ */
+import type { ReplicateError } from "../errors.ts";
+import type { Connection } from "../postgres/connect.ts";
+import type { SyncContext } from "../state/context.ts";
+import {
+  beat, beatAtBatch, endRunner, runnerActive, storeError, touch, tryRunner, type BatchAtHand, type Heartbeat,
+} from "../state/runner-lock.ts"; // prettier-ignore
+import { awaitRunner } from "../state/standby.ts";
+import { forgetStages } from "./apply-batch.ts";
+
+/** A sign of life is given when there was none for so long, and how often that is looked at. */
+const TOUCH_MS = 1500;
+const TICK_MS = 250;
+
+/** Failures that say nothing about the sync itself, or about somebody else's runner. */
+const notOurs: readonly string[] = ["COPY_UNFINISHED", "RUNNER_ACTIVE", "SYNC_UNKNOWN", "ABORTED"];
+
+export class Hold {
+  readonly #context: SyncContext;
+  readonly #isStandby: boolean;
+  readonly #onWait: () => void;
+  #target: Connection | undefined;
+  /** Backend of our last session: it may outlive a broken connection, and still have the lock. */
+  #former: number | undefined;
+  #touchedAt = 0;
+  #atHand: () => BatchAtHand | null = () => null;
+  /** A second session, only while a batch takes long: what the first one writes is seen when the batch is done. */
+  #control: Connection | undefined;
+  #telling: Promise<void> | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  /** What went wrong while the target could not be told. */
+  #untold: ReplicateError | undefined;
+
+  /** `isStandby`: wait for another runner's end instead of refusing to start; `onWait` is called when that begins. */
+  constructor(context: SyncContext, isStandby: boolean, onWait: () => void) {
+    this.#context = context;
+    this.#isStandby = isStandby;
+    this.#onWait = onWait;
+  }
+
+  /** The session, opened if need be. Throws RUNNER_ACTIVE, SYNC_UNKNOWN, ABORTED, and what connecting throws. */
+  async take(): Promise<Connection> {
+    if (this.#target !== undefined && !this.#target.isBroken) return this.#target;
+    this.#target = undefined;
+    const { name } = this.#context.config;
+    const target = await this.#context.target("follow");
+    try {
+      await target.noticeDeath();
+      // Whoever is gone must not keep the sync; this session is never asked for more than it can send at once.
+      if (target.version >= 120_000) await target.script("set tcp_user_timeout = '25s'");
+      if (this.#isStandby) await this.#await(target);
+      else {
+        const holder = await tryRunner(target, name, this.#former);
+        if (holder !== undefined) throw runnerActive(name, holder);
+      }
+    } catch (error) {
+      await target.close();
+      throw error;
+    }
+    this.#target = target;
+    this.#former = target.pid;
+    this.#timer ??= setInterval(() => this.#tick(), TICK_MS).unref();
+    if (this.#untold !== undefined) await storeError(target, name, this.#untold, true);
+    this.#untold = undefined;
+    return target;
+  }
+
+  async #await(target: Connection): Promise<void> {
+    const { config, signal, emit } = this.#context;
+    let isWaiting = false;
+    await awaitRunner(target, config.name, {
+      former: this.#former,
+      signal,
+      onWait: ({ who }) => {
+        isWaiting = true;
+        this.#onWait();
+        emit({ type: "standing-by", runner: who });
+      },
+      onEnd: ({ who }) =>
+        emit({ type: "warning", message: `${who}, does not answer any more: its session is ended` }),
+    });
+    if (isWaiting) emit({ type: "taken-over" });
+  }
+
+  /** Runs a batch. While it takes long, `atHand` (null: a small one) is told every few seconds. */
+  async during<T>(atHand: () => BatchAtHand | null, work: () => Promise<T>): Promise<T> {
+    this.#atHand = atHand;
+    // Short batches are told of when they are done.
+    this.#touchedAt = Date.now();
+    try {
+      return await work();
+    } finally {
+      this.#atHand = () => null;
+      await this.#telling;
+      await this.#control?.close();
+      this.#control = undefined;
+    }
+  }
+
+  #tick(): void {
+    if (this.#target === undefined || Date.now() - this.#touchedAt < TOUCH_MS) return;
+    this.#touchedAt = Date.now();
+    this.#telling ??= this.#tell(this.#target, this.#atHand())
+      .catch(() => undefined)
+      .finally(() => (this.#telling = undefined));
+  }
+
+  /** That a batch goes on matters more than that it is told: where there is no connection for it, it is not. */
+  async #tell(target: Connection, batch: BatchAtHand | null): Promise<void> {
+    const { name } = this.#context.config;
+    if (batch !== null && this.#control?.isBroken !== false)
+      this.#control = await this.#context.target("follow heartbeat").catch(() => undefined);
+    if (batch !== null && this.#control !== undefined) await beatAtBatch(this.#control, name, batch);
+    else if (target.isFree) await touch(target, name);
+  }
+
+  /** Tells the figures, and that all is well. */
+  async beat(heartbeat: Heartbeat): Promise<void> {
+    if (this.#target === undefined) return;
+    this.#touchedAt = Date.now();
+    await beat(this.#target, this.#context.config.name, heartbeat);
+  }
+
+  get isBroken(): boolean {
+    return this.#target?.isBroken === true;
+  }
+
+  /** Cuts the session: the server rolls back what it was at. */
+  cut(): void {
+    this.#target?.destroy();
+  }
+
+  /** After a failure: what was begun is rolled back, and `status` is told. The session stays ours if it can be used. */
+  async settle(failure: ReplicateError | undefined, isRetrying: boolean): Promise<void> {
+    const target = this.#target;
+    if (target === undefined) return;
+    const told = failure === undefined || notOurs.includes(failure.code) ? undefined : failure;
+    if (await cleanUp(target)) {
+      if (told !== undefined) await storeError(target, this.#context.config.name, told, isRetrying);
+    } else {
+      this.#target = undefined;
+      this.#untold = told;
+    }
+  }
+
+  /** Gives the sync back. Never throws. */
+  async end(): Promise<void> {
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+    await this.#telling;
+    const target = this.#target;
+    this.#target = undefined;
+    if (target === undefined) return;
+    if (target.isFree) await endRunner(target, this.#context.config.name);
+    await target.close();
+  }
+}
+
+/** Makes a session as it was at its start; false where it cannot be used any more and is closed. */
+async function cleanUp(target: Connection): Promise<boolean> {
+  if (target.isFree) {
+    try {
+      await target.script("rollback; discard temp");
+      forgetStages(target);
+      return true;
+    } catch {
+      // Broken, or it soon will be.
+    }
+  }
+  // In the middle of a statement whose data have stopped to come.
+  target.destroy();
+  await target.close();
+  return false;
+}
