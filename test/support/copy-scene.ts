@@ -30,6 +30,7 @@ export async function playCopy(servers: { source: Cluster; target: Cluster }): P
     source: proxies.ways.source(pair.source.url),
     target: proxies.ways.target(pair.target.url),
     onEvent: (event) => events.push(event),
+    keyless: "reload",
     env: {},
   });
   const observer = await openSync({ source: pair.source.url, target: pair.target.url, env: {} });

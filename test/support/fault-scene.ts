@@ -56,10 +56,13 @@ export async function playFollow(
     source: options.ways?.source(pair.source.url) ?? pair.source.url,
     target: options.ways?.target(pair.target.url) ?? pair.target.url,
   };
-  const followed = await openFollowed({
-    source: { ...pair.source, url: given.source, sql: pair.source.sql },
-    target: { ...pair.target, url: given.target, sql: pair.target.sql },
-  });
+  const followed = await openFollowed(
+    {
+      source: { ...pair.source, url: given.source, sql: pair.source.sql },
+      target: { ...pair.target, url: given.target, sql: pair.target.sql },
+    },
+    { keyless: "reload" },
+  );
   const observer = await openSync({ source: pair.source.url, target: pair.target.url, env: {} });
   await withClient(pair.source.url, async (client) => await fillWorkload(client, 0.3));
   const workload = await startWorkload(pair.source.url, random, {
