@@ -35,13 +35,13 @@ export async function checkConnections({
 
 /**
  * Sessions of a copy with a follow beside it. Source: each worker, and the watch over locks. Target: each worker, each
- * builder of indexes, the progress. A follow has up to two on the source and three on the target.
+ * builder of indexes, the progress. A follow has one on either side, and now and then a second one.
  */
 export function sessionsNeeded(
   side: Connection["side"],
   { jobs, indexJobs }: Pick<ResolvedConfig["copy"], "jobs" | "indexJobs">,
 ): number {
-  return side === "source" ? jobs + 1 + 2 : jobs + indexJobs + 1 + 3;
+  return side === "source" ? jobs + 1 + 2 : jobs + indexJobs + 1 + 2;
 }
 
 /** With so many on either side, copy, follow and verify do their work one after another, only slower. */
