@@ -112,7 +112,7 @@ const own = { app: quoteName(app), group: quoteName(group), stranger: quoteName(
 
 const cases: readonly Case[] = [
   { finds: "warning: role OWNER on the source: copy with 4 jobs and follow open 7 sessions on the source, and ", source: "alter role OWNER connection limit 6", afterSource: "alter role OWNER connection limit -1" },
-  { finds: "blocking: database DB: copy with 4 jobs and follow open 10 sessions on the target, and ", target: "alter database DB connection limit 4", afterTarget: "alter database DB connection limit -1" },
+  { finds: "blocking: database DB: copy with 4 jobs and follow open 9 sessions on the target, and ", target: "alter database DB connection limit 4", afterTarget: "alter database DB connection limit -1" },
   { finds: "blocking: target: role OWNER may not create schema replicate", target: "revoke create on database DB from OWNER" },
   { finds: "blocking: target: role OWNER may not create temporary tables", target: "revoke temporary on database DB from OWNER, public" },
   { finds: "blocking: schema public: on the source, role OWNER has no usage on it, so it cannot read its tables", source: "alter schema public owner to postgres; revoke all on schema public from OWNER, public", afterSource: "alter schema public owner to OWNER" },
