@@ -58,7 +58,7 @@ test("a cutover under writes, and back: nothing is lost or doubled, ids go on, b
     expect(back).toMatchObject({ result: "switched", primary: "source" });
     application.switchTo(pair.source.url);
     await sleep(1000);
-    expect((await sync.status()).phase).toBe("following");
+    await expect.poll(async () => (await sync.status()).phase, { timeout: 30_000 }).toBe("following");
   } finally {
     await application.stop();
     await sleep(100);
