@@ -323,7 +323,7 @@ export const verbs = {
     details: [
       "Start, look, cut over, go back, clean up: every command with the names of this sync, what each state means, and what to do. Passwords are left to variables. Works before the sync is set up, too.",
     ],
-    options: ["tables", "exclude-tables", "timeout", "on-open", "no-reverse", "shell"],
+    options: ["tables", "exclude-tables", "keyless", "timeout", "on-open", "no-reverse", "shell"],
     examples: [
       { command: "runbook --on-open './switch-application.sh'", says: "a document, in Markdown" },
       {

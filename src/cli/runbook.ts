@@ -15,6 +15,8 @@ export interface RunbookFacts {
   readonly config: string | undefined;
   /** Flags that select the tables. */
   readonly selection: readonly string[];
+  /** Flags for preflight and init beyond those. */
+  readonly setup: readonly string[];
   /** Flags for cutover and rollback. */
   readonly switching: readonly string[];
   /** Null where it is not set up yet, or the target cannot be asked. */
@@ -66,6 +68,7 @@ const advice: Readonly<Record<Status["phase"], string>> = {
 
 function chapters(facts: RunbookFacts): Chapter[] {
   const selection = ["", ...facts.selection].join(" ");
+  const setup = ["", ...facts.selection, ...facts.setup].join(" ");
   const switching = ["", ...facts.switching].join(" ");
   return [
     {
@@ -85,8 +88,8 @@ function chapters(facts: RunbookFacts): Chapter[] {
       ],
       steps: [
         { says: "tables, types and keys on the target; needs pg_dump", command: `replicate schema${selection}` },
-        { says: "what would be in the way; run the statements it prints", command: `replicate preflight${selection}` },
-        { says: "from now on the source records which rows change", command: `replicate init${selection}` },
+        { says: "what would be in the way; run the statements it prints", command: `replicate preflight${setup}` },
+        { says: "from now on the source records which rows change", command: `replicate init${setup}` },
         { says: "all rows", command: "replicate copy" },
       ], // prettier-ignore
     },

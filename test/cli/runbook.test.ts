@@ -31,10 +31,20 @@ it(
   { timeout: 180_000 },
   async () => {
     await using pair = await leastPrivilegedPair();
-    await pair.source.sql("create table item (id bigint generated always as identity primary key, v text)");
+    await pair.source.sql(
+      "create table item (id bigint generated always as identity primary key, v text); create table note (v text)",
+    );
     await pair.source.sql("insert into item (v) select 'v' from generate_series(1, 500)");
     const given = ["--name", "move-1", "--source", pair.source.url, "--target", pair.target.url];
-    const selected = ["--tables", "public.item", "--on-open", 'echo opened >> "$HOME/opened"'];
+    const selected = [
+      "--tables",
+      "public.item",
+      "note",
+      "--keyless",
+      "reload",
+      "--on-open",
+      'echo opened >> "$HOME/opened"',
+    ];
 
     const markdown = await replicate(["runbook", ...given, ...selected]);
     expect(markdown).toMatchObject({ code: 0, stderr: "" });

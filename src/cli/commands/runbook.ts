@@ -43,6 +43,7 @@ async function factsOf(context: CommandContext): Promise<RunbookFacts> {
       ...list("--tables", selected?.tables ?? values.tables),
       ...list("--exclude-tables", selected?.exclude ?? values["exclude-tables"]),
     ],
+    setup: selected?.keyless === "reload" ? ["--keyless", "reload"] : [],
     switching: [
       ...(values.timeout === undefined ? [] : ["--timeout", shellWord(values.timeout)]),
       ...(values["on-open"] === undefined ? [] : ["--on-open", shellWord(values["on-open"])]),
