@@ -9,6 +9,7 @@ import {
   RELOAD_NOW,
   type Capture,
   type CaptureKeyColumn,
+  hasLeafTriggers,
 } from "../catalog/delta.ts";
 import { describeTables, tableLabel, tableSql, type Key, type Table } from "../catalog/table.ts";
 import type { CaptureMethod, KeylessPolicy } from "../config.ts";
@@ -216,16 +217,14 @@ export function triggerNames(capture: Capture, table: Table, sourceVersion: numb
   const [row, truncate] = [captureTrigger(capture.id), truncateTrigger(capture.id)];
   if (capture.method === "statement")
     return [...["insert", "update", "delete"].map((event) => `${row}_${event}`), truncate];
-  // Before 11 the leaves of a partitioned table have the row triggers.
-  return table.kind === "p" && sourceVersion < 110_000 ? [truncate] : [row, truncate];
+  return hasLeafTriggers(table, sourceVersion) ? [truncate] : [row, truncate];
 }
 
 async function installTriggers(source: Connection, table: Table, capture: Capture): Promise<void> {
   const holes = { id: String(capture.id), table: tableSql(table) };
   if (capture.method === "statement") {
     await source.script(fill("capture/statement-triggers", holes));
-  } else if (table.kind === "p" && source.version < 110_000) {
-    // Partitioned tables take row triggers from 11 on; before, each leaf has its own.
+  } else if (hasLeafTriggers(table, source.version)) {
     for (const leaf of table.leaves) {
       await source.script(
         fill("capture/row-trigger", { ...holes, table: qualified(leaf.schema, leaf.name) }),
@@ -269,11 +268,11 @@ export async function adoptLeaf(
     );
     const names = installed.map((trigger) => trigger.name);
     if (!names.includes(truncate)) await installTruncateTrigger(source, leaf, capture);
-    if (!names.includes(row) && source.version < 110_000) {
+    if (!names.includes(row) && hasLeafTriggers({ kind: "p" }, source.version)) {
       const holes = { id: String(capture.id), table: qualified(leaf.schema, leaf.name) };
       await source.script(fill("capture/row-trigger", holes));
     }
-    // Before 11.13, 12.8 and 13.4, partitions get copies of the root's triggers that are merely enabled.
+    // Before 13.4, partitions get copies of the root's triggers that are merely enabled.
     for (const trigger of installed.filter(({ enabled }) => enabled === "O")) {
       await source.script(
         `alter table ${qualified(leaf.schema, leaf.name)} enable always trigger ${trigger.name}`,

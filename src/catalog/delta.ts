@@ -135,3 +135,11 @@ export function windowCountSql(captureId: number, position: string | null): stri
   return `select ${captureId} as id, count(*) as n, pg_catalog.array_agg(distinct truncated) filter (where truncated is not null) as markers
     from (${rows.join(" union all ")}) as w`;
 }
+
+/**
+ * Whether each leaf of a partitioned table has row triggers of its own: version 10 knows no others, and on 11 and 12 only
+ * a superuser can have the copies that leaves get fire always.
+ */
+export function hasLeafTriggers(table: Pick<Table, "kind">, sourceVersion: number): boolean {
+  return table.kind === "p" && sourceVersion < 130_000;
+}

@@ -1,4 +1,5 @@
 /** Whether a table can be captured on the source, and whether its counterpart takes its rows. */
+import { hasLeafTriggers } from "../catalog/delta.ts";
 import { columnPlan } from "../catalog/columns.ts";
 import { tableLabel, tableSql, type Table } from "../catalog/table.ts";
 import type { Connection } from "../postgres/connect.ts";
@@ -43,11 +44,12 @@ export function checkSourceTable(table: Table, source: Connection, server: Serve
       ...run("source", table.owner, `alter table ${tableSql(table)} set logged;  -- rewrites the table`),
     });
   }
-  if (table.kind === "p" && source.version < 110_000) {
+  if (hasLeafTriggers(table, source.version)) {
     findings.push({
       severity: "note",
       subject,
-      message: "on version 10 each partition is captured by itself; new ones are taken in while follow runs",
+      message:
+        "before version 13 each partition is captured by itself; new ones are taken in while follow runs",
     });
   }
   return findings;

@@ -49,7 +49,7 @@ export async function takeMigrationThrough(versions: {
   const env = { REPLICATE_SOURCE: source.url, REPLICATE_TARGET: target.url, REPLICATE_NAME: "migration" };
   const run = async (code: number, ...args: string[]): Promise<Finished> => {
     const finished = await replicate(args, { env });
-    expect({ args, ...finished }).toMatchObject({ args, code });
+    expect(finished.code, `${args.join(" ")}\n${finished.stdout}${finished.stderr}`).toBe(code);
     return finished;
   };
   const json = async <Result>(code: number, ...args: string[]): Promise<Result> =>
