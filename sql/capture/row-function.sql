@@ -10,6 +10,8 @@
 -- * The key is read in a block of its own: if a key column was renamed, dropped or retyped, the row is noted without a
 --   key, as a wish to read the whole table again. The block writes nothing, so it costs no subtransaction id.
 -- * No look-up, no dynamic SQL, no lock but the delta table's own.
+--
+-- Where it tells, it also notes what was done and when, and leaves out what our own sessions apply (skip_applied).
 create or replace function replicate.capture_{{id}}() returns trigger
 language plpgsql security definer
 as {{tag}}
@@ -17,6 +19,7 @@ declare
   {{variables}}
   is_moved boolean := false;
 begin
+  {{skip_applied}}
   if TG_OP = 'TRUNCATE' then
     insert into {{delta}} (truncated) values (TG_RELID);
     return null;
@@ -38,9 +41,9 @@ begin
     insert into {{delta}} (truncated) values (0);
     return null;
   end;
-  insert into {{delta}} ({{columns}}) values ({{key_variables}});
+  insert into {{delta}} ({{columns}}) values ({{key_variables}}{{tell_new}});
   if is_moved then
-    insert into {{delta}} ({{columns}}) values ({{old_variables}});
+    insert into {{delta}} ({{columns}}) values ({{old_variables}}{{tell_old}});
   end if;
   return null;
 end

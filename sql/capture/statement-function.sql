@@ -9,17 +9,20 @@ create or replace function replicate.capture_{{id}}() returns trigger
 language plpgsql security definer
 as {{tag}}
 begin
+  {{skip_applied}}
   if TG_OP = 'TRUNCATE' then
     insert into {{delta}} (truncated) values (TG_RELID);
     return null;
   end if;
   begin
-    insert into {{delta}} ({{columns}}) select {{changed_key}} from changed_rows as r;
+    insert into {{delta}} ({{columns}}) select {{changed_key}}{{tell_new}} from changed_rows as r;
     if TG_OP = 'UPDATE' then
       insert into {{delta}} ({{columns}})
-      select {{changed_key}} from old_rows as r
-      except all
-      select {{changed_key}} from changed_rows as r;
+      select o.*{{tell_old}} from (
+        select {{changed_key}} from old_rows as r
+        except all
+        select {{changed_key}} from changed_rows as r
+      ) as o;
     end if;
   exception when others then
     insert into {{delta}} (truncated) values (0);

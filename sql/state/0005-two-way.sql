@@ -45,3 +45,15 @@ create table replicate.conflict (
   resolved_at timestamptz           -- null: skipped, and still to be resolved
 );
 create index conflict_pending on replicate.conflict (sync, relid) where resolved_at is null;
+
+-- Raises SQLSTATE RE006, so that a batch in one round trip stops where conflicts have to be decided.
+create function replicate.meet_conflicts(are_there boolean)
+returns void
+language plpgsql
+as $function$
+begin
+  if are_there then
+    raise exception using errcode = 'RE006', message = 'keys of the batch were changed on both sides';
+  end if;
+end
+$function$;

@@ -1,5 +1,6 @@
 /** Capture: triggers on the source that note which keys changed. Attached and removed table by table. */
 import {
+  APPLYING,
   captureKey,
   deltaColumns,
   deltaTables,
@@ -12,7 +13,7 @@ import {
   hasLeafTriggers,
 } from "../catalog/delta.ts";
 import { describeTables, tableLabel, tableSql, type Key, type Table } from "../catalog/table.ts";
-import type { CaptureMethod, KeylessPolicy } from "../config.ts";
+import { tellsChanges, type CaptureMethod, type KeylessPolicy } from "../config.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { withBriefLocks } from "../postgres/lock.ts";
@@ -43,22 +44,26 @@ export async function attachCapture(
     const [known] = await source.rows<{
       id: number;
       skipNoop: boolean;
+      tells: boolean;
       isKeyless: boolean;
       isSubscribed: boolean;
     }>(
-      `select c.id, c.skip_noop as "skipNoop", c.key_columns = '[]' as "isKeyless", s.sync is not null as "isSubscribed"
+      `select c.id, c.skip_noop as "skipNoop", c.tells, c.key_columns = '[]' as "isKeyless", s.sync is not null as "isSubscribed"
        from replicate.capture c left join replicate.subscription s on s.capture_id = c.id and s.sync = $2
        where c.relid = $1 for update of c`,
       [table.oid, context.config.name],
     );
     const getsKey = known?.isKeyless === true && table.key !== null;
-    if (known?.isSubscribed && !getsKey) return await loadOne(source, known.id);
+    const tells = tellsChanges(context.config);
+    const getsTold = known?.tells === false && tells;
+    if (known?.isSubscribed && !getsKey && !getsTold) return await loadOne(source, known.id);
     await source.script(`lock table ${tableSql(table)} in share row exclusive mode`);
     // Under the lock the shape cannot change any more.
     const [locked] = await describeTables(source, [table.oid]);
     if (locked === undefined || (locked.key === null && keyless === "refuse"))
       throw new ReplicateError("CAPTURE_BROKEN", `${label} has no key any more`);
     const id = known?.id ?? (await createCapture(source, locked, locked.key === null ? "statement" : method));
+    if (tells && known?.tells !== true) await tellChanges(source, id);
     if (known?.isKeyless && locked.key !== null)
       await captureByKey(source, await loadOne(source, id), locked, locked.key);
     // A copy must see every update: one that changes nothing still moves the row. The lock has waited out those who
@@ -128,7 +133,15 @@ async function createCapture(source: Connection, table: Table, wished: CaptureMe
     `update replicate.capture set delta_a = $2::regclass, delta_b = $3::regclass where id = $1`,
     [id, a, b],
   );
-  const capture: Capture = { id, relid: table.oid, keyColumns, method, skipNoop: false, active: "a" };
+  const capture: Capture = {
+    id,
+    relid: table.oid,
+    keyColumns,
+    method,
+    skipNoop: false,
+    active: "a",
+    tells: false,
+  };
   await installFunction(source, capture);
   await installTriggers(source, table, capture);
   for (const leaf of table.leaves) await installTruncateTrigger(source, leaf, capture);
@@ -140,6 +153,16 @@ function deltaColumnsSql(keyColumns: readonly CaptureKeyColumn[]): string[] {
     const collation = column.collation === null ? "" : ` collate ${column.collation}`;
     return `k${index + 1} ${column.deltaType}${collation}`;
   });
+}
+
+/** From here on the deltas of a capture tell what was done, when and where. The table is locked. */
+async function tellChanges(source: Connection, captureId: number): Promise<void> {
+  for (const delta of deltaTables(captureId))
+    await source.script(
+      `alter table ${delta} add column op "char", add column changed_at timestamptz, add column origin text, add column via text`,
+    );
+  await source.rows(`update replicate.capture set tells = true where id = $1`, [captureId]);
+  await installFunction(source, await loadOne(source, captureId));
 }
 
 /**
@@ -164,6 +187,13 @@ export async function installFunction(source: Connection, capture: Capture): Pro
   await source.script(functionSql(capture));
 }
 
+/** Sessions that apply a two-way sync show it by a setting; null, as in all others, is not true. */
+const skipApplied = `if pg_catalog.current_setting('${APPLYING}', true) operator(pg_catalog.<>) '' then
+    return null;
+  end if;`;
+const statementOp = `pg_catalog.substr(TG_OP, 1, 1)::pg_catalog."char"`;
+const rowOp = `(case when is_moved then 'I' else pg_catalog.substr(TG_OP, 1, 1) end)::pg_catalog."char"`;
+
 /** The trigger function of a capture as SQL. */
 export function functionSql(capture: Capture): string {
   const { id, keyColumns } = capture;
@@ -174,8 +204,11 @@ export function functionSql(capture: Capture): string {
   const common = {
     id: String(id),
     delta,
-    columns: deltaColumns(capture).join(", "),
+    columns: [...deltaColumns(capture), ...(capture.tells ? ["op", "changed_at"] : [])].join(", "),
     tag: bodyTag(capture),
+    skip_applied: capture.tells ? skipApplied : "",
+    tell_new: capture.tells ? `, ${capture.method === "row" ? rowOp : statementOp}, pg_catalog.clock_timestamp()` : "",
+    tell_old: capture.tells ? `, 'D'::pg_catalog."char", pg_catalog.clock_timestamp()` : "",
   };
   if (capture.method === "statement") {
     return fill("capture/statement-function", {

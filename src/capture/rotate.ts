@@ -2,7 +2,7 @@
  * Rotation: applied deltas are thrown away by TRUNCATE of the delta table that the trigger does not write to, after the
  * trigger was pointed at the other one. No DELETE, no dead rows.
  */
-import { deltaTables, loadCaptures, windowSql } from "../catalog/delta.ts";
+import { deltaTables, foreignSql, loadCaptures, windowSql } from "../catalog/delta.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
 import { LOCK_NOT_AVAILABLE, sqlstateOf } from "../postgres/sqlstate.ts";
@@ -35,17 +35,17 @@ export async function clearInactive(source: Connection, captureId: number): Prom
       if (capture === undefined) return false;
       const inactive = deltaTables(captureId)[capture.active === "a" ? 1 : 0];
       await source.script(`lock table ${inactive} in access exclusive mode nowait`);
-      const readers = await source.rows<{ holds: boolean; position: string | null }>(
-        `select s.holds, y.position
+      const readers = await source.rows<{ sync: string; holds: boolean; position: string | null }>(
+        `select s.sync, s.holds, y.position
          from replicate.subscription s join replicate.source_sync y on y.name = s.sync
          where s.capture_id = $1`,
         [captureId],
       );
-      for (const { holds, position } of readers) {
+      for (const { sync, holds, position } of readers) {
         if (holds || position === null) return false;
         // A statement of its own, so that its snapshot is taken under the lock.
         const { isOpen } = await source.row<{ isOpen: boolean }>(
-          `select exists (select 1 from ${inactive} where ${windowSql(position)}) as "isOpen"`,
+          `select exists (select 1 from ${inactive} where ${windowSql(position)}${foreignSql(capture, sync)}) as "isOpen"`,
         );
         if (isOpen) return false;
       }

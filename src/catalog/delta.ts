@@ -6,6 +6,11 @@
  * could not be recorded because the key column was renamed or retyped (the whole table has to be read again).
  * A table without a key has markers alone: 0 for any change, and 1 where somebody asks for it to be read again at once,
  * whatever its size.
+ *
+ * The delta tables of a capture that tells have in addition `op` (I, U or D; an update that changes the key is the D of
+ * the old one and the I of the new one; null: noted by us), `changed_at` (when the change was made, by the clock of the
+ * server where it was made; null: noted by us), `origin` (name of the database where an application made it; null: this
+ * one) and `via` (the sync that brought it here; null: an application made it here).
  */
 import type { Connection } from "../postgres/connect.ts";
 import { literal, own } from "../postgres/sql.ts";
@@ -16,6 +21,9 @@ import type { Column, Key, Table } from "./table.ts";
 export const REREAD = 0;
 /** The same, without delay. No relation of a user has this oid. */
 export const RELOAD_NOW = 1;
+
+/** Setting that sessions show which apply a two-way sync. */
+export const APPLYING = "replicate.applying";
 
 export interface CaptureKeyColumn {
   /** Where the delta tables hold it, if not in k1, k2 …: a retyped column may need another one. */
@@ -39,13 +47,16 @@ export interface Capture {
   readonly method: "row" | "statement";
   readonly skipNoop: boolean;
   readonly active: "a" | "b";
+  /** Whether the deltas tell what was done, when and where, and leave out what a two-way sync applies. */
+  readonly tells: boolean;
 }
 
 /** Reads captures by id, in id order. */
 export async function loadCaptures(source: Connection, ids: readonly number[]): Promise<Capture[]> {
   return await source.rows<Capture>(
-    `select id, relid::bigint::float8 as relid, key_columns as "keyColumns", method, skip_noop as "skipNoop", active
-     from replicate.capture where id = any ($1::int[]) order by id`,
+    `select id, relid::bigint::float8 as relid, key_columns as "keyColumns", method, skip_noop as "skipNoop", active,
+            coalesce((pg_catalog.to_jsonb(c) ->> 'tells')::boolean, false) as tells
+     from replicate.capture c where id = any ($1::int[]) order by id`,
     [ids],
   );
 }
@@ -99,19 +110,40 @@ export function windowSql(position: string | null): string {
   return `txid >= ${BigInt(xmin)} and not pg_catalog.txid_visible_in_snapshot(txid, ${literal(position)}::pg_catalog.txid_snapshot)`;
 }
 
+/** Continues a condition on deltas: those that this sync, whichever way it goes, has not brought here itself. */
+export function foreignSql(capture: { readonly tells: boolean }, sync: string): string {
+  return capture.tells ? ` and via is distinct from ${literal(baseName(sync))}` : "";
+}
+
+/** The name that the user gave to a sync, from the one of its way (see state/switch). */
+export function baseName(sync: string): string {
+  return sync.replace(/\..*$/, "");
+}
+
 /**
- * A query for the changed keys as k1 … kn in their own types, duplicates included.
+ * A query for the changed keys as k1 … kn in their own types, duplicates included, and `more` columns of the deltas.
  * `window` is a condition on txid, see `windowSql`.
  */
-export function changedKeysSql(capture: Capture, window: string): string {
+export function changedKeysSql(capture: Capture, window: string, more: readonly string[] = []): string {
   const recorded = deltaColumns(capture);
   const keys = capture.keyColumns.map((column, index) => {
     const cast = `(${recorded[index]})::${column.readType}`;
     return `${column.collation === null ? cast : `(${cast}) collate ${column.collation}`} as k${index + 1}`;
   });
   return deltaTables(capture.id)
-    .map((table) => `select ${keys.join(", ")} from ${table} where truncated is null and ${window}`)
+    .map((table) => `select ${[...keys, ...more].join(", ")} from ${table} where truncated is null and ${window}`)
     .join(" union all ");
+}
+
+/**
+ * The changed keys, each once, with `did` (the first of its changes: I, U, D, or null where we noted the key), `changed_at`
+ * and `origin` of the last one. For captures that tell.
+ */
+export function toldChangesSql(capture: Capture, window: string): string {
+  const keys = capture.keyColumns.map((_, index) => `k${index + 1}`).join(", ");
+  return `select ${keys}, (pg_catalog.array_agg(op order by changed_at))[1] as did, pg_catalog.max(changed_at) as changed_at,
+      (pg_catalog.array_agg(origin order by changed_at desc nulls last))[1] as origin
+    from (${changedKeysSql(capture, window, ["op", "changed_at", "origin"])}) as c group by ${keys}`;
 }
 
 /**
@@ -127,10 +159,13 @@ export function keyMatchSql(capture: Capture, rowAlias: string, keyAlias: string
     .join(" and ");
 }
 
-/** One row per capture: how many deltas the window holds, and which markers (see catalog/delta). */
-export function windowCountSql(captureId: number, position: string | null): string {
+/**
+ * One row per capture: how many deltas the window holds, and which markers (see catalog/delta). `more` continues the
+ * condition, see `foreignSql`.
+ */
+export function windowCountSql(captureId: number, position: string | null, more = ""): string {
   const rows = deltaTables(captureId).map(
-    (delta) => `select truncated from ${delta} where ${windowSql(position)}`,
+    (delta) => `select truncated from ${delta} where ${windowSql(position)}${more}`,
   );
   return `select ${captureId} as id, count(*) as n, pg_catalog.array_agg(distinct truncated) filter (where truncated is not null) as markers
     from (${rows.join(" union all ")}) as w`;

@@ -206,21 +206,21 @@ export interface ReadRequest {
 /** Below this share of a table, its rows are looked up by key; above, the planner chooses. */
 const LOOKUP_SHARE = 0.05;
 
-function readScript(request: ReadRequest): string {
+function readScript(reader: Reader, request: ReadRequest): string {
   const copies = request.reads.map(({ shape, mode, rows }) => {
     // Delta tables have no statistics; a plan that scans the table for a handful of keys would ruin the source.
     const isLookup =
       mode.kind !== "reread" && !isDirect(mode) && rows < LOOKUP_SHARE * shape.source.estimatedRows;
     const setting = isLookup ? "off" : "on";
     return `set local enable_hashjoin = ${setting}; set local enable_mergejoin = ${setting};
-      ${copyOutSql(shape, request.positionOf(shape.capture.id), mode)}`;
+      ${copyOutSql(shape, reader.sync, request.positionOf(shape.capture.id), mode)}`;
   });
   return [...copies, request.acknowledge, "commit"].join(";\n");
 }
 
 /** Reads the rows of an examined batch and commits on the source. */
 export async function read(reader: Reader, request: ReadRequest): Promise<void> {
-  await runScript(reader.source, readScript(request), { onCopyData: request.onData });
+  await runScript(reader.source, readScript(reader, request), { onCopyData: request.onData });
   await failpoint("batch.read");
 }
 
@@ -234,7 +234,7 @@ export async function examineAndRead(
   reading: ReadRequest,
 ): Promise<Examination> {
   const script = examineScript(reader, request);
-  const results = await runScript(reader.source, `${script.text};\n${readScript(reading)}`, {
+  const results = await runScript(reader.source, `${script.text};\n${readScript(reader, reading)}`, {
     onCopyData: reading.onData,
   });
   await failpoint("batch.read");

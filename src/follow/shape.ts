@@ -1,7 +1,7 @@
 /** The shape of a followed table: both sides' columns and the statements made of them. */
 import { columnPlan, type ColumnPlan } from "../catalog/columns.ts";
 import {
-  changedKeysSql, keyMatchSql, loadCaptures, windowSql, type Capture,
+  changedKeysSql, foreignSql, keyMatchSql, loadCaptures, toldChangesSql, windowSql, type Capture,
 } from "../catalog/delta.ts"; // prettier-ignore
 import {
   describeTables,
@@ -51,6 +51,14 @@ export function isRead(mode: TableMode): boolean {
   return mode.kind !== "unchanged" && mode.kind !== "held";
 }
 
+/**
+ * Whether every row of the table is read. Where the target has changes of its own, a table that was emptied is read as a
+ * whole as well: they do not go with the rows that were there.
+ */
+export function isReread({ opposite }: Pick<Shape, "opposite">, { kind }: TableMode): boolean {
+  return kind === "reread" || (opposite !== undefined && (kind === "truncate" || kind === "leaf"));
+}
+
 /** Whether a batch writes the rows into the table as they come, and not by way of staging. */
 export function isDirect(mode: TableMode): mode is Extract<TableMode, { kind: "reload" }> {
   return mode.kind === "reload";
@@ -67,21 +75,29 @@ export interface Shape {
   readonly targetKey: readonly { readonly column: Column; readonly equals: string }[];
   /** False where ON CONFLICT cannot be used: rows are deleted and inserted instead. */
   readonly canUpsert: boolean;
+  /**
+   * Where conflicts are to be found: how the table's changes on the target are captured, and where its delta tables hold
+   * the columns of the key, in the order of `targetKey`.
+   */
+  readonly opposite: { readonly capture: Capture; readonly key: readonly number[] } | undefined;
 }
 
 /**
- * Describes tables on both sides. Throws TABLE_SHAPE_CHANGED with the exact statements where the target does not fit.
+ * Describes tables on both sides. `opposite`: name of the sync that reads the target's changes, where there is one. Throws
+ * TABLE_SHAPE_CHANGED with the exact statements where the target does not fit.
  */
 export async function loadShapes(
   source: Connection,
   target: Connection,
   entries: readonly SyncTable[],
+  opposite?: string,
 ): Promise<Shape[]> {
   const [captures, sources, targets] = await Promise.all([
     loadCaptures(source, entries.map((entry) => entry.captureId)).then((all) => new Map(all.map((each) => [each.id, each]))),
     byOid(source, entries.map((entry) => entry.sourceRelid)),
     byOid(target, entries.map((entry) => entry.targetRelid)),
   ]); // prettier-ignore
+  const opposites = opposite === undefined ? undefined : await oppositeCaptures(target, opposite);
   const strangers = await sameNamed(
     source,
     entries.filter((entry) => {
@@ -146,6 +162,19 @@ export async function loadShapes(
       });
       continue;
     }
+    const there = opposites?.get(targetTable.oid);
+    const key = targetKey.map(({ column }) => there?.keyColumns.findIndex(({ attnum }) => attnum === column.attnum) ?? -1); // prettier-ignore
+    if (opposites !== undefined && (there === undefined || key.includes(-1) || key.length !== there.keyColumns.length)) {
+      problems.push({
+        subject: label,
+        message: there === undefined ? "its changes on the target are not captured" : "it has another key on the target",
+        remedy:
+          there === undefined
+            ? "run `replicate init` again"
+            : "give both tables the same key, then run `replicate drop` and start again",
+      });
+      continue;
+    }
     const keyNames = targetKey.map(({ column }) => column.name).sort().join("\0"); // prettier-ignore
     const uniqueNames = targetTable.key?.columns.map((column) => column.name).sort().join("\0"); // prettier-ignore
     const isKey = (column: Column): boolean => targetKey.some((key) => key.column.attnum === column.attnum);
@@ -157,6 +186,7 @@ export async function loadShapes(
       plan,
       label,
       targetKey,
+      opposite: there === undefined ? undefined : { capture: there, key },
       canUpsert:
         keyNames === uniqueNames &&
         targetTable.key?.isDeferrable === false &&
@@ -169,6 +199,16 @@ export async function loadShapes(
     throw new ReplicateError("TABLE_SHAPE_CHANGED", `the target does not fit the source any more: ${[...new Set(problems.map((problem) => problem.subject))].join(", ")}`, { problems }); // prettier-ignore
   }
   return shapes;
+}
+
+/** The captures on the target that a sync reads, by table. */
+async function oppositeCaptures(target: Connection, sync: string): Promise<Map<number, Capture>> {
+  const subscribed = await target.rows<{ id: number }>(
+    `select capture_id as id from replicate.subscription where sync = $1`,
+    [sync],
+  );
+  const captures = await loadCaptures(target, subscribed.map(({ id }) => id)); // prettier-ignore
+  return new Map(captures.map((capture) => [capture.relid, capture]));
 }
 
 /** Those of these renamed tables whose former name another table has. */
@@ -198,20 +238,24 @@ export function stageName(shape: Shape): string {
 }
 
 /** Columns besides the key that are carried over. */
-function otherColumns(shape: Shape): ColumnPlan["columns"] {
+export function otherColumns(shape: Shape): ColumnPlan["columns"] {
   return shape.plan.columns.filter(
     (pair) => !shape.capture.keyColumns.some((key) => key.attnum === pair.source.attnum),
   );
 }
 
-/** Staging: key columns k1…, whether the row exists on the source, and its other columns c1…; in base types. */
+/**
+ * Staging: key columns k1…, whether the row exists on the source, and its other columns c1…; in base types. Where conflicts
+ * are to be found also what was done, when and where, see `toldChangesSql`.
+ */
 export function createStageSql(shape: Shape): string {
   const keys = shape.targetKey.map(({ column }, index) => {
     const collation = column.collation === null ? "" : ` collate ${column.collation}`;
     return `k${index + 1} ${column.baseType}${collation}`;
   });
   const others = otherColumns(shape).map((pair, index) => `c${index + 1} ${pair.target.baseType}`);
-  const columns = [...keys, "present boolean", ...others].join(", ");
+  const told = shape.opposite === undefined ? [] : [`did "char"`, "changed_at timestamptz", "origin text"];
+  const columns = [...keys, "present boolean", ...others, ...told].join(", ");
   return `create temporary table if not exists ${stageName(shape).slice("pg_temp.".length)} (${columns}) on commit delete rows`;
 }
 
@@ -233,30 +277,40 @@ function emptySql(shape: Shape, name: string, from: string): string {
 }
 
 /** Reads the current rows of the keys that changed since `position`; a key without a row comes as absent. */
-export function copyOutSql(shape: Shape, position: string | null, mode: TableMode): string {
+export function copyOutSql(shape: Shape, sync: string, position: string | null, mode: TableMode): string {
   const others = otherColumns(shape).map((pair) => `, t.${ident(pair.source.name)}`).join(""); // prettier-ignore
   const keys = shape.capture.keyColumns;
+  const isTold = shape.opposite !== undefined;
+  // What this sync has brought here itself is no news, unless the table joins and all of it is.
+  const window = `${windowSql(position)}${position === null ? "" : foreignSql(shape.capture, sync)}`;
+  const told = isTold ? ", d.did, d.changed_at, d.origin" : "";
   if (isDirect(mode)) {
     const columns = shape.plan.columns.map((pair) => `t.${ident(pair.source.name)}`).join(", ");
     return `copy (select ${columns} from ${fromSql(shape.source)} as t) to stdout${copyOptions(shape)}`;
   }
-  if (mode.kind === "reread") {
+  if (isReread(shape, mode)) {
     const own = keys.map((key) => `t.${ident(key.name)}::${key.readType}`).join(", ");
-    return `copy (select ${own}, true${others} from ${fromSql(shape.source)} as t) to stdout${copyOptions(shape)}`;
+    const changes = isTold
+      ? ` left join (${toldChangesSql(shape.capture, window)}) as d on ${keyMatchSql(shape.capture, "t", "d")}`
+      : "";
+    return `copy (select ${own}, true${others}${told} from ${fromSql(shape.source)} as t${changes}) to stdout${copyOptions(shape)}`;
   }
   const own = keys
     .map((key, index) => `coalesce(t.${ident(key.name)}::${key.readType}, d.k${index + 1})`)
     .join(", ");
   // Not by a key column: a composite with an empty field "is not null" no more than it "is null".
   return `copy (
-    select ${own}, t.tableoid is not null${others}
-    from (select distinct * from (${changedKeysSql(shape.capture, windowSql(position))}) as k) as d
+    select ${own}, t.tableoid is not null${others}${told}
+    from (${isTold ? toldChangesSql(shape.capture, window) : `select distinct * from (${changedKeysSql(shape.capture, window)}) as k`}) as d
     left join ${fromSql(shape.source)} as t on ${keyMatchSql(shape.capture, "t", "d")}
   ) to stdout${copyOptions(shape)}`;
 }
 
-/** Makes the target's rows equal the staged ones. `replace` deletes and inserts all instead of upserting. */
-export function applySql(shape: Shape, mode: TableMode, replace: boolean): string[] {
+/**
+ * Makes the target's rows equal the staged ones. `replace` deletes and inserts all instead of upserting. `spare` continues
+ * the condition on rows `t` that are deleted because all of the source's were read, and they are not among them.
+ */
+export function applySql(shape: Shape, mode: TableMode, replace: boolean, spare = ""): string[] {
   const table = tableSql(shape.target);
   const rows = fromSql(shape.target);
   const stage = stageName(shape);
@@ -271,13 +325,14 @@ export function applySql(shape: Shape, mode: TableMode, replace: boolean): strin
     shape.target.isReferenced ? `delete from ${from}` : `truncate ${name}`;
 
   const statements: string[] = [];
-  if (mode.kind === "truncate")
+  if (isReread(shape, mode)) {
+    statements.push(
+      `delete from ${rows} as t where not exists (select 1 from ${stage} as s where ${match})${spare}`,
+    );
+  } else if (mode.kind === "truncate")
     statements.push(empty(shape.target.kind === "p" ? table : `only ${table}`, rows));
-  if (mode.kind === "leaf")
+  else if (mode.kind === "leaf")
     statements.push(...mode.leaves.map((leaf) => empty(`only ${leaf}`, `only ${leaf}`)));
-  if (mode.kind === "reread") {
-    statements.push(`delete from ${rows} as t where not exists (select 1 from ${stage} as s where ${match})`);
-  }
   statements.push(
     `delete from ${rows} as t using ${stage} as s where ${match}${isReplacing ? "" : " and not s.present"}`,
   );

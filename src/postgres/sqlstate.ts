@@ -13,6 +13,8 @@ export const QUERY_CANCELED = "57014";
 export const POSITION_MOVED = "RE004";
 /** Raised by replicate.advance(): a table of the batch is being copied. */
 export const TABLE_BEING_COPIED = "RE005";
+/** Raised by replicate.meet_conflicts(): keys of the batch were changed on both sides. */
+export const CONFLICTS_MET = "RE006";
 
 export function sqlstateOf(error: unknown): string | undefined {
   const code = (error as { code?: unknown } | null)?.code;
