@@ -5,6 +5,8 @@
  */
 import { isKeyless, RELOAD_NOW } from "../catalog/delta.ts";
 import type { Connection } from "../postgres/connect.ts";
+import type { SyncContext } from "../state/context.ts";
+import type { SyncTable } from "../state/sync-table.ts";
 import type { Window } from "./read-batch.ts";
 import type { Shape, TableMode } from "./shape.ts";
 
@@ -84,8 +86,27 @@ export class Reloads {
     return isKeyless(shape.capture) && this.modeOf(shape, window).kind === "held";
   }
 
-  /** Notes that a table was reloaded just now. */
-  done(captureId: number, seconds: number): void {
-    this.#restingUntil.set(captureId, Date.now() + seconds * 1000 * (1 / RELOAD_SHARE - 1));
+  /**
+   * What a batch, begun at `startedAt` (epoch milliseconds), has changed of a table's reload. Says so where a reload waits
+   * for longer than a moment.
+   */
+  settle(
+    context: SyncContext,
+    shape: Shape,
+    mode: TableMode,
+    startedAt: number,
+  ): Pick<SyncTable, "reloadSince"> {
+    const { capture, label, entry } = shape;
+    if (mode.kind === "held") {
+      if (entry.reloadSince === null && this.isLarge(shape))
+        context.emit({ type: "reload-held", table: label, bytes: mode.bytes, limitBytes: this.#limitBytes });
+      return { reloadSince: entry.reloadSince ?? new Date() };
+    }
+    if (mode.kind !== "reload") return { reloadSince: null };
+    const now = Date.now();
+    const seconds = (now - startedAt) / 1000;
+    this.#restingUntil.set(capture.id, now + seconds * 1000 * (1 / RELOAD_SHARE - 1));
+    context.log.debug({ table: label, bytes: mode.bytes, seconds }, "reloaded");
+    return { reloadSince: null };
   }
 }

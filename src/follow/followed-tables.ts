@@ -1,0 +1,114 @@
+/** The tables of a sync as a session knows them: what the target's ledger says of each, and the shape of those that follow. */
+import { fromSql } from "../catalog/table.ts";
+import { ReplicateError } from "../errors.ts";
+import type { Connection } from "../postgres/connect.ts";
+import { loadTables, type SyncTable } from "../state/sync-table.ts";
+import { loadShapes, type Shape } from "./shape.ts";
+
+export class FollowedTables {
+  readonly #source: Connection;
+  readonly #target: Connection;
+  readonly #sync: string;
+  /** By capture id, as are the shapes. */
+  #entries = new Map<number, SyncTable>();
+  #shapes = new Map<number, Shape>();
+
+  constructor(source: Connection, target: Connection, sync: string) {
+    this.#source = source;
+    this.#target = target;
+    this.#sync = sync;
+  }
+
+  /** Reads the tables of the sync anew, to see those whose copy finished meanwhile. Throws COPY_UNFINISHED. */
+  async load(): Promise<void> {
+    const entries = await loadTables(this.#target, this.#sync);
+    const ready = entries.filter((entry) => entry.state === "copied" || entry.state === "following");
+    if (ready.length === 0)
+      throw new ReplicateError("COPY_UNFINISHED", `no table of sync ${this.#sync} is copied yet`);
+    this.#entries = new Map(entries.map((entry) => [entry.captureId, entry]));
+    this.#shapes = new Map(
+      (await loadShapes(this.#source, this.#target, ready)).map((shape) => [shape.capture.id, shape]),
+    );
+  }
+
+  get entries(): readonly SyncTable[] {
+    return [...this.#entries.values()];
+  }
+
+  entry(captureId: number): SyncTable | undefined {
+    return this.#entries.get(captureId);
+  }
+
+  /** Those whose copy is done. */
+  get shapes(): readonly Shape[] {
+    return [...this.#shapes.values()];
+  }
+
+  has(captureId: number): boolean {
+    return this.#shapes.has(captureId);
+  }
+
+  shape(captureId: number): Shape | undefined {
+    return this.#shapes.get(captureId);
+  }
+
+  /** The shapes of these captures, without those whose tables do not follow. */
+  shapesOf(captureIds: Iterable<number>): Shape[] {
+    return [...captureIds].flatMap((id) => this.#shapes.get(id) ?? []);
+  }
+
+  /** Captures whose tables are not copied yet: their deltas wait. */
+  get excluded(): number[] {
+    return [...this.#entries.keys()].filter((id) => !this.#shapes.has(id));
+  }
+
+  /** Captures whose tables stand where the sync does. */
+  get following(): number[] {
+    return this.entries.filter((entry) => entry.state === "following").map((entry) => entry.captureId);
+  }
+
+  get partitioned(): Shape[] {
+    return this.shapes.filter((shape) => shape.source.kind === "p");
+  }
+
+  /** Partitioned roots, as `examine` wants them. */
+  get roots(): { readonly oid: number; readonly sql: string }[] {
+    return this.partitioned.map((shape) => ({ oid: shape.source.oid, sql: fromSql(shape.source) }));
+  }
+
+  /** Remembers what is already so on the target. */
+  update(captureId: number, change: Partial<SyncTable>): void {
+    const entry = this.#entries.get(captureId);
+    const shape = this.#shapes.get(captureId);
+    if (entry === undefined) return;
+    const updated = { ...entry, ...change };
+    this.#entries.set(captureId, updated);
+    if (shape !== undefined) this.#shapes.set(captureId, { ...shape, entry: updated });
+  }
+
+  /** Writes what was learned about a table of the source into the target's ledger. */
+  async store(
+    captureId: number,
+    change: Partial<Pick<SyncTable, "fingerprint" | "partitions">>,
+  ): Promise<void> {
+    await this.#target.rows(
+      `update replicate.sync_table
+       set fingerprint = coalesce($3, fingerprint), partitions = coalesce($4::jsonb, partitions)
+       where sync = $1 and capture_id = $2`,
+      [
+        this.#sync,
+        captureId,
+        change.fingerprint ?? null,
+        change.partitions === undefined ? null : JSON.stringify(change.partitions),
+      ],
+    );
+    this.update(captureId, change);
+  }
+
+  /** Remembers that the capture of a table leaves out updates that change nothing. */
+  noteSkipNoop(captureId: number): void {
+    const shape = this.#shapes.get(captureId);
+    if (shape === undefined) return;
+    this.#shapes.set(captureId, { ...shape, capture: { ...shape.capture, skipNoop: true } });
+  }
+}

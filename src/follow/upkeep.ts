@@ -1,0 +1,64 @@
+/** What is done on the source and the target between batches, so that neither grows. */
+import { enableSkipNoop } from "../capture/capture.ts";
+import { clearInactive, switchDelta } from "../capture/rotate.ts";
+import { patternMatches } from "../catalog/patterns.ts";
+import { tableSql } from "../catalog/table.ts";
+import type { Connection } from "../postgres/connect.ts";
+import type { SyncContext } from "../state/context.ts";
+import type { BatchTable } from "./apply-batch.ts";
+import type { FollowedTables } from "./followed-tables.ts";
+import type { Dirty } from "./read-batch.ts";
+
+/** Applied deltas of a capture that are kept at most, in bytes, before its delta table is switched. */
+const SWITCH_BYTES = 2 * 1024 * 1024;
+
+/** Throws applied deltas away where there are enough of them, or all when nothing else is to be done. */
+export async function rotate(
+  source: Connection,
+  tables: FollowedTables,
+  dirty: readonly Dirty[],
+  isIdle: boolean,
+): Promise<void> {
+  for (const each of dirty) {
+    if (!tables.has(each.id)) continue;
+    const active = each.active === "a" ? each.a : each.b;
+    const inactive = each.active === "a" ? each.b : each.a;
+    if (inactive > 0) {
+      await clearInactive(source, each.id);
+    } else if (active > (isIdle ? 0 : SWITCH_BYTES)) {
+      await switchDelta(source, each.id);
+    }
+  }
+}
+
+/** Turns no-op suppression on for the tables whose settings ask for it, once they follow. */
+export async function skipNoops(
+  context: SyncContext,
+  source: Connection,
+  tables: FollowedTables,
+): Promise<void> {
+  const wished = Object.entries(context.config.overrides).filter(
+    ([, override]) => override.skipNoop === true,
+  );
+  for (const shape of tables.shapes) {
+    const { schema, name } = shape.source;
+    if (shape.capture.skipNoop || !wished.some(([pattern]) => patternMatches(pattern, schema, name)))
+      continue;
+    if (await enableSkipNoop(source, shape.capture.id)) tables.noteSkipNoop(shape.capture.id);
+  }
+}
+
+/** Rows that a reload has deleted make room for those of the next one, sooner than autovacuum would see to it. */
+export async function vacuumReloaded(
+  context: SyncContext,
+  target: Connection,
+  tables: readonly BatchTable[],
+): Promise<void> {
+  for (const { shape, mode } of tables) {
+    if (mode.kind !== "reload" || mode.isLarge) continue;
+    await target.script(`vacuum ${tableSql(shape.target)}`).catch((error: unknown) => {
+      if (target.isBroken) throw error;
+      context.log.debug({ table: shape.label, error: String(error) }, "could not be vacuumed");
+    });
+  }
+}
