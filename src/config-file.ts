@@ -1,8 +1,11 @@
 /** Settings from where people put them: the configuration file, REPLICATE_… variables, flags. */
 import { readFileSync } from "node:fs";
+import { dirname } from "node:path";
 import { isAlias, isScalar, LineCounter, parseDocument, visit } from "yaml";
-import { checkOptions, configInvalid, type SyncOptions } from "./config.ts";
+import { checkOptions, type SyncOptions } from "./config.ts";
+import { withModulesFrom } from "./conflict-policy.ts";
 import type { Problem } from "./errors.ts";
+import { configInvalid } from "./settings-check.ts";
 
 /** What a configuration file says, not yet checked, and what is wrong with its text. */
 export interface ConfigFile {
@@ -88,7 +91,7 @@ export function loadOptions(sources: OptionSources, env: NodeJS.ProcessEnv): Syn
     ...(sources.flags ?? []),
   ].filter(({ value }) => value !== undefined);
   const origins = new Map<string, string>();
-  const settings = structuredClone(file.settings) as Record<string, unknown>;
+  const settings = withModulesFrom(structuredClone(file.settings), dirname(path ?? ""));
   for (const each of given) {
     origins.set(each.path, each.origin);
     assign(settings, each.path.split("."), each.value);

@@ -1,8 +1,15 @@
 /** Settings: what may be given, the defaults, and the check that reports every mistake at once. */
 import { parsePattern, parseTableName } from "./catalog/patterns.ts";
-import { ReplicateError, type Problem } from "./errors.ts";
-import { resolveConnection, type ConnectionSettings } from "./postgres/conninfo.ts";
-import { didYouMean } from "./spelling.ts";
+import {
+  checkConflict,
+  checkNodes,
+  type ConflictPolicy,
+  type ConflictSetting,
+  type NodeNames,
+} from "./conflict-policy.ts";
+import type { Problem } from "./errors.ts";
+import type { ConnectionSettings } from "./postgres/conninfo.ts";
+import { Check, configInvalid } from "./settings-check.ts";
 
 /** How updates and deletes of one table are captured. */
 export type CaptureMethod = "row" | "statement";
@@ -12,6 +19,9 @@ export type CaptureMethod = "row" | "statement";
  * has the table read again as a whole.
  */
 export type KeylessPolicy = "refuse" | "reload";
+
+/** Whether changes go from the source to the target alone, or also the other way. */
+export type Direction = "one-way" | "both";
 
 /** What the library and the configuration file accept. */
 export interface SyncOptions {
@@ -23,8 +33,19 @@ export interface SyncOptions {
   /** Patterns, default every table outside of system schemas. */
   readonly tables?: readonly string[];
   readonly exclude?: readonly string[];
-  readonly conflict?: "source-wins";
-  readonly direction?: "one-way";
+  /**
+   * What becomes of a row that was changed on both sides, decided row by row. Default "source-wins". A module's path is
+   * relative to the configuration file, or to the working directory of the program.
+   */
+  readonly conflict?: ConflictSetting;
+  /** both: applications write to source and target. Default "one-way". */
+  readonly direction?: Direction;
+  /** Names of the databases, for `{ order: […] }` and the log of conflicts. */
+  readonly nodes?: NodeNames;
+  readonly conflictLog?: {
+    /** How long conflicts stay in the log once they are resolved: seconds, or a number with a unit. Default "30d". */
+    readonly keep?: string | number;
+  };
   /** Default "refuse". */
   readonly keyless?: KeylessPolicy;
   /**
@@ -55,7 +76,12 @@ export interface TableOverride {
   readonly skipNoop?: boolean;
   /** Default: that of the sync. */
   readonly keyless?: KeylessPolicy;
+  /** Default: that of the sync. */
+  readonly conflict?: ConflictSetting;
 }
+
+/** The same, checked. */
+export type ResolvedOverride = Omit<TableOverride, "conflict"> & { readonly conflict?: ConflictPolicy };
 
 /** The same, checked, with defaults and connection look-ups filled in, and frozen. */
 export interface ResolvedConfig {
@@ -66,8 +92,12 @@ export interface ResolvedConfig {
   readonly exclude: readonly string[];
   readonly keyless: KeylessPolicy;
   readonly keylessLimitBytes: number;
+  readonly direction: Direction;
+  readonly conflict: ConflictPolicy;
+  readonly nodes: NodeNames;
+  readonly conflictLog: { readonly keepSeconds: number };
   /** By source table as written by the user; match with `patternMatches`. */
-  readonly overrides: Readonly<Record<string, TableOverride>>;
+  readonly overrides: Readonly<Record<string, ResolvedOverride>>;
   readonly copy: {
     readonly jobs: number;
     readonly indexJobs: number;
@@ -81,17 +111,20 @@ export const defaults = Object.freeze({
   name: "default",
   keyless: "refuse" as KeylessPolicy,
   keylessLimit: "64MB",
+  direction: "one-way" as Direction,
+  conflict: "source-wins" as ConflictSetting,
+  conflictLog: Object.freeze({ keep: "30d" }),
   copy: Object.freeze({ jobs: 4, indexJobs: 2, partSize: "128MB", indexMemory: "1GB" }),
 });
 
 const settingNames = [
-  "name", "source", "target", "tables", "exclude", "conflict", "direction", "keyless", "keylessLimit", "overrides", "copy",
+  "name", "source", "target", "tables", "exclude", "conflict", "direction", "nodes", "conflictLog", "keyless", "keylessLimit", "overrides", "copy",
 ] as const; // prettier-ignore
 const copyNames = ["jobs", "indexJobs", "partSize", "indexMemory"] as const;
-const overrideNames = ["target", "capture", "skipNoop", "keyless"] as const;
+const overrideNames = ["target", "capture", "skipNoop", "keyless", "conflict"] as const;
 const keylessPolicies = ["refuse", "reload"] as const;
 /** Settings with a meaning that this version does not have yet: refused by name instead of "unknown". */
-const laterOverrideNames = ["where", "columns", "conflict"];
+const laterOverrideNames = ["where", "columns"];
 
 const mostJobs = 64;
 const megabyte = 1024 ** 2;
@@ -125,17 +158,14 @@ export function checkOptions(
   const exclude = check.patterns("exclude", given["exclude"]);
   if (Array.isArray(given["tables"]) && given["tables"].length === 0)
     check.problem("tables", "is empty: leave it out for all tables");
-  checkOnly(check, "conflict", given["conflict"], "source-wins", [
-    "target-wins",
-    "error",
-    "skip",
-    "latest",
-    "custom",
-  ]);
-  checkOnly(check, "direction", given["direction"], "one-way", ["both"]);
+  const nodes = checkNodes(check, given["nodes"]);
+  const conflict = checkConflict(check, "conflict", given["conflict"] ?? defaults.conflict, nodes);
+  const direction = check.oneOf("direction", given["direction"], ["one-way", "both"]) ?? defaults.direction;
+  const conflictLog = check.object("conflictLog", given["conflictLog"] ?? {}, ["keep"]);
+  const keepSeconds = check.duration("conflictLog.keep", conflictLog["keep"] ?? defaults.conflictLog.keep);
   const keyless = check.oneOf("keyless", given["keyless"], keylessPolicies) ?? defaults.keyless;
   const keylessLimitBytes = check.size("keylessLimit", given["keylessLimit"] ?? defaults.keylessLimit, 0);
-  const overrides = checkOverrides(check, given["overrides"]);
+  const overrides = checkOverrides(check, given["overrides"], nodes);
 
   const copy = check.object("copy", given["copy"] ?? {}, copyNames);
   const jobs = check.integer("copy.jobs", copy["jobs"] ?? defaults.copy.jobs, 1, mostJobs);
@@ -155,7 +185,7 @@ export function checkOptions(
   if (
     check.problems.length > 0 || name === undefined || source === undefined || target === undefined ||
     jobs === undefined || indexJobs === undefined || partBytes === undefined || indexMemoryBytes === undefined ||
-    keylessLimitBytes === undefined
+    keylessLimitBytes === undefined || conflict === undefined || keepSeconds === undefined
   ) {
     return { config: undefined, problems: check.problems };
   } // prettier-ignore
@@ -167,39 +197,18 @@ export function checkOptions(
     exclude: Object.freeze(exclude ?? []),
     keyless,
     keylessLimitBytes,
+    direction,
+    conflict,
+    nodes,
+    conflictLog: Object.freeze({ keepSeconds }),
     overrides: Object.freeze(overrides),
     copy: Object.freeze({ jobs, indexJobs, partBytes, indexMemoryBytes }),
   });
   return { config, problems: [] };
 }
 
-/** The error for settings that are wrong. */
-export function configInvalid(problems: readonly Problem[]): ReplicateError {
-  const count = problems.length === 1 ? "one setting is" : `${problems.length} settings are`;
-  return new ReplicateError("CONFIG_INVALID", `${count} wrong`, { problems });
-}
-
-/** Bytes of a size: a number, or text with a unit of 1024 (`B`, `kB`, `MB`, `GB`, `TB`). Undefined if it is none. */
-export function parseSize(size: string | number): number | undefined {
-  const match = /^\s*(\d+(?:\.\d+)?)\s*(B|[kMGT]i?B)?\s*$/i.exec(String(size));
-  if (match === null) return undefined;
-  const power = ["B", "K", "M", "G", "T"].indexOf((match[2]?.[0] ?? "B").toUpperCase());
-  const bytes = Math.round(Number(match[1]) * 1024 ** power);
-  return Number.isSafeInteger(bytes) ? bytes : undefined;
-}
-
-function checkOnly(check: Check, path: string, value: unknown, only: string, later: readonly string[]): void {
-  if (value === undefined || value === null || value === only) return;
-  const word = typeof value === "object" ? Object.keys(value)[0] : value;
-  const isLater = typeof word === "string" && later.includes(word);
-  check.problem(
-    path,
-    isLater ? `${word} is not available in this version, only ${only}` : `has to be ${only}`,
-  );
-}
-
-function checkOverrides(check: Check, value: unknown): Record<string, TableOverride> {
-  const overrides: Record<string, TableOverride> = {};
+function checkOverrides(check: Check, value: unknown, nodes: NodeNames): Record<string, ResolvedOverride> {
+  const overrides: Record<string, ResolvedOverride> = {};
   const targets = new Map<string, string>();
   for (const [table, override] of Object.entries(check.object("overrides", value ?? {}))) {
     const path = `overrides.${table}`;
@@ -218,111 +227,14 @@ function checkOverrides(check: Check, value: unknown): Record<string, TableOverr
     const capture = check.oneOf(`${path}.capture`, given["capture"], ["row", "statement"] as const);
     const skipNoop = check.boolean(`${path}.skipNoop`, given["skipNoop"]);
     const keyless = check.oneOf(`${path}.keyless`, given["keyless"], keylessPolicies);
+    const conflict = checkConflict(check, `${path}.conflict`, given["conflict"], nodes);
     overrides[table] = Object.freeze({
       ...(target === undefined ? {} : { target }),
       ...(capture === undefined ? {} : { capture }),
       ...(skipNoop === undefined ? {} : { skipNoop }),
       ...(keyless === undefined ? {} : { keyless }),
+      ...(conflict === undefined ? {} : { conflict }),
     });
   }
   return overrides;
-}
-
-/** Reads values of unknown type and collects what is wrong with them. Undefined: wrong, and reported. */
-class Check {
-  readonly problems: Problem[] = [];
-
-  problem(subject: string, message: string): undefined {
-    this.problems.push({ subject, message });
-  }
-
-  object(
-    path: string,
-    value: unknown,
-    known?: readonly string[],
-    later: readonly string[] = [],
-  ): Readonly<Record<string, unknown>> {
-    if (typeof value !== "object" || value === null || Array.isArray(value)) {
-      this.problem(path || "settings", "has to be a set of names and values");
-      return {};
-    }
-    const entries = Object.entries(value).filter(([, each]) => each !== undefined);
-    for (const [key] of known === undefined ? [] : entries) {
-      if (known?.includes(key)) continue;
-      const subject = path === "" ? key : `${path}.${key}`;
-      if (later.includes(key)) this.problem(subject, "is not available in this version");
-      else this.problem(subject, `is no setting${didYouMean(key, known ?? [])}`);
-    }
-    return Object.fromEntries(entries);
-  }
-
-  text(path: string, value: unknown): string | undefined {
-    return typeof value === "string" ? value : this.problem(path, "has to be a text");
-  }
-
-  integer(path: string, value: unknown, least: number, most: number): number | undefined {
-    // A flag or an expanded variable comes as text.
-    const number = typeof value === "string" && /^\s*\d+\s*$/.test(value) ? Number(value) : value;
-    const isRight =
-      typeof number === "number" && Number.isInteger(number) && number >= least && number <= most;
-    return isRight ? number : this.problem(path, `has to be a whole number from ${least} to ${most}`);
-  }
-
-  size(path: string, value: unknown, leastBytes: number): number | undefined {
-    const bytes = typeof value === "string" || typeof value === "number" ? parseSize(value) : undefined;
-    if (bytes === undefined) return this.problem(path, "has to be a size such as 128MB or 1GB");
-    const least = leastBytes < megabyte ? `${leastBytes / 1024}kB` : `${leastBytes / megabyte}MB`;
-    return bytes >= leastBytes ? bytes : this.problem(path, `has to be at least ${least}`);
-  }
-
-  oneOf<T extends string>(path: string, value: unknown, allowed: readonly T[]): T | undefined {
-    if (value === undefined || value === null) return undefined;
-    const found = allowed.find((each) => each === value);
-    return found ?? this.problem(path, `has to be one of ${allowed.join(", ")}`);
-  }
-
-  boolean(path: string, value: unknown): boolean | undefined {
-    if (value === undefined || value === null || typeof value === "boolean") return value ?? undefined;
-    return this.problem(path, "has to be true or false");
-  }
-
-  patterns(path: string, value: unknown): readonly string[] | undefined {
-    if (value === undefined || value === null) return undefined;
-    if (!Array.isArray(value) || !value.every((each) => typeof each === "string")) {
-      return this.problem(path, 'has to be a list of patterns such as ["public.*"]');
-    }
-    return value.filter((each) => this.attempt(path, () => parsePattern(each)) !== undefined);
-  }
-
-  connection(
-    side: "source" | "target",
-    value: unknown,
-    env: NodeJS.ProcessEnv,
-  ): ConnectionSettings | undefined {
-    if (value === undefined || value === null || value === "") {
-      const variable = `REPLICATE_${side.toUpperCase()}`;
-      return this.problem(
-        side,
-        `is missing: give --${side}, the variable ${variable}, or a line in the file`,
-      );
-    }
-    const text = this.text(side, value);
-    const password = env[`REPLICATE_${side.toUpperCase()}_PASSWORD`] || env["PGPASSWORD"];
-    return text === undefined
-      ? undefined
-      : this.attempt(side, () => resolveConnection(text, password ? { ...env, PGPASSWORD: password } : env));
-  }
-
-  /** Takes over the problems of a ReplicateError, under the path of the setting. */
-  attempt<T>(path: string, read: () => T): T | undefined {
-    try {
-      return read();
-    } catch (error) {
-      if (!(error instanceof ReplicateError)) throw error;
-      for (const { subject, message } of error.problems) {
-        this.problem(path, path === subject || subject === "connection" ? message : `${subject}: ${message}`);
-      }
-      return undefined;
-    }
-  }
 }

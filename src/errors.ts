@@ -123,6 +123,20 @@ export const errorRules = {
     "later",
     "Settle what is listed, then run the same command again: what is there already is passed over.",
   ),
+  /** A row was changed on both sides, and the policy `error` stops there. Nothing of the batch is written. */
+  CONFLICT: rule(
+    1,
+    "never",
+    "Choose another policy for the table (--conflict, or conflict in the configuration file) and start again.",
+  ),
+  /** The resolver of policy `custom` failed, or decided what cannot be. Nothing of the batch is written. */
+  CONFLICT_RESOLVER_FAILED: rule(
+    3,
+    "never",
+    "Correct the resolver, or choose another policy for the table, and start again.",
+  ),
+  /** A logged conflict that does not exist, or is resolved already. */
+  CONFLICT_UNKNOWN: rule(2, "never", "See `replicate conflicts` for those that are still to be resolved."),
   /** `verify` found differences. */
   VERIFY_DIFFERENT: rule(
     1,

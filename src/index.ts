@@ -15,7 +15,25 @@ export {
   type GivenSetting,
   type OptionSources,
 } from "./config-file.ts";
-export type { CaptureMethod, KeylessPolicy, ResolvedConfig, SyncOptions, TableOverride } from "./config.ts";
+export type {
+  CaptureMethod,
+  Direction,
+  KeylessPolicy,
+  ResolvedConfig,
+  ResolvedOverride,
+  SyncOptions,
+  TableOverride,
+} from "./config.ts";
+export type {
+  Conflict,
+  ConflictKind,
+  ConflictPolicy,
+  ConflictResolver,
+  ConflictSetting,
+  ConflictSide,
+  NodeNames,
+  Resolution,
+} from "./conflict-policy.ts";
 export { ReplicateError, errorRules, type ErrorCode, type Problem, type Retry } from "./errors.ts";
 export type { Batch, OnEvent, Side, SyncEvent, TableProgress } from "./events.ts";
 export type { Logger } from "./state/context.ts";

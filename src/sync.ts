@@ -1,5 +1,6 @@
 /** A sync as a program sees it: one object, one method per stage. The only file that knows all stages. */
 import { resolveConfig, type SyncOptions } from "./config.ts";
+import { loadResolvers } from "./conflict-policy.ts";
 import { copySync, type CopyOptions, type CopyReport } from "./copy/copy.ts";
 import { carrySequences, type SequencesOptions, type SequencesReport } from "./sequences/carry.ts";
 import { switchSides, type SwitchOptions, type SwitchReport } from "./cutover/cutover.ts";
@@ -93,10 +94,10 @@ export interface Sync extends AsyncDisposable {
  * for await (const batch of sync.follow({ signal })) console.log(batch.rows, batch.lagSeconds);
  * ```
  */
-// oxlint-disable-next-line require-await -- asynchronous so that a mistake is a rejection, as it is for every method
 export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync> {
   const { logger, onEvent, env, ...given } = options;
   const config = resolveConfig(given, env ?? process.env);
+  await loadResolvers(config);
   const sessions = new Sessions();
 
   const context = (call: CallOptions, isCutBySignal = true): SyncContext =>

@@ -88,6 +88,8 @@ export function settingsOf(values: Values, verb: VerbName): readonly GivenSettin
     ...selects,
     setting("keyless", "keyless"),
     setting("keyless-limit", "keylessLimit"),
+    setting("direction", "direction"),
+    setting("conflict", "conflict"),
     setting("jobs", "copy.jobs"),
     setting("index-jobs", "copy.indexJobs"),
     setting("part-size", "copy.partSize"),
@@ -147,7 +149,7 @@ function checkValue(
       : { message: "has to be a whole number, 0 or more" };
   }
   if (choices !== undefined && !choices.includes(value))
-    return { message: `has to be one of ${choices.join(", ")}` };
+    return { message: `has to be one of ${choices.join(", ")}${didYouMean(value, choices)}` };
   return { value };
 }
 

@@ -79,6 +79,18 @@ export const options = {
     value: "SIZE",
     help: "tables without a key that are larger are reloaded at the cutover only, 64MB by default",
   },
+  direction: {
+    type: "text",
+    value: "WAY",
+    choices: ["one-way", "both"],
+    help: "both: applications write to both sides; one-way by default",
+  },
+  conflict: {
+    type: "text",
+    value: "POLICY",
+    choices: ["source-wins", "target-wins", "latest", "skip", "error"],
+    help: "which side a row is taken from that was changed on both, source-wins by default; the file has more policies, and those of single tables",
+  },
   jobs: { type: "text", value: "N", help: "connections that work at the same time, 4 by default" },
   "index-jobs": { type: "text", value: "N", help: "indexes built at the same time, 2 by default" },
   "part-size": {
@@ -199,6 +211,8 @@ export const verbs = {
       "exclude-tables",
       "keyless",
       "keyless-limit",
+      "direction",
+      "conflict",
       "check-foreign-keys",
       "jobs",
       "index-jobs",
@@ -225,7 +239,7 @@ export const verbs = {
     details: [
       "Runs preflight, creates schema replicate on both sides, and installs the capture on the source, table by table under a short lock timeout. Run again, it adds what is new and leaves the rest alone.",
     ],
-    options: ["tables", "exclude-tables", "keyless", "keyless-limit", "dry-run"],
+    options: ["tables", "exclude-tables", "keyless", "keyless-limit", "direction", "conflict", "dry-run"],
     examples: [
       {
         command: "init --tables 'public.*' --exclude-tables '*.audit_*'",
@@ -238,7 +252,7 @@ export const verbs = {
     details: [
       "Takes the target's indexes and constraints away, copies the tables in parts by several connections, and builds everything again. After an interruption the same command goes on where it stopped; several copies may run at once.",
     ],
-    options: [...copyOptions, "restart", "dry-run"],
+    options: [...copyOptions, "restart", "direction", "dry-run"],
     examples: [{ command: "copy --jobs 8 --index-jobs 4", says: "for big servers on both sides" }],
   },
   follow: {
@@ -247,7 +261,7 @@ export const verbs = {
       "One batch is one transaction on the target, which so always equals the source at some moment. SIGINT or SIGTERM ends it cleanly with exit code 0; started again it goes on. Lost connections are opened again.",
       "A second one ends at once with exit code 4, or waits with --standby: it takes over when the first one ends, dies, or does not answer for ten seconds.",
     ],
-    options: ["until-caught-up", "once", "standby", "keyless-limit"],
+    options: ["until-caught-up", "once", "standby", "keyless-limit", "direction", "conflict"],
     examples: [
       { command: "follow --until-caught-up", says: "apply what there is, then end" },
       { command: "follow --standby", says: "on another machine: goes on when the first one cannot" },
@@ -257,7 +271,8 @@ export const verbs = {
     summary: "init, copy and follow, one after another",
     details: ["What most people type. It may be stopped and started again at any time."],
     options: [
-      "tables", "exclude-tables", "keyless", "keyless-limit", "schema", ...copyOptions, "until-caught-up",
+      "tables", "exclude-tables", "keyless", "keyless-limit", "direction", "conflict", "schema", ...copyOptions,
+      "until-caught-up",
     ], // prettier-ignore
     examples: [
       {

@@ -13,11 +13,14 @@ type Side = "source" | "target";
 export class Sessions {
   readonly #run: Pick<CopyRun, "context">;
   readonly #purpose: string;
+  readonly #isSpare: boolean;
   readonly #open: { source?: Connection; target?: Connection } = {};
 
-  constructor(run: Pick<CopyRun, "context">, purpose: string) {
+  /** `isSpare`: sessions that can be done without. */
+  constructor(run: Pick<CopyRun, "context">, purpose: string, isSpare = false) {
     this.#run = run;
     this.#purpose = purpose;
+    this.#isSpare = isSpare;
   }
 
   async source(): Promise<Connection> {
@@ -42,8 +45,8 @@ export class Sessions {
     const { context } = this.#run;
     // On the source, parallel plans would only take processors away from the application.
     const opened = await (side === "source"
-      ? context.source(this.#purpose, { isSerial: true })
-      : context.target(this.#purpose));
+      ? context.source(this.#purpose, { isSerial: true, isSpare: this.#isSpare })
+      : context.target(this.#purpose, { isSpare: this.#isSpare }));
     this.#open[side] = opened;
     return opened;
   }
@@ -96,7 +99,7 @@ export async function withSessions<T>(
   let lostSide: Side = "source";
   let pauseMs = firstPauseMs;
   for (;;) {
-    const sessions = new Sessions(run, purpose);
+    const sessions = new Sessions(run, purpose, !isNeeded);
     const onStop = (): void => sessions.cut();
     run.signal.addEventListener("abort", onStop, { once: true });
     try {

@@ -159,6 +159,7 @@ class FollowRun {
     } finally {
       clearTimeout(timer);
       this.#lockWatch.unwatch(session.source);
+      await this.#lockWatch.rest();
     }
   }
 

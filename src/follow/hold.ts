@@ -1,7 +1,7 @@
 /**
  * The runner's hold on the sync: the session on the target that has its lock, applies the batches, and tells `status` how
- * it goes. One session for all of it, but for batches that take long, so that a narrow connection limit suffices; kept
- * while only the source is away, so that the sync stays ours and the reason can be told.
+ * it goes. One session for all of it, so that a narrow connection limit suffices; while a batch takes long, another one for
+ * a moment now and then. Kept while only the source is away, so that the sync stays ours and the reason can be told.
  */
 import type { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
@@ -28,8 +28,6 @@ export class Hold {
   #former: number | undefined;
   #touchedAt = 0;
   #atHand: () => BatchAtHand | null = () => null;
-  /** A second session, only while a batch takes long: what the first one writes is seen when the batch is done. */
-  #control: Connection | undefined;
   #telling: Promise<void> | undefined;
   #timer: NodeJS.Timeout | undefined;
   /** What went wrong while the target could not be told. */
@@ -96,8 +94,6 @@ export class Hold {
     } finally {
       this.#atHand = () => null;
       await this.#telling;
-      await this.#control?.close();
-      this.#control = undefined;
     }
   }
 
@@ -109,13 +105,22 @@ export class Hold {
       .finally(() => (this.#telling = undefined));
   }
 
-  /** That a batch goes on matters more than that it is told: where there is no connection for it, it is not. */
+  /**
+   * In the middle of a batch by a second session, as what the first one writes is seen when the batch is done. It does not
+   * stay: it may have the last connection, which is for whoever wants to know. While there is none, the batch is not told.
+   */
   async #tell(target: Connection, batch: BatchAtHand | null): Promise<void> {
     const { name } = this.#context.config;
-    if (batch !== null && this.#control?.isBroken !== false)
-      this.#control = await this.#context.target("follow heartbeat").catch(() => undefined);
-    if (batch !== null && this.#control !== undefined) await beatAtBatch(this.#control, name, batch);
-    else if (target.isFree) await touch(target, name);
+    const control =
+      batch === null
+        ? undefined
+        : await this.#context.target("follow heartbeat", { isSpare: true }).catch(() => undefined);
+    try {
+      if (batch !== null && control !== undefined) await beatAtBatch(control, name, batch);
+      else if (target.isFree) await touch(target, name);
+    } finally {
+      await control?.close();
+    }
   }
 
   /** Tells the figures, and that all is well. */

@@ -7,6 +7,7 @@ import { ReplicateError } from "../errors.ts";
 import type { Side } from "../events.ts";
 import type { ConnectionSettings } from "./conninfo.ts";
 import { watchLiveness } from "./liveness.ts";
+import { sleep } from "./sleep.ts";
 import { fill, literal, load } from "./sql.ts";
 import { asReplicateError, sqlstateOf } from "./sqlstate.ts";
 
@@ -22,7 +23,16 @@ export interface ConnectOptions {
   readonly isReplicaRole?: boolean;
   /** No parallel plans in this session. */
   readonly isSerial?: boolean;
+  /** The session can be done without: where the server has no place for it, that is said at once. */
+  readonly isSpare?: boolean;
 }
+
+/**
+ * A place that is taken now may be free in a moment: that of a session which was just closed, or which lives but briefly.
+ * Two that come for the last place at the same time are both refused.
+ */
+const CROWD_PATIENCE_MS = 1500;
+const CROWD_PAUSE_MS = 100;
 
 /** A row as the driver gives it; catalogue queries name their columns in camelCase. */
 export type Row = Record<string, unknown>;
@@ -142,10 +152,26 @@ export class Connection {
 }
 
 /**
- * Opens a session and pins its settings.
+ * Opens a session and pins its settings. Where the server has no place for it, that is tried for a moment.
  * Throws SERVER_UNREACHABLE, LOGIN_REFUSED, TOO_MANY_CONNECTIONS, SERVER_TOO_OLD, ABORTED.
  */
 export async function connect(settings: ConnectionSettings, options: ConnectOptions): Promise<Connection> {
+  const patience = Date.now() + (options.isSpare === true ? 0 : CROWD_PATIENCE_MS);
+  for (;;) {
+    try {
+      return await openEncryptedOrNot(settings, options);
+    } catch (error) {
+      const isCrowded = error instanceof ReplicateError && error.code === "TOO_MANY_CONNECTIONS";
+      if (!isCrowded || Date.now() >= patience) throw error;
+      await sleep(CROWD_PAUSE_MS * (0.5 + Math.random()), options.signal ?? new AbortController().signal);
+    }
+  }
+}
+
+async function openEncryptedOrNot(
+  settings: ConnectionSettings,
+  options: ConnectOptions,
+): Promise<Connection> {
   try {
     return await open(settings, options);
   } catch (error) {

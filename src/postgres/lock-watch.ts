@@ -49,6 +49,15 @@ export class LockWatch {
     this.#watched.delete(connection);
   }
 
+  /** Closes the watching session while nothing is watched: its connection is for others. */
+  async rest(): Promise<void> {
+    if (this.#session === undefined || this.#watched.size > 0) return;
+    await this.#looking;
+    const session = this.#session;
+    this.#session = undefined;
+    await (await session?.catch(() => undefined))?.close();
+  }
+
   /** Cancels what a session on the same server is doing. Returns false if the server could not be asked to. */
   async cancel(connection: Connection): Promise<boolean> {
     // A second time, because a watching session that broke may show so only when it is used.

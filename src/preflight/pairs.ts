@@ -1,7 +1,7 @@
 /** Which tables are meant, which of them can be replicated, and where each goes. */
 import { parseTableName, patternMatches, selectTables } from "../catalog/patterns.ts";
 import { describeTables, tableLabel, type Table } from "../catalog/table.ts";
-import type { KeylessPolicy, ResolvedConfig, TableOverride } from "../config.ts";
+import type { KeylessPolicy, ResolvedConfig, ResolvedOverride } from "../config.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { load } from "../postgres/sql.ts";
@@ -11,7 +11,7 @@ import type { Finding } from "./finding.ts";
 export interface TablePair {
   readonly source: Table;
   readonly target: Table;
-  readonly override: TableOverride;
+  readonly override: ResolvedOverride;
   /** What becomes of it if it has no key. */
   readonly keyless: KeylessPolicy;
 }
@@ -103,7 +103,7 @@ export function refuseSameDatabase(tables: readonly Table[], config: ResolvedCon
   });
 }
 
-function overrideOf(table: Table, { overrides }: ResolvedConfig): TableOverride {
+function overrideOf(table: Table, { overrides }: ResolvedConfig): ResolvedOverride {
   const found = Object.entries(overrides).find(([pattern]) =>
     patternMatches(pattern, table.schema, table.name),
   );

@@ -15,6 +15,8 @@ export interface OpenOptions {
   readonly lockTimeoutMs?: number;
   /** No parallel plans in this session. */
   readonly isSerial?: boolean;
+  /** The session can be done without: throws TOO_MANY_CONNECTIONS at once instead of trying for a moment. */
+  readonly isSpare?: boolean;
 }
 
 export interface SyncContext {

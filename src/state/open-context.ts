@@ -57,6 +57,7 @@ export function makeContext(
       isReplicaRole: side === "target",
       ...(options.isCutBySignal === false ? {} : { signal }),
       ...(given.isSerial === true ? { isSerial: true } : {}),
+      ...(given.isSpare === true ? { isSpare: true } : {}),
       ...(given.lockTimeoutMs === undefined ? {} : { lockTimeoutMs: given.lockTimeoutMs }),
     });
     sessions.add(connection);

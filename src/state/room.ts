@@ -9,10 +9,6 @@ export interface Room {
   readonly target: number;
 }
 
-/** A session that was closed just now may still be counted. */
-const TRIES = 8;
-const PAUSE_MS = 250;
-
 export function isCrowded(error: unknown): error is ReplicateError {
   return error instanceof ReplicateError && error.code === "TOO_MANY_CONNECTIONS";
 }
@@ -26,19 +22,15 @@ export async function assertRoom(context: SyncContext, doing: string, need: Room
 }
 
 async function assertSide(context: SyncContext, doing: string, side: Side, need: number): Promise<void> {
-  for (let tries = 1; ; tries += 1) {
-    const results = await Promise.allSettled(
-      Array.from({ length: need }, async () => await context[side](doing)),
-    );
-    const opened = results.flatMap((each) => (each.status === "fulfilled" ? [each.value] : []));
-    await Promise.all(opened.map((connection) => connection.close()));
-    const reasons = results.flatMap((each) => (each.status === "rejected" ? [each.reason as unknown] : []));
-    if (reasons.length === 0) return;
-    const [other] = reasons.filter((reason) => !isCrowded(reason));
-    if (other !== undefined) throw other;
-    if (tries === TRIES) throw tooFew(doing, side, need, opened.length, reasons[0] as ReplicateError);
-    await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
-  }
+  const results = await Promise.allSettled(
+    Array.from({ length: need }, async () => await context[side](doing)),
+  );
+  const opened = results.flatMap((each) => (each.status === "fulfilled" ? [each.value] : []));
+  await Promise.all(opened.map((connection) => connection.close()));
+  const reasons = results.flatMap((each) => (each.status === "rejected" ? [each.reason as unknown] : []));
+  if (reasons.length === 0) return;
+  const [other] = reasons.filter((reason) => !isCrowded(reason));
+  throw other ?? tooFew(doing, side, need, opened.length, reasons[0] as ReplicateError);
 }
 
 function tooFew(doing: string, side: Side, need: number, got: number, cause: ReplicateError): ReplicateError {

@@ -194,6 +194,12 @@ test("two connections on each side", { timeout: 240_000 }, async () => {
   });
   expect((await sync.preflight()).ok).toBe(true);
   await sync.init();
+  // Somebody who is just leaving is waited for.
+  const leaving = await Promise.all([connect(pair.target.url), connect(pair.target.url)]);
+  const asked = sync.status();
+  await sleep(300);
+  await Promise.all(leaving.map(async (client) => await client.end()));
+  expect((await asked).phase).toBe("initialised");
 
   await limit(1);
   await expect(sync.copy({ jobs: 1 })).rejects.toMatchObject({
@@ -216,6 +222,18 @@ test("two connections on each side", { timeout: 240_000 }, async () => {
   // One of each side is left for whoever wants to know.
   const status = await untilTold(sync, "all is applied", ({ lag }) => lag.rows === 0);
   expect(status.runner.alive).toBe(true);
+  // The same in the middle of a batch that takes long, whose signs of life need a session of their own.
+  await pair.target.asAdmin(`
+    create function public.slow(value int) returns int language plpgsql immutable as $$
+    begin perform pg_catalog.pg_sleep(0.08); return value; end $$;
+    create index parent_slow on public.parent (public.slow(id)) where id < 0`);
+  await pair.source.asAdmin("insert into public.parent select -g, 'slow' from generate_series(1, 100) as g");
+  await until("the batch is told", async () => {
+    // Whoever asks all the time has the last connection all the time.
+    await sleep(400);
+    return (await sync.status()).runner.batch !== null;
+  });
+  await untilTold(sync, "the slow batch is applied", ({ lag }) => lag.rows === 0);
   await expect(sync.verify()).rejects.toMatchObject({
     code: "TOO_MANY_CONNECTIONS",
     message: expect.stringContaining("verify needs 2 connections to the"),

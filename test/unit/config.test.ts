@@ -4,8 +4,9 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 
 import { loadOptions, readConfigFile } from "../../src/config-file.ts";
-import { parseSize, resolveConfig, type SyncOptions } from "../../src/config.ts";
+import { resolveConfig, type SyncOptions } from "../../src/config.ts";
 import { ReplicateError } from "../../src/errors.ts";
+import { parseDuration, parseSize } from "../../src/settings-check.ts";
 
 let folder: string;
 beforeEach(() => {
@@ -83,13 +84,15 @@ describe("resolveConfig", () => {
       source: "host=h port=x sslmode=y",
       tables: ["public.*", "a.b.c"],
       exclude: "public.x",
-      conflict: { latest: "updated_at" },
-      direction: "both",
+      conflict: { lastest: "updated_at" },
+      direction: "bth",
+      conflictLog: { keep: "long" },
+      nodes: { source: "a b", target: 3 },
       jobs: 3,
       copy: { jobs: 0, indexJobs: 1.5, partSize: "1kB", indexMemory: "lots", jbos: 1 },
       overrides: {
         "public.users": { target: "app.users", where: "true", columns: {}, capture: "rwo", skipNoop: "auto" },
-        "public.people": { target: "App.Users", conflict: "skip" },
+        "public.people": { target: "App.Users", conflict: "skpi" },
         "public.x*": { target: "y" },
       },
     };
@@ -99,8 +102,11 @@ describe("resolveConfig", () => {
       target: "is missing: give --target, the variable REPLICATE_TARGET, or a line in the file",
       tables: expect.stringContaining("a.b.c: it has more than one dot"),
       exclude: 'has to be a list of patterns such as ["public.*"]',
-      conflict: "latest is not available in this version, only source-wins",
-      direction: "both is not available in this version, only one-way",
+      "conflict.lastest": 'is no setting; did you mean "latest"?',
+      direction: 'has to be one of one-way, both; did you mean "both"?',
+      "conflictLog.keep": "has to be a time such as 30d, 12h or 15m",
+      "nodes.source": "has to consist of 1 to 63 characters, without spaces and commas",
+      "nodes.target": "has to be a text",
       jobs: "is no setting",
       "copy.jobs": "has to be a whole number from 1 to 64",
       "copy.indexJobs": "has to be a whole number from 1 to 64",
@@ -109,9 +115,9 @@ describe("resolveConfig", () => {
       "copy.jbos": 'is no setting; did you mean "jobs"?',
       "overrides.public.users.where": "is not available in this version",
       "overrides.public.users.columns": "is not available in this version",
-      "overrides.public.users.capture": "has to be one of row, statement",
+      "overrides.public.users.capture": 'has to be one of row, statement; did you mean "row"?',
       "overrides.public.users.skipNoop": "has to be true or false",
-      "overrides.public.people.conflict": "is not available in this version",
+      "overrides.public.people.conflict": expect.stringMatching(/^has to be one of source-wins, .*"skip"\?$/),
       "overrides.public.people.target": "public.users is mapped to the same table",
       "overrides.public.x*": "a pattern with * or ? cannot be mapped to one target table",
     });
@@ -139,6 +145,24 @@ it.each([
   ["99999999TB", undefined],
 ])("the size %j is %j bytes", (size, bytes) => {
   expect(parseSize(size)).toBe(bytes);
+});
+
+it.each([
+  ["30d", 30 * 86_400],
+  ["2w", 14 * 86_400],
+  ["12 h", 43_200],
+  ["15m", 900],
+  ["15min", 900],
+  ["0", 0],
+  [90, 90],
+  ["1.5h", 5400],
+  ["", undefined],
+  ["-1d", undefined],
+  ["1y", undefined],
+  ["99999w", undefined],
+  [Number.NaN, undefined],
+])("the time %j is %j seconds", (time, seconds) => {
+  expect(parseDuration(time)).toBe(seconds);
 });
 
 describe("readConfigFile", () => {
