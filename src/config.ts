@@ -106,6 +106,12 @@ export interface ResolvedConfig {
   };
 }
 
+/** Whether the target's changes are captured too: both sides are written to, or conflicts matter. */
+export function tellsChanges({ direction, conflict, overrides }: ResolvedConfig): boolean {
+  const policies = [conflict, ...Object.values(overrides).map((override) => override.conflict)];
+  return direction === "both" || policies.some((each) => each !== undefined && each.kind !== "source-wins");
+}
+
 /** What is used where nothing is said. `tables` empty means all. */
 export const defaults = Object.freeze({
   name: "default",

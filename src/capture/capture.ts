@@ -207,7 +207,9 @@ export function functionSql(capture: Capture): string {
     columns: [...deltaColumns(capture), ...(capture.tells ? ["op", "changed_at"] : [])].join(", "),
     tag: bodyTag(capture),
     skip_applied: capture.tells ? skipApplied : "",
-    tell_new: capture.tells ? `, ${capture.method === "row" ? rowOp : statementOp}, pg_catalog.clock_timestamp()` : "",
+    tell_new: capture.tells
+      ? `, ${capture.method === "row" ? rowOp : statementOp}, pg_catalog.clock_timestamp()`
+      : "",
     tell_old: capture.tells ? `, 'D'::pg_catalog."char", pg_catalog.clock_timestamp()` : "",
   };
   if (capture.method === "statement") {

@@ -131,7 +131,10 @@ export function changedKeysSql(capture: Capture, window: string, more: readonly 
     return `${column.collation === null ? cast : `(${cast}) collate ${column.collation}`} as k${index + 1}`;
   });
   return deltaTables(capture.id)
-    .map((table) => `select ${[...keys, ...more].join(", ")} from ${table} where truncated is null and ${window}`)
+    .map(
+      (table) =>
+        `select ${[...keys, ...more].join(", ")} from ${table} where truncated is null and ${window}`,
+    )
     .join(" union all ");
 }
 

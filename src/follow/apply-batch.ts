@@ -15,8 +15,14 @@ import {
   type StatementResult,
 } from "../postgres/script.ts";
 import { fromSql } from "../catalog/table.ts";
-import { ident, literal, qualified } from "../postgres/sql.ts";
-import { EXCLUSION_VIOLATION, UNIQUE_VIOLATION, sqlstateOf } from "../postgres/sqlstate.ts";
+import { literal } from "../postgres/sql.ts";
+import { CONFLICTS_MET, EXCLUSION_VIOLATION, UNIQUE_VIOLATION, sqlstateOf } from "../postgres/sqlstate.ts";
+import {
+  completeRereadSql, isTwoSided, leavePendingSql, meetSql, spareSql, travelOnSql, type Met,
+} from "./conflict-sql.ts"; // prettier-ignore
+import { blockingRows, uniqueIndex } from "./blocking-rows.ts";
+import type { Opposite } from "./opposite.ts";
+import { Settlement } from "./settle-conflicts.ts";
 import {
   applySql, copyInSql, createStageSql, isDirect, isRead, stageName, type Shape, type TableMode,
 } from "./shape.ts"; // prettier-ignore
@@ -32,23 +38,6 @@ export interface BatchTable {
   readonly mode: TableMode;
   /** The fingerprint that was checked in the batch's snapshot. */
   readonly fingerprint: string;
-}
-
-/** A target row, outside of the batch, that keeps a batch's row out by a unique constraint. */
-export interface Drift {
-  readonly shape: Shape;
-  /** Keys as text, one array per row, in the capture's order. */
-  readonly keys: readonly (readonly (string | null)[])[];
-}
-
-/** Thrown when the target has rows of its own making that block the batch; they have to be read again. */
-export class DriftSignal extends Error {
-  override readonly name = "DriftSignal";
-  readonly drift: Drift;
-  constructor(drift: Drift) {
-    super(`the target's ${drift.shape.label} has rows that block the batch`);
-    this.drift = drift;
-  }
 }
 
 /** Staging tables that a session may have; beyond, all are dropped, because each commit visits each of them. */
@@ -77,6 +66,8 @@ export function forgetStages(target: Connection): void {
   staged.delete(target);
 }
 
+/** How often conflicts are settled anew, because applications here go on changing the batch's rows. */
+const MOST_SETTLEMENTS = 20;
 /** Rows of a small batch that are kept in memory until the source is done, so that the target needs one round trip. */
 const SMALL_BATCH_BYTES = 1024 * 1024;
 
@@ -87,6 +78,7 @@ export class BatchWriter {
   readonly #sync: string;
   readonly #expected: Position;
   readonly #tables: readonly BatchTable[];
+  readonly #settlement: Settlement | undefined;
   /** Those that rows come for, in the order of their coming. */
   readonly #reads: readonly BatchTable[];
   #next: Position | undefined;
@@ -109,8 +101,10 @@ export class BatchWriter {
     sync: string,
     expected: Position,
     tables: readonly BatchTable[],
+    opposite: Opposite | undefined,
   ) {
     this.#source = source;
+    this.#settlement = opposite === undefined ? undefined : new Settlement(source, target, opposite);
     this.#target = target;
     this.#sync = sync;
     this.#expected = expected;
@@ -234,7 +228,7 @@ export class BatchWriter {
         results = await runScript(this.#target, this.#applyScript(replaced, true).join(";\n"));
       }
     } catch (error) {
-      results = await this.#retryReplacing(error, replaced);
+      results = await this.#retry(error, replaced);
     }
     await failpoint("batch.committed");
     const counts = countRows(this.#tables, results, replaced);
@@ -257,14 +251,44 @@ export class BatchWriter {
       if (isKeyless(shape.capture)) return [this.#keylessSql(table)];
       return [
         ...(analyze ? [`analyze ${stageName(shape)}`] : []),
-        ...applySql(shape, mode, replaced.has(shape.capture.id)),
+        ...applySql(shape, mode, replaced.has(shape.capture.id), this.#spareSql(shape)),
         `update replicate.sync_table set state = 'following', last_change_at = pg_catalog.clock_timestamp(),
          rows_applied = rows_applied + (select count(*) from ${stageName(shape)}), fingerprint = ${literal(fingerprint)}${shape.entry.reloadSince === null ? "" : ", reload_since = null"}
        where sync = ${literal(this.#sync)} and capture_id = ${shape.capture.id}`,
       ];
     });
-    // What a deferred constraint objects to, it has to say while the batch can still be applied in another way.
-    return [...perTable, "set constraints all immediate", "commit"];
+    const meetings = this.#twoSided.map(({ shape, sides }) => meetSql(shape, sides));
+    return [
+      ...(meetings.length === 0 ? [] : [...this.#completeStages(), ...meetings, "savepoint rows"]),
+      ...perTable,
+      // What an application has committed here meanwhile; from now on our locks keep it out.
+      ...meetings,
+      ...this.#twoSided.flatMap((met) => travelOnSql(met)),
+      // What a deferred constraint objects to, it has to say while the batch can still be applied in another way.
+      "set constraints all immediate",
+      "commit",
+    ];
+  }
+
+  /** The tables whose changes here may be in conflict with the batch. */
+  get #twoSided(): readonly (Met & { readonly mode: TableMode })[] {
+    const settlement = this.#settlement;
+    if (settlement === undefined) return [];
+    const { sides, after } = settlement;
+    return this.#tables.flatMap(({ shape, mode }) =>
+      isTwoSided(shape) ? [{ shape, sides, after, mode }] : [],
+    );
+  }
+
+  #completeStages(): string[] {
+    return this.#twoSided.flatMap(({ shape, sides, mode }) => [
+      ...completeRereadSql(shape, sides, mode),
+      leavePendingSql(shape, sides),
+    ]);
+  }
+
+  #spareSql(shape: Shape): string {
+    return this.#settlement !== undefined && isTwoSided(shape) ? spareSql(shape, this.#settlement.sides) : "";
   }
 
   /** What becomes of a keyless table, whose rows are in it by now if they were read. */
@@ -291,66 +315,61 @@ export class BatchWriter {
       where sync = ${literal(this.#sync)} and capture_id = ${shape.capture.id}`;
   }
 
-  /** Rows that swapped a unique value collide in an upsert; deleting all of them first cannot. */
-  async #retryReplacing(error: unknown, replaced: Set<number>): Promise<StatementResult[]> {
+  /**
+   * Tries again in another way. Rows that swapped a unique value collide in an upsert; deleting all of them first cannot.
+   * Where keys were changed on both sides, that is settled first.
+   */
+  async #retry(error: unknown, replaced: Set<number>): Promise<StatementResult[]> {
     let failure = error;
-    for (;;) {
-      const table = this.#tables.find(({ shape }) => isAbout(failure, shape));
+    for (let settlements = 0; ;) {
       const state = sqlstateOf(failure);
-      // A keyless table was emptied before its rows came.
-      if (
-        table === undefined ||
-        isKeyless(table.shape.capture) ||
-        (state !== UNIQUE_VIOLATION && state !== EXCLUSION_VIOLATION)
-      )
-        throw refused(failure);
-      const { shape } = table;
-      if (replaced.has(shape.capture.id)) throw await this.#drift(failure, shape);
-      replaced.add(shape.capture.id);
+      const isMet = state === CONFLICTS_MET || (await this.#replace(failure, replaced)) === "collided";
+      if (isMet) settlements += 1;
+      if (settlements > MOST_SETTLEMENTS) throw failure;
       try {
-        const script = ["rollback to savepoint apply", ...this.#applyScript(replaced, false)];
-        return await runScript(this.#target, script.join(";\n"));
+        await this.#target.script("rollback to savepoint apply");
+        if (settlements > 0) await this.#settle();
+        return await runScript(this.#target, this.#applyScript(replaced, false).join(";\n"));
       } catch (again) {
         failure = again;
       }
     }
   }
 
-  /** Finds the target's rows that hold the batch's unique values under other keys. */
-  async #drift(error: unknown, shape: Shape): Promise<unknown> {
-    const constraint = (error as { constraint?: string }).constraint;
+  /**
+   * Notes how the next try has to differ after a unique violation: rows are replaced, or have collided with rows of the
+   * other side. Throws where nothing is left to try.
+   */
+  async #replace(failure: unknown, replaced: Set<number>): Promise<"replaced" | "collided"> {
+    const table = this.#tables.find(({ shape }) => isAbout(failure, shape));
+    const state = sqlstateOf(failure);
+    // A keyless table was emptied before its rows came.
+    if (
+      table === undefined ||
+      isKeyless(table.shape.capture) ||
+      (state !== UNIQUE_VIOLATION && state !== EXCLUSION_VIOLATION)
+    )
+      throw refused(failure);
+    const { shape } = table;
+    if (!replaced.has(shape.capture.id)) {
+      replaced.add(shape.capture.id);
+      return "replaced";
+    }
     await this.#target.script("rollback to savepoint apply");
-    const [index] = await this.#target.rows<{ expressions: string[]; predicate: string | null }>(
-      `select (select pg_catalog.array_agg(pg_catalog.pg_get_indexdef(i.indexrelid, n, true) order by n)
-               from pg_catalog.generate_series(1, coalesce((pg_catalog.to_jsonb(i) ->> 'indnkeyatts')::int, i.indnatts)) as n) as expressions,
-              pg_catalog.pg_get_expr(i.indpred, i.indrelid) as predicate
-       from pg_catalog.pg_index i join pg_catalog.pg_class c on c.oid = i.indexrelid
-       where c.relname = $1 and i.indisunique
-         and i.indrelid in (select $2::oid union all select inhrelid from pg_catalog.pg_inherits where inhparent = $2::oid)`,
-      [constraint ?? "", shape.target.oid],
-    );
-    if (index === undefined) return refused(error);
-    // The index's expressions name columns without a table, so each side is wrapped to have just those names.
-    const others = shape.plan.columns.filter(
-      (pair) => !shape.targetKey.some((key) => key.column.attnum === pair.target.attnum),
-    );
-    const asTarget = [
-      ...shape.targetKey.map(({ column }, n) => `k${n + 1} as ${ident(column.name)}`),
-      ...others.map((pair, n) => `c${n + 1}::${pair.target.type} as ${ident(pair.target.name)}`),
-    ].join(", ");
-    const values = index.expressions.map((expression, n) => `(${expression}) as e${n + 1}`).join(", ");
-    const where = index.predicate === null ? "" : ` where ${index.predicate}`;
-    const keys = shape.targetKey.map(({ column }) => ident(column.name));
-    const rows = await this.#target.rows<{ key: (string | null)[] }>(
-      `select array[${keys.map((key) => `t.${key}::text`).join(", ")}] as key
-       from (select ${values}, ${keys.join(", ")} from ${qualified(shape.target.schema, shape.target.name)}${where}) as t
-       join (select ${values} from (select ${asTarget} from ${stageName(shape)} where present) as r${where}) as s
-         on ${index.expressions.map((_, n) => `t.e${n + 1} = s.e${n + 1}`).join(" and ")}
-       where not exists (
-         select 1 from ${stageName(shape)} as k
-         where ${shape.targetKey.map(({ column, equals }, n) => `(t.${ident(column.name)})::${column.baseType} ${equals} k.k${n + 1}`).join(" and ")})`,
-    );
-    return rows.length === 0 ? refused(error) : new DriftSignal({ shape, keys: rows.map((row) => row.key) });
+    const index = await uniqueIndex(this.#target, shape, (failure as { constraint?: string }).constraint);
+    if (index === undefined) throw refused(failure);
+    if (this.#settlement !== undefined && isTwoSided(shape)) {
+      if (this.#settlement.addCollision(shape, index)) return "collided";
+      throw refused(failure);
+    }
+    throw (await blockingRows(this.#target, shape, index)) ?? refused(failure);
+  }
+
+  async #settle(): Promise<void> {
+    const settlement = this.#settlement as Settlement;
+    await settlement.begin();
+    await this.#target.script(this.#completeStages().join(";\n"));
+    for (const { shape } of this.#twoSided) await settlement.settle(shape);
   }
 }
 

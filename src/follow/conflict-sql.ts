@@ -4,7 +4,7 @@
  * yet. A key that both have changed is a conflict.
  */
 import {
-  deltaColumns, deltaTables, foreignSql, toldChangesSql, changedKeysSql, windowSql, type Capture,
+  deltaColumns, deltaTables, foreignSql, toldChangesSql, changedKeysSql, windowSql,
 } from "../catalog/delta.ts"; // prettier-ignore
 import { fromSql, tableLabel, tableSql } from "../catalog/table.ts";
 import { ident, literal } from "../postgres/sql.ts";
@@ -26,6 +26,14 @@ export interface Sides {
   readonly theirs: string;
   /** How far the other way has brought their changes over; null: not at all. */
   readonly delivered: string | null;
+}
+
+/** Entries of the log that this batch has made for a table. */
+export interface Met {
+  readonly shape: TwoSided;
+  readonly sides: Sides;
+  /** Id of the newest entry before. */
+  readonly after: string;
 }
 
 const window = (shape: TwoSided, sides: Sides): string =>
@@ -91,10 +99,7 @@ export function completeRereadSql(shape: TwoSided, sides: Sides, mode: TableMode
     select ${theirKeys}, false, 'D' from (${told}) as d
     where d.did is distinct from 'I' and not exists (select 1 from ${stage} as s where ${match(shape)})`;
   if (mode.kind === "reread") return [gone];
-  return [
-    gone,
-    `delete from ${stage} as s using (${told}) as d where s.did is null and ${match(shape)}`,
-  ];
+  return [gone, `delete from ${stage} as s using (${told}) as d where s.did is null and ${match(shape)}`];
 }
 
 /** True where both sides have the same row, or none. */
@@ -102,7 +107,8 @@ function isSame(shape: TwoSided): string {
   const pairs = otherColumns(shape);
   const there = pairs.map((pair) => `(t.${ident(pair.target.name)})::${pair.target.baseType}`).join(", ");
   const here = pairs.map((_, n) => `s.c${n + 1}`).join(", ");
-  const image = pairs.length === 0 ? "true" : `row(${there})::record operator(pg_catalog.*=) row(${here})::record`;
+  const image =
+    pairs.length === 0 ? "true" : `row(${there})::record operator(pg_catalog.*=) row(${here})::record`;
   return `(case when s.present and t.tableoid is not null then ${image} else s.present = (t.tableoid is not null) end)`;
 }
 
@@ -117,7 +123,7 @@ function meeting(shape: TwoSided, sides: Sides): string {
  * What looks like a conflict and is none: both sides did the same; or one of them made a row and deleted it again. Their
  * deltas are settled then, or ours are left out.
  */
-export function agreeSql(shape: TwoSided, sides: Sides): string[] {
+export function agreeSql({ shape, sides }: Met): string[] {
   const keys = shape.targetKey.map((_, n) => `s.k${n + 1}`).join(", ");
   const undone = `d.did = 'I' and t.tableoid is null`;
   return [
@@ -174,14 +180,6 @@ function keyImage(shape: TwoSided, sides: Sides, from: "s" | "t"): string {
     return `${value} as ${ident(name ?? column.name)}`;
   });
   return `(select pg_catalog.to_jsonb(i) from (select ${columns.join(", ")}) as i)`;
-}
-
-/** Entries of the log that this batch has made for a table. */
-export interface Met {
-  readonly shape: TwoSided;
-  readonly sides: Sides;
-  /** Id of the newest entry before. */
-  readonly after: string;
 }
 
 const ourSide = ({ way }: Sides): "source" | "target" => (way === "forward" ? "source" : "target");
@@ -281,11 +279,8 @@ export function effectSql(met: Met): string[] {
     `select ${shape.targetKey.map(({ column: { baseType } }, n) => `(c.${column}[${n + 1}])::${baseType}`).join(", ")}
      from replicate.conflict as c where ${condition}`;
   return [
-    // Of several that collide with one row, all have to lose.
     `delete from ${fromSql(shape.target)} as t using replicate.conflict as c
-     where ${entries(met, ours)} and ${rowTexts(shape)} = c.other_key_texts
-       and not exists (select 1 from replicate.conflict as o
-         where o.sync = c.sync and o.relid = c.relid and o.id > ${met.after} and o.key_texts = c.key_texts and o.winner <> c.winner)`,
+     where ${entries(met, ours)} and ${rowTexts(shape)} = c.other_key_texts`,
     `delete from ${stage} as s using replicate.conflict as c
      where ${entries(met, theirs, "skip")} and ${stagedTexts(shape)} = c.key_texts`,
     ...mergeSql(met),
@@ -303,9 +298,7 @@ function mergeSql(met: Met): string[] {
     const name = sides.way === "forward" ? pair.source.name : pair.target.name;
     return `c.merged_image -> ${literal(name)} as ${ident(pair.target.name)}`;
   });
-  const sets = others.map(
-    (pair, n) => `c${n + 1} = (r.${ident(pair.target.name)})::${pair.target.baseType}`,
-  );
+  const sets = others.map((pair, n) => `c${n + 1} = (r.${ident(pair.target.name)})::${pair.target.baseType}`);
   return [
     `update ${stageName(shape)} as s set present = true, ${sets.join(", ")}
      from replicate.conflict as c

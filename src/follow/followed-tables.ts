@@ -9,14 +9,17 @@ export class FollowedTables {
   readonly #source: Connection;
   readonly #target: Connection;
   readonly #sync: string;
+  readonly #opposite: string | undefined;
   /** By capture id, as are the shapes. */
   #entries = new Map<number, SyncTable>();
   #shapes = new Map<number, Shape>();
 
-  constructor(source: Connection, target: Connection, sync: string) {
+  /** `opposite`: the sync that reads the target's changes, where conflicts are to be found. */
+  constructor(source: Connection, target: Connection, sync: string, opposite: string | undefined) {
     this.#source = source;
     this.#target = target;
     this.#sync = sync;
+    this.#opposite = opposite;
   }
 
   /** Reads the tables of the sync anew, to see those whose copy finished meanwhile. Throws COPY_UNFINISHED. */
@@ -27,7 +30,10 @@ export class FollowedTables {
       throw new ReplicateError("COPY_UNFINISHED", `no table of sync ${this.#sync} is copied yet`);
     this.#entries = new Map(entries.map((entry) => [entry.captureId, entry]));
     this.#shapes = new Map(
-      (await loadShapes(this.#source, this.#target, ready)).map((shape) => [shape.capture.id, shape]),
+      (await loadShapes(this.#source, this.#target, ready, this.#opposite)).map((shape) => [
+        shape.capture.id,
+        shape,
+      ]),
     );
   }
 

@@ -105,6 +105,8 @@ export interface BatchRequest {
   readonly known: readonly number[];
   /** Position of a table before this batch. */
   readonly positionOf: (captureId: number) => string | null;
+  /** Continues the condition on the deltas of a table, see `foreignSql`. */
+  readonly conditionOf: (captureId: number) => string;
   /** Partitioned roots of the sync, whose partitions are checked in every batch. */
   readonly roots: readonly { readonly oid: number; readonly sql: string }[];
 }
@@ -129,7 +131,9 @@ function examineScript(
     dirtySql(reader, request.excluded, null),
     counted.length === 0
       ? "select 0 as id, 0 as n, null as markers where false"
-      : counted.map((id) => windowCountSql(id, request.positionOf(id))).join(" union all "),
+      : counted
+          .map((id) => windowCountSql(id, request.positionOf(id), request.conditionOf(id)))
+          .join(" union all "),
     `execute fingerprint(${array(request.shapes.map((shape) => shape.source.oid))})`,
     request.roots.length === 0
       ? "select 1 where false"
@@ -197,6 +201,7 @@ export async function examine(reader: Reader, request: BatchRequest): Promise<Ex
 export interface ReadRequest {
   readonly reads: readonly { readonly shape: Shape; readonly mode: TableMode; readonly rows: number }[];
   readonly positionOf: (captureId: number) => string | null;
+  readonly conditionOf: (captureId: number) => string;
   /** What is written on the source in the batch's transaction, see `acknowledgeSql`. */
   readonly acknowledge: string;
   /** Called with each row of COPY data, in the order of `reads`. */
@@ -206,21 +211,21 @@ export interface ReadRequest {
 /** Below this share of a table, its rows are looked up by key; above, the planner chooses. */
 const LOOKUP_SHARE = 0.05;
 
-function readScript(reader: Reader, request: ReadRequest): string {
+function readScript(request: ReadRequest): string {
   const copies = request.reads.map(({ shape, mode, rows }) => {
     // Delta tables have no statistics; a plan that scans the table for a handful of keys would ruin the source.
     const isLookup =
       mode.kind !== "reread" && !isDirect(mode) && rows < LOOKUP_SHARE * shape.source.estimatedRows;
     const setting = isLookup ? "off" : "on";
     return `set local enable_hashjoin = ${setting}; set local enable_mergejoin = ${setting};
-      ${copyOutSql(shape, reader.sync, request.positionOf(shape.capture.id), mode)}`;
+      ${copyOutSql(shape, request.positionOf(shape.capture.id), request.conditionOf(shape.capture.id), mode)}`;
   });
   return [...copies, request.acknowledge, "commit"].join(";\n");
 }
 
 /** Reads the rows of an examined batch and commits on the source. */
 export async function read(reader: Reader, request: ReadRequest): Promise<void> {
-  await runScript(reader.source, readScript(reader, request), { onCopyData: request.onData });
+  await runScript(reader.source, readScript(request), { onCopyData: request.onData });
   await failpoint("batch.read");
 }
 
@@ -234,7 +239,7 @@ export async function examineAndRead(
   reading: ReadRequest,
 ): Promise<Examination> {
   const script = examineScript(reader, request);
-  const results = await runScript(reader.source, `${script.text};\n${readScript(reader, reading)}`, {
+  const results = await runScript(reader.source, `${script.text};\n${readScript(reading)}`, {
     onCopyData: reading.onData,
   });
   await failpoint("batch.read");

@@ -1,14 +1,15 @@
 /** One life of the runner between two reconnects: its sessions, its tables, and the next batch. */
 import { randomUUID } from "node:crypto";
 import { noteKeys } from "../capture/capture.ts";
-import { isKeyless } from "../catalog/delta.ts";
+import { foreignSql, isKeyless } from "../catalog/delta.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Batch } from "../events.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { POSITION_MOVED, TABLE_BEING_COPIED, UNDEFINED_TABLE, sqlstateOf } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
 import type { SyncTable } from "../state/sync-table.ts";
-import { BatchWriter, DriftSignal, type BatchTable, type Position } from "./apply-batch.ts";
+import { BatchWriter, type BatchTable, type Position } from "./apply-batch.ts";
+import { DriftSignal } from "./blocking-rows.ts";
 import { modeOf } from "./drift.ts";
 import { DriftWatch } from "./drift-watch.ts";
 import { FollowedTables } from "./followed-tables.ts";
@@ -16,6 +17,7 @@ import {
   acknowledgeSql, examine, examineAndRead, look, prepareReader, read,
   type BatchRequest, type Dirty, type Examination, type Reader, type Window,
 } from "./read-batch.ts"; // prettier-ignore
+import type { Opposite } from "./opposite.ts";
 import { Reloads } from "./reload.ts";
 import { isRead, type Shape, type TableMode } from "./shape.ts";
 import { checkSource } from "./source-identity.ts";
@@ -46,6 +48,7 @@ export class FollowSession {
   /** Captures whose delta tables hold something, applied or not. */
   dirty: readonly Dirty[] = [];
   readonly #reader: Reader;
+  readonly #opposite: Opposite | undefined;
   readonly #tables: FollowedTables;
   readonly #drift: DriftWatch;
   /** Tables of the last batch, if it was small. */
@@ -62,26 +65,29 @@ export class FollowSession {
     reader: Reader,
     position: SessionPosition,
     isDraining: boolean,
+    opposite: Opposite | undefined,
   ) {
+    this.#opposite = opposite;
     this.context = context;
     this.source = source;
     this.target = target;
     this.#reader = reader;
     this.position = position;
-    this.#tables = new FollowedTables(source, target, context.config.name);
+    this.#tables = new FollowedTables(source, target, context.config.name, opposite?.sync);
     this.#drift = new DriftWatch(context, reader, target, this.#tables);
     this.#reloads = new Reloads(context.config.keylessLimitBytes, isDraining);
   }
 
   /**
-   * Checks that source and target belong together and loads the tables. `isDraining`: no table is put off. Throws SOURCE_LOST,
-   * COPY_UNFINISHED.
+   * Checks that source and target belong together and loads the tables. `isDraining`: no table is put off. `opposite`: where
+   * conflicts are to be found. Throws SOURCE_LOST, COPY_UNFINISHED.
    */
   static async open(
     context: SyncContext,
     source: Connection,
     target: Connection,
     isDraining: boolean,
+    opposite?: Opposite,
   ): Promise<FollowSession> {
     const { name } = context.config;
     const [position] = await target.rows<{ snapshot: string | null; token: string; batches: number }>(
@@ -92,7 +98,7 @@ export class FollowSession {
       throw new ReplicateError("SYNC_UNKNOWN", `the target knows no sync named ${name}`);
     await checkSource(source, name, position);
     const session = new FollowSession(
-      context, source, target, await prepareReader(source, name), position, isDraining,
+      context, source, target, await prepareReader(source, name), position, isDraining, opposite,
     ); // prettier-ignore
     await session.#tables.load();
     return session;
@@ -105,12 +111,20 @@ export class FollowSession {
   #positionOf = (captureId: number): string | null =>
     this.#tables.entry(captureId)?.state === "following" ? this.position.snapshot : null;
 
+  /** What this sync has brought to the source itself is no news, unless the table joins and all of it is. */
+  #conditionOf = (captureId: number): string => {
+    const capture = this.#tables.shape(captureId)?.capture;
+    const isNew = this.#positionOf(captureId) === null;
+    return capture === undefined || isNew ? "" : foreignSql(capture, this.context.config.name);
+  };
+
   #request(shapes: readonly Shape[]): BatchRequest {
     return {
       excluded: this.#tables.excluded,
       shapes,
       known: this.dirty.map((each) => each.id).filter((id) => this.#tables.has(id)),
       positionOf: this.#positionOf,
+      conditionOf: this.#conditionOf,
       roots: this.#tables.roots,
     };
   }
@@ -169,7 +183,14 @@ export class FollowSession {
       mode: { kind: "keys" as const },
       fingerprint: shape.entry.fingerprint ?? "",
     }));
-    const writer = new BatchWriter(this.source, this.target, this.context.config.name, this.position, tables);
+    const writer = new BatchWriter(
+      this.source,
+      this.target,
+      this.context.config.name,
+      this.position,
+      tables,
+      this.#opposite,
+    );
     await writer.prepare();
     const token = randomUUID();
     let found: Examination;
@@ -177,6 +198,7 @@ export class FollowSession {
       found = await examineAndRead(this.#reader, this.#request(shapes), {
         reads: tables.map((table) => ({ ...table, rows: SPECULATE_ROWS })),
         positionOf: this.#positionOf,
+        conditionOf: this.#conditionOf,
         acknowledge: this.#acknowledge(token),
         onData: (index, payload) => writer.add(index, payload, undefined),
       });
@@ -266,7 +288,14 @@ export class FollowSession {
       // One that is put off was not looked at.
       fingerprint: found.fingerprints.get(shape.source.oid)?.text ?? shape.entry.fingerprint ?? "",
     }));
-    const writer = new BatchWriter(this.source, this.target, this.context.config.name, this.position, tables);
+    const writer = new BatchWriter(
+      this.source,
+      this.target,
+      this.context.config.name,
+      this.position,
+      tables,
+      this.#opposite,
+    );
     this.#batch = { changes: this.#openRows(found), writer };
     await writer.prepare();
     const token = randomUUID();
@@ -279,6 +308,7 @@ export class FollowSession {
             rows: found.windows.get(table.shape.capture.id)?.rows ?? 0,
           })),
         positionOf: this.#positionOf,
+        conditionOf: this.#conditionOf,
         acknowledge: this.#acknowledge(token),
         onData: (index, payload) => writer.add(index, payload, { snapshot: found.snapshot, token }),
       });

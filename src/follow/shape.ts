@@ -1,7 +1,7 @@
 /** The shape of a followed table: both sides' columns and the statements made of them. */
 import { columnPlan, type ColumnPlan } from "../catalog/columns.ts";
 import {
-  changedKeysSql, foreignSql, keyMatchSql, loadCaptures, toldChangesSql, windowSql, type Capture,
+  changedKeysSql, keyMatchSql, loadCaptures, toldChangesSql, windowSql, type Capture,
 } from "../catalog/delta.ts"; // prettier-ignore
 import {
   describeTables,
@@ -164,10 +164,16 @@ export async function loadShapes(
     }
     const there = opposites?.get(targetTable.oid);
     const key = targetKey.map(({ column }) => there?.keyColumns.findIndex(({ attnum }) => attnum === column.attnum) ?? -1); // prettier-ignore
-    if (opposites !== undefined && (there === undefined || key.includes(-1) || key.length !== there.keyColumns.length)) {
+    if (
+      opposites !== undefined &&
+      (there === undefined || key.includes(-1) || key.length !== there.keyColumns.length)
+    ) {
       problems.push({
         subject: label,
-        message: there === undefined ? "its changes on the target are not captured" : "it has another key on the target",
+        message:
+          there === undefined
+            ? "its changes on the target are not captured"
+            : "it has another key on the target",
         remedy:
           there === undefined
             ? "run `replicate init` again"
@@ -276,13 +282,20 @@ function emptySql(shape: Shape, name: string, from: string): string {
   return `truncate ${shape.target.kind === "p" ? "" : "only "}${name}`;
 }
 
-/** Reads the current rows of the keys that changed since `position`; a key without a row comes as absent. */
-export function copyOutSql(shape: Shape, sync: string, position: string | null, mode: TableMode): string {
+/**
+ * Reads the current rows of the keys that changed since `position`; a key without a row comes as absent. `condition`
+ * continues the one on deltas.
+ */
+export function copyOutSql(
+  shape: Shape,
+  position: string | null,
+  condition: string,
+  mode: TableMode,
+): string {
   const others = otherColumns(shape).map((pair) => `, t.${ident(pair.source.name)}`).join(""); // prettier-ignore
   const keys = shape.capture.keyColumns;
   const isTold = shape.opposite !== undefined;
-  // What this sync has brought here itself is no news, unless the table joins and all of it is.
-  const window = `${windowSql(position)}${position === null ? "" : foreignSql(shape.capture, sync)}`;
+  const window = `${windowSql(position)}${condition}`;
   const told = isTold ? ", d.did, d.changed_at, d.origin" : "";
   if (isDirect(mode)) {
     const columns = shape.plan.columns.map((pair) => `t.${ident(pair.source.name)}`).join(", ");

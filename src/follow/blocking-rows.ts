@@ -1,0 +1,54 @@
+/** Rows on the target, outside of a batch, that keep a row of the batch out by a unique constraint. */
+import type { Connection } from "../postgres/connect.ts";
+import { ident } from "../postgres/sql.ts";
+import { blockedSql, type UniqueIndex } from "./conflict-sql.ts";
+import type { Shape } from "./shape.ts";
+
+/** A target row, outside of the batch, that keeps a batch's row out by a unique constraint. */
+export interface Drift {
+  readonly shape: Shape;
+  /** Keys as text, one array per row, in the capture's order. */
+  readonly keys: readonly (readonly (string | null)[])[];
+}
+
+/** Thrown when the target has rows of its own making that block the batch; they have to be read again. */
+export class DriftSignal extends Error {
+  override readonly name = "DriftSignal";
+  readonly drift: Drift;
+  constructor(drift: Drift) {
+    super(`the target's ${drift.shape.label} has rows that block the batch`);
+    this.drift = drift;
+  }
+}
+
+/** The unique index of a constraint that was violated, by name; also one of a partition. */
+export async function uniqueIndex(
+  target: Connection,
+  shape: Shape,
+  name: string | undefined,
+): Promise<UniqueIndex | undefined> {
+  const [index] = await target.rows<UniqueIndex>(
+    `select c.relname::text as name,
+            (select pg_catalog.array_agg(pg_catalog.pg_get_indexdef(i.indexrelid, n, true) order by n)
+             from pg_catalog.generate_series(1, coalesce((pg_catalog.to_jsonb(i) ->> 'indnkeyatts')::int, i.indnatts)) as n) as expressions,
+            pg_catalog.pg_get_expr(i.indpred, i.indrelid) as predicate
+     from pg_catalog.pg_index i join pg_catalog.pg_class c on c.oid = i.indexrelid
+     where c.relname = $1 and i.indisunique
+       and i.indrelid in (select $2::oid union all select inhrelid from pg_catalog.pg_inherits where inhparent = $2::oid)`,
+    [name ?? "", shape.target.oid],
+  );
+  return index;
+}
+
+/** Finds the rows that hold the batch's unique values under other keys. Undefined: there are none. */
+export async function blockingRows(
+  target: Connection,
+  shape: Shape,
+  index: UniqueIndex,
+): Promise<DriftSignal | undefined> {
+  const keys = shape.targetKey.map(({ column }) => `t.${ident(column.name)}::text`);
+  const rows = await target.rows<{ key: (string | null)[] }>(
+    `select array[${keys.join(", ")}] as key from ${blockedSql(shape, index)}`,
+  );
+  return rows.length === 0 ? undefined : new DriftSignal({ shape, keys: rows.map((row) => row.key) });
+}
