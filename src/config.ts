@@ -94,6 +94,8 @@ export interface ResolvedConfig {
   readonly keylessLimitBytes: number;
   readonly direction: Direction;
   readonly conflict: ConflictPolicy;
+  /** Whether the target's changes are captured too: both sides are written to, or a policy is not the default. */
+  readonly isTwoSided: boolean;
   readonly nodes: NodeNames;
   readonly conflictLog: { readonly keepSeconds: number };
   /** By source table as written by the user; match with `patternMatches`. */
@@ -104,12 +106,6 @@ export interface ResolvedConfig {
     readonly partBytes: number;
     readonly indexMemoryBytes: number;
   };
-}
-
-/** Whether the target's changes are captured too: both sides are written to, or conflicts matter. */
-export function tellsChanges({ direction, conflict, overrides }: ResolvedConfig): boolean {
-  const policies = [conflict, ...Object.values(overrides).map((override) => override.conflict)];
-  return direction === "both" || policies.some((each) => each !== undefined && each.kind !== "source-wins");
 }
 
 /** What is used where nothing is said. `tables` empty means all. */
@@ -195,6 +191,7 @@ export function checkOptions(
   ) {
     return { config: undefined, problems: check.problems };
   } // prettier-ignore
+  const policies = [conflict, ...Object.values(overrides).map((override) => override.conflict)];
   const config: ResolvedConfig = Object.freeze({
     name,
     source,
@@ -205,6 +202,8 @@ export function checkOptions(
     keylessLimitBytes,
     direction,
     conflict,
+    isTwoSided:
+      direction === "both" || policies.some((each) => each !== undefined && each.kind !== "source-wins"),
     nodes,
     conflictLog: Object.freeze({ keepSeconds }),
     overrides: Object.freeze(overrides),

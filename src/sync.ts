@@ -6,7 +6,8 @@ import { carrySequences, type SequencesOptions, type SequencesReport } from "./s
 import { switchSides, type SwitchOptions, type SwitchReport } from "./cutover/cutover.ts";
 import { assertForward, directionOf, followEitherWay } from "./cutover/direction.ts";
 import { finishSwitch } from "./cutover/finish.ts";
-import { openWays, type OpenWay } from "./cutover/ways.ts";
+import { beginOpposite, plantOpposite } from "./cutover/opposite.ts";
+import { openWays, withBoth, type OpenWay } from "./cutover/ways.ts";
 import { dropSync, type DropOptions, type DropReport } from "./drop/drop.ts";
 import { ReplicateError } from "./errors.ts";
 import type { Batch, OnEvent } from "./events.ts";
@@ -17,7 +18,9 @@ import { asReplicateError } from "./postgres/sqlstate.ts";
 import { compareSchemas, type SchemaComparison } from "./schema/compare.ts";
 import { createSchema, type SchemaOptions, type SchemaReport } from "./schema/schema.ts";
 import type { Logger, SyncContext } from "./state/context.ts";
+import { nameNodes } from "./state/node.ts";
 import { makeContext, Sessions } from "./state/open-context.ts";
+import { loadTables } from "./state/sync-table.ts";
 import { readStatus, type Status } from "./status/status.ts";
 import { verifySync, type VerifyOptions, type VerifyReport } from "./verify/verify.ts";
 
@@ -158,8 +161,11 @@ export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync
       await run("schema", call, async (each) => await createSchema(each, call, env ?? process.env)),
     init: async (call = {}) =>
       await run("init", call, async (each) => {
-        await assertForward(ways(call), "init");
-        return await initSync(each, call);
+        const open = ways(call);
+        await assertForward(open, "init");
+        const report = await initSync(each, call);
+        if (each.config.isTwoSided && !report.dryRun) await initBack(open);
+        return report;
       }),
     copy: async (call = {}) =>
       await run("copy", call, async (each) => {
@@ -211,6 +217,18 @@ function finished(primary: SwitchReport["primary"]): SwitchReport {
     leftInvalid: [],
   };
   return { result: "finished", primary, ...nothing };
+}
+
+/** Captures what applications change on the target, so that conflicts are found, and changes can go both ways. */
+async function initBack(open: OpenWay): Promise<void> {
+  const forward = open("forward");
+  const entries = await withBoth(forward, "init", async (source, target) => {
+    await nameNodes(source, target, forward.config.nodes);
+    return await loadTables(target, forward.config.name);
+  });
+  const reverse = open("reverse");
+  await plantOpposite(reverse, entries, true);
+  await beginOpposite(reverse);
 }
 
 /** The status of the way back under the sync's own name, where the sync goes that way. */

@@ -13,7 +13,7 @@ import {
   hasLeafTriggers,
 } from "../catalog/delta.ts";
 import { describeTables, tableLabel, tableSql, type Key, type Table } from "../catalog/table.ts";
-import { tellsChanges, type CaptureMethod, type KeylessPolicy } from "../config.ts";
+import type { CaptureMethod, KeylessPolicy } from "../config.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { withBriefLocks } from "../postgres/lock.ts";
@@ -54,7 +54,7 @@ export async function attachCapture(
       [table.oid, context.config.name],
     );
     const getsKey = known?.isKeyless === true && table.key !== null;
-    const tells = tellsChanges(context.config);
+    const tells = context.config.isTwoSided;
     const getsTold = known?.tells === false && tells;
     if (known?.isSubscribed && !getsKey && !getsTold) return await loadOne(source, known.id);
     await source.script(`lock table ${tableSql(table)} in share row exclusive mode`);

@@ -2,6 +2,7 @@
 import { ReplicateError } from "../errors.ts";
 import type { Batch } from "../events.ts";
 import { followSync, type FollowOptions } from "../follow/follow.ts";
+import { followBothWays, lonePartner } from "../follow/two-ways.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { sleep } from "../postgres/sleep.ts";
 import { isCutOver, isSwitching, readSwitch, type Switch } from "../state/switch.ts";
@@ -40,11 +41,15 @@ const WAIT_MS = 500;
  * CUTOVER_STATE where there is nothing to follow.
  */
 export async function* followEitherWay(open: OpenWay, options: FollowOptions): AsyncGenerator<Batch> {
-  const { name } = open("forward").config;
+  const { name, direction, isTwoSided } = open("forward").config;
+  if (direction === "both") {
+    yield* followBothWays((way, signal) => open(way, { isCut: false, signal }), options);
+    return;
+  }
   for (;;) {
-    const direction = await unlessStopped(open, async () => await settled(open));
-    if (direction === undefined) return;
-    const { way, known } = direction;
+    const current = await unlessStopped(open, async () => await settled(open));
+    if (current === undefined) return;
+    const { way, known } = current;
     if (way === "reverse" && known?.isReversible === false) {
       throw new ReplicateError(
         "CUTOVER_STATE",
@@ -61,14 +66,14 @@ export async function* followEitherWay(open: OpenWay, options: FollowOptions): A
     if (context.signal.aborted) return;
     let isOver = false;
     try {
-      yield* followSync(context, {
-        ...options,
-        isOver: async (source: Connection, target: Connection) => {
-          const now = await readSwitch(way === "forward" ? target : source, name);
-          isOver = isCutOver(now) !== (way === "reverse");
-          return isOver;
-        },
-      });
+      const isEnding = async (source: Connection, target: Connection): Promise<boolean> => {
+        const now = await readSwitch(way === "forward" ? target : source, name);
+        isOver = isCutOver(now) !== (way === "reverse");
+        return isOver;
+      };
+      const partner =
+        isTwoSided && way === "forward" ? lonePartner(context, options.once === true) : undefined;
+      yield* followSync(context, { ...options, isOver: isEnding }, partner);
     } catch (error) {
       const isTaken = error instanceof ReplicateError && error.code === "RUNNER_ACTIVE";
       const now = await directionOf(open).catch(() => undefined);

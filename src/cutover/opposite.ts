@@ -18,10 +18,15 @@ import { loadTables, type KnownPartition, type SyncTable } from "../state/sync-t
 import { withBoth } from "./ways.ts";
 
 /**
- * Captures the tables of the new side for the opposite way, and registers them on both sides. Can be repeated. Throws
- * LOCK_NOT_AVAILABLE, and PERMISSION_DENIED where the role does not own the new side's tables.
+ * Captures the tables of the new side for the opposite way, and registers them on both sides. Can be repeated. `isLive`: the
+ * opposite way is followed already, or will be from here on. Throws LOCK_NOT_AVAILABLE, and PERMISSION_DENIED where the
+ * role does not own the new side's tables.
  */
-export async function plantOpposite(opposite: SyncContext, entries: readonly SyncTable[]): Promise<void> {
+export async function plantOpposite(
+  opposite: SyncContext,
+  entries: readonly SyncTable[],
+  isLive = false,
+): Promise<void> {
   const { name } = opposite.config;
   await withBoth(opposite, "cutover", async (fresh, old) => {
     await fresh.rows(
@@ -52,7 +57,7 @@ export async function plantOpposite(opposite: SyncContext, entries: readonly Syn
         keyless.has(entry.captureId) ? "reload" : "refuse",
       );
       ids.push(capture.id);
-      await register(fresh, old, name, capture, entry);
+      await register(fresh, old, name, capture, entry, isLive);
       await failpoint("cutover.captured");
     }
     await old.rows(`delete from replicate.sync_table where sync = $1 and capture_id <> all ($2::int[])`, [
@@ -69,6 +74,7 @@ async function register(
   sync: string,
   capture: Capture,
   entry: SyncTable,
+  isLive: boolean,
 ): Promise<void> {
   const captureId = capture.id;
   const [shape] = await fresh.rows<{ fingerprint: string }>(load("catalog/fingerprint"), [
@@ -92,15 +98,33 @@ async function register(
     `insert into replicate.sync_table (sync, capture_id, source_relid, source_schema, source_name,
        target_relid, target_schema, target_name, fingerprint, partitions, state, keyless)
      values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'following', $11)
-     on conflict (sync, capture_id) do update
-       set state = 'following', fingerprint = excluded.fingerprint, partitions = excluded.partitions,
-           source_relid = excluded.source_relid, keyless = excluded.keyless, reload_since = null`,
+     on conflict (sync, capture_id) ${
+       // What is followed knows better what it has seen.
+       isLive
+         ? "do nothing"
+         : `do update set state = 'following', fingerprint = excluded.fingerprint, partitions = excluded.partitions,
+             source_relid = excluded.source_relid, keyless = excluded.keyless, reload_since = null`
+     }`,
     [
       sync, captureId, entry.targetRelid, entry.targetSchema, entry.targetName,
       entry.sourceRelid, entry.sourceSchema, entry.sourceName, shape?.fingerprint ?? null, JSON.stringify(partitions),
       isKeyless(capture),
     ], // prettier-ignore
   );
+}
+
+/** Has the opposite way begin with what was changed since its captures were planted. Can be repeated. */
+export async function beginOpposite(opposite: SyncContext): Promise<void> {
+  const { name } = opposite.config;
+  await withBoth(opposite, "init", async (fresh, old) => {
+    const [begun] = await old.rows(`select 1 from replicate.sync where name = $1 and token <> ''`, [name]);
+    if (begun !== undefined) return;
+    const { token } = await fresh.row<{ token: string }>(
+      `select token from replicate.source_sync where name = $1`,
+      [name],
+    );
+    await old.rows(`update replicate.sync set token = $2 where name = $1`, [name, token]);
+  });
 }
 
 /** Declares that the old side equals the new one as of now. Both sides are equal, and nobody writes. */

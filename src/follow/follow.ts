@@ -13,6 +13,7 @@ import { takeSource } from "../state/runner-lock.ts";
 import { Hold } from "./hold.ts";
 import { LagTrend } from "./lag-trend.ts";
 import { FollowSession } from "./session.ts";
+import type { Partner } from "./two-ways.ts";
 
 export interface FollowOptions {
   /** End when a look at the source, begun after the call, found nothing left to apply. */
@@ -39,6 +40,8 @@ const BUSY_LOOK_SHARE = 0.2;
 /** A batch that takes longer is watched for others who wait behind its locks. */
 const LONG_BATCH_MS = 1000;
 const BEAT_MS = 2000;
+/** Between two looks at whether the other way is there. */
+const WAIT_MS = 50;
 /** Between two looks at whether the sync was switched. */
 const TURN_MS = 2000;
 /** Between two tries to restore foreign keys, where one could not be begun. */
@@ -54,11 +57,15 @@ const STOP_GRACE_MS = 10_000;
 
 /**
  * Yields each batch after its commit on the target. Ends when the context's signal fires, or as `options` say.
- * Throws RUNNER_ACTIVE, SOURCE_LOST, COPY_UNFINISHED, TABLE_SHAPE_CHANGED, CAPTURE_BROKEN, ROW_REFUSED,
- * and the connection errors once the retry budget is spent.
+ * `partner`: where the target has changes of its own. Throws RUNNER_ACTIVE, SOURCE_LOST, COPY_UNFINISHED, TABLE_SHAPE_CHANGED,
+ * CAPTURE_BROKEN, ROW_REFUSED, CONFLICT, CONFLICT_RESOLVER_FAILED, and the connection errors once the retry budget is spent.
  */
-export async function* followSync(context: SyncContext, options: FollowOptions = {}): AsyncGenerator<Batch> {
-  const run = new FollowRun(context, options);
+export async function* followSync(
+  context: SyncContext,
+  options: FollowOptions = {},
+  partner?: Partner,
+): AsyncGenerator<Batch> {
+  const run = new FollowRun(context, options, partner);
   try {
     yield* run.batches();
   } finally {
@@ -69,6 +76,7 @@ export async function* followSync(context: SyncContext, options: FollowOptions =
 class FollowRun {
   readonly #context: SyncContext;
   readonly #options: FollowOptions;
+  readonly #partner: Partner | undefined;
   readonly #lockWatch: LockWatch;
   readonly #sequences: SequenceKeeper;
   readonly #hold: Hold;
@@ -89,7 +97,8 @@ class FollowRun {
   #hasConstraints = false;
   #constraintsAt = 0;
 
-  constructor(context: SyncContext, options: FollowOptions) {
+  constructor(context: SyncContext, options: FollowOptions, partner: Partner | undefined) {
+    this.#partner = partner;
     this.#context = context;
     this.#options = options;
     this.#sequences = new SequenceKeeper(context);
@@ -116,21 +125,20 @@ class FollowRun {
             if (await this.#options.isOver?.(session.source, session.target)) return await this.#constraints;
             this.#nextTurn = startedAt + TURN_MS;
           }
-          if (startedAt >= this.#nextSweep) await this.#sweep(session);
-          const batch = await this.#next(session);
-          this.#recovered();
-          await this.#upkeep(session, batch);
-          if (batch !== null) {
+          const batch = await this.#turn(async () => await this.#step(session));
+          if (batch) {
             yield batch;
-            if (this.#options.once) return await this.#constraints;
             pauseMs = BUSY_PAUSE_MS;
-          } else {
-            if (this.#options.once) return await this.#constraints;
-            if (this.#options.untilCaughtUp) {
-              this.#context.emit({ type: "caught-up", position: session.position.snapshot ?? "" });
-              await this.#constraints;
-              return;
-            }
+          }
+          const isOver = this.#partner?.isOver() ?? (this.#options.once === true || batch === null);
+          if (this.#options.once && isOver) return await this.#constraints;
+          if (this.#options.untilCaughtUp && isOver) {
+            this.#context.emit({ type: "caught-up", position: session.position.snapshot ?? "" });
+            return await this.#constraints;
+          }
+          if (batch === undefined) {
+            pauseMs = WAIT_MS;
+          } else if (batch === null) {
             const now = Date.now();
             const share = now - this.#lastBatch > SETTLED_MS ? LOOK_SHARE : BUSY_LOOK_SHARE;
             pauseMs = Math.min(Math.max(pauseMs * PAUSE_GROWTH, (now - startedAt) / share), IDLE_PAUSE_MS);
@@ -145,6 +153,23 @@ class FollowRun {
     } finally {
       signal.removeEventListener("abort", onAbort);
     }
+  }
+
+  /** Does what cannot be done while the other way is at a batch, where there is one. */
+  async #turn<T>(work: () => Promise<T>): Promise<T> {
+    return this.#partner === undefined ? await work() : await this.#partner.alone(work);
+  }
+
+  /** A batch, and what belongs to it. Null: there was nothing to apply; undefined: the other way has to be there first. */
+  async #step(session: FollowSession): Promise<Batch | null | undefined> {
+    if (Date.now() >= this.#nextSweep) await this.#sweep(session);
+    if (this.#partner !== undefined && (this.#partner.isResting() || !this.#partner.isReady()))
+      return undefined;
+    const batch = await this.#next(session);
+    this.#recovered();
+    this.#partner?.noteLook(batch !== null);
+    await this.#upkeep(session, batch);
+    return batch;
   }
 
   /** The next batch; a long one gives way to whoever waits for a lock that it holds on the source. */
@@ -174,7 +199,9 @@ class FollowRun {
         source,
         target,
         this.#options.untilCaughtUp === true,
+        await this.#partner?.opposite(source, target),
       );
+      if (this.#partner !== undefined) this.#partner.session = session;
       this.#nextSweep = 0;
       this.#nextTurn = 0;
       this.#isAcknowledged = false;
@@ -188,7 +215,9 @@ class FollowRun {
   async #sweep(session: FollowSession): Promise<void> {
     const startedAt = Date.now();
     await session.sweep();
-    await this.#sequences.refresh(session.source, session.target);
+    // Those of a two-way sync are used on both sides.
+    if (this.#context.config.direction === "one-way")
+      await this.#sequences.refresh(session.source, session.target);
     const now = Date.now();
     this.#nextSweep = now + Math.max(SWEEP_MS, (now - startedAt) / SWEEP_SHARE);
   }
@@ -281,6 +310,7 @@ class FollowRun {
     const isRetrying = isPassing && !isSpent && !signal.aborted;
     await this.#session?.source.close();
     this.#session = undefined;
+    if (this.#partner !== undefined) this.#partner.session = undefined;
     // What our own stop has cut is nobody's fault.
     await this.#hold.settle(signal.aborted ? undefined : failure, isRetrying);
     if (signal.aborted) return;
@@ -321,6 +351,7 @@ class FollowRun {
   }
 
   async end(): Promise<void> {
+    if (this.#partner !== undefined) this.#partner.session = undefined;
     await this.#session?.source.close();
     await this.#lockWatch.close();
     await this.#constraints;

@@ -113,9 +113,8 @@ export class FollowSession {
 
   /** What this sync has brought to the source itself is no news, unless the table joins and all of it is. */
   #conditionOf = (captureId: number): string => {
-    const capture = this.#tables.shape(captureId)?.capture;
-    const isNew = this.#positionOf(captureId) === null;
-    return capture === undefined || isNew ? "" : foreignSql(capture, this.context.config.name);
+    const shape = this.#tables.shape(captureId);
+    return shape?.entry.state === "following" ? foreignSql(shape.capture, this.context.config.name) : "";
   };
 
   #request(shapes: readonly Shape[]): BatchRequest {

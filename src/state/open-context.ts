@@ -1,5 +1,6 @@
 /** Makes the context of a sync: sessions, and what they have to be. */
 import { setMaxListeners } from "node:events";
+import { APPLYING } from "../catalog/delta.ts";
 import type { ResolvedConfig } from "../config.ts";
 import type { OnEvent } from "../events.ts";
 import { connect, type Connection } from "../postgres/connect.ts";
@@ -72,6 +73,8 @@ export function makeContext(
     target: async (purpose, given) => {
       const connection = await open("target", purpose, given);
       ({ isReplicaRole } = connection);
+      // What we write is no change of an application.
+      if (config.isTwoSided) await connection.script(`set ${APPLYING} = 'on'`);
       return connection;
     },
     get isReplicaRole() {

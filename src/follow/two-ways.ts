@@ -1,0 +1,164 @@
+/**
+ * Both ways of a sync at once: changes go from source to target and back, batch by batch, never two at the same time. So
+ * each way knows exactly how far the other has come, and what both sides changed meanwhile is a conflict.
+ */
+import { policyOf } from "../conflict/decide.ts";
+import type { Batch } from "../events.ts";
+import type { Connection } from "../postgres/connect.ts";
+import type { SyncContext } from "../state/context.ts";
+import { ownNode } from "../state/node.ts";
+import { reverseName } from "../state/switch.ts";
+import { followSync, type FollowOptions } from "./follow.ts";
+import type { Opposite } from "./opposite.ts";
+import type { FollowSession } from "./session.ts";
+
+type Way = "forward" | "reverse";
+
+/** What one way has to do with the other while it follows. */
+export interface Partner {
+  readonly way: Way;
+  /** Waits until the other way is between two batches, and keeps it there meanwhile. */
+  alone<T>(work: () => Promise<T>): Promise<T>;
+  /** Whether a batch may be applied now: the other way can tell how far it has come, and every table is copied. */
+  isReady(): boolean;
+  /** The session that follows this way; undefined: it broke. */
+  session: FollowSession | undefined;
+  /** Tells that this way has looked, and whether there was something to apply. */
+  noteLook(hasApplied: boolean): void;
+  /** Whether both ways have looked and found nothing since the last that did; with `once`, whether both have looked. */
+  isOver(): boolean;
+  /** Whether this way has to wait for the other's look before it is over. */
+  isResting(): boolean;
+  opposite(source: Connection, target: Connection): Promise<Opposite>;
+}
+
+class Turns {
+  readonly #forward: SyncContext;
+  #last: Promise<unknown> = Promise.resolve();
+  readonly #sessions: Partial<Record<Way, FollowSession>> = {};
+  readonly #isOnce: boolean;
+  readonly #hasLooked = { forward: false, reverse: false };
+  /** Stays so: the way that sees it first closes its session. */
+  #isOver = false;
+
+  constructor(forward: SyncContext, isOnce: boolean) {
+    this.#forward = forward;
+    this.#isOnce = isOnce;
+  }
+
+  partner(way: Way): Partner {
+    // oxlint-disable-next-line typescript/no-this-alias -- of the object below, `this` is another
+    const turns = this;
+    const other = way === "forward" ? "reverse" : "forward";
+    return {
+      way,
+      alone: async (work) => {
+        const turn = this.#last.then(work, work);
+        this.#last = turn.catch(() => undefined);
+        return await turn;
+      },
+      isReady: () => {
+        const { forward, reverse } = this.#sessions;
+        const isCopied = forward?.tables.every(({ state }) => state === "copied" || state === "following");
+        return isCopied === true && reverse !== undefined;
+      },
+      get session() {
+        return turns.#sessions[way];
+      },
+      set session(session) {
+        if (session === undefined) delete turns.#sessions[way];
+        else turns.#sessions[way] = session;
+      },
+      noteLook: (hasApplied) => {
+        const looked = this.#hasLooked;
+        if (hasApplied && !this.#isOnce) looked[other] = false;
+        looked[way] = this.#isOnce || !hasApplied;
+        this.#isOver ||= looked.forward && looked.reverse;
+      },
+      isOver: () => this.#isOver,
+      isResting: () => this.#isOnce && this.#hasLooked[way],
+      opposite: async (source, target) =>
+        await oppositeOf(
+          this.#forward,
+          way,
+          source,
+          target,
+          () => this.#sessions[other]?.position.snapshot ?? null,
+        ),
+    };
+  }
+}
+
+/** For a sync that goes one way to a target with changes of its own: nothing ever brings them back. */
+export function lonePartner(context: SyncContext, isOnce: boolean): Partner {
+  let isOver = false;
+  return {
+    way: "forward",
+    alone: async (work) => await work(),
+    isReady: () => true,
+    session: undefined,
+    noteLook: (hasApplied) => (isOver = isOnce || !hasApplied),
+    isOver: () => isOver,
+    isResting: () => false,
+    opposite: async (source, target) => await oppositeOf(context, "forward", source, target, () => null),
+  };
+}
+
+/** What the sessions of a way have to know where its target has changes of its own. */
+export async function oppositeOf(
+  { config }: SyncContext,
+  way: Way,
+  source: Connection,
+  target: Connection,
+  delivered: () => string | null,
+): Promise<Opposite> {
+  const base = config.name;
+  return {
+    base,
+    way,
+    ours: await ownNode(source),
+    theirs: await ownNode(target),
+    sync: way === "forward" ? reverseName(base) : base,
+    delivered,
+    policyOf: (shape) => {
+      const { schema, name } = way === "forward" ? shape.source : shape.target;
+      return policyOf(config, schema, name);
+    },
+  };
+}
+
+/**
+ * Follows both ways until stopped, as `followSync` does each; what one of them throws ends both. `open` makes the contexts;
+ * the signal that it is given ends a way.
+ */
+export async function* followBothWays(
+  open: (way: Way, signal: AbortSignal) => SyncContext,
+  options: FollowOptions,
+): AsyncGenerator<Batch> {
+  const stop = new AbortController();
+  const turns = new Turns(open("forward", stop.signal), options.once === true);
+  const running = (["forward", "reverse"] as const).map((way) =>
+    followSync(open(way, stop.signal), options, turns.partner(way)),
+  );
+  type Next = { readonly generator: AsyncGenerator<Batch>; readonly result: IteratorResult<Batch> };
+  const next = async (generator: AsyncGenerator<Batch>): Promise<Next> => ({
+    generator,
+    result: await generator.next(),
+  });
+  const pending = new Map(running.map((generator) => [generator, next(generator)]));
+  try {
+    while (pending.size > 0) {
+      const { generator, result } = await Promise.race(pending.values());
+      if (result.done === true) {
+        pending.delete(generator);
+        continue;
+      }
+      pending.set(generator, next(generator));
+      yield result.value;
+    }
+  } finally {
+    stop.abort();
+    await Promise.allSettled(pending.values());
+    await Promise.allSettled(running.map(async (generator) => await generator.return(undefined)));
+  }
+}
