@@ -21,7 +21,7 @@ declare
 begin
   {{skip_applied}}
   if TG_OP = 'TRUNCATE' then
-    insert into {{delta}} (truncated) values (TG_RELID);
+    insert into {{delta}} (truncated{{when_column}}) values (TG_RELID{{when}});
     return null;
   end if;
   {{skip_noop}}

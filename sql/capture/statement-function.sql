@@ -11,7 +11,7 @@ as {{tag}}
 begin
   {{skip_applied}}
   if TG_OP = 'TRUNCATE' then
-    insert into {{delta}} (truncated) values (TG_RELID);
+    insert into {{delta}} (truncated{{when_column}}) values (TG_RELID{{when}});
     return null;
   end if;
   begin

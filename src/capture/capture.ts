@@ -207,6 +207,8 @@ export function functionSql(capture: Capture): string {
     columns: [...deltaColumns(capture), ...(capture.tells ? ["op", "changed_at"] : [])].join(", "),
     tag: bodyTag(capture),
     skip_applied: capture.tells ? skipApplied : "",
+    when_column: capture.tells ? ", changed_at" : "",
+    when: capture.tells ? ", pg_catalog.clock_timestamp()" : "",
     tell_new: capture.tells
       ? `, ${capture.method === "row" ? rowOp : statementOp}, pg_catalog.clock_timestamp()`
       : "",

@@ -2,6 +2,7 @@
  * Applies one batch: one transaction on the target that compares and moves the position, stages the rows and makes the
  * tables equal. Small batches go out in one round trip; large ones stream into staging while they are read.
  */
+import { setTimeout as sleep } from "node:timers/promises";
 import { isKeyless } from "../catalog/delta.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
@@ -16,9 +17,12 @@ import {
 } from "../postgres/script.ts";
 import { fromSql } from "../catalog/table.ts";
 import { literal } from "../postgres/sql.ts";
-import { CONFLICTS_MET, EXCLUSION_VIOLATION, UNIQUE_VIOLATION, sqlstateOf } from "../postgres/sqlstate.ts";
 import {
-  completeRereadSql, isTwoSided, leavePendingSql, meetSql, spareSql, travelOnSql, type Met,
+  CONFLICTS_MET, DEADLOCK, LOCK_NOT_AVAILABLE, EXCLUSION_VIOLATION, UNIQUE_VIOLATION, sqlstateOf,
+} from "../postgres/sqlstate.ts"; // prettier-ignore
+import {
+  completeRereadSql, isTwoSided, leavePendingSql, meetSql, noteEmptiedSql, spareSql, travelOnSql,
+  type KeyTexts, type Met,
 } from "./conflict-sql.ts"; // prettier-ignore
 import { blockingRows, uniqueIndex } from "./blocking-rows.ts";
 import type { Opposite } from "./opposite.ts";
@@ -38,6 +42,8 @@ export interface BatchTable {
   readonly mode: TableMode;
   /** The fingerprint that was checked in the batch's snapshot. */
   readonly fingerprint: string;
+  /** Where the whole table is read: keys that stay as they are, see `leavePendingSql`. */
+  readonly kept?: readonly KeyTexts[];
 }
 
 /** Staging tables that a session may have; beyond, all are dropped, because each commit visits each of them. */
@@ -68,6 +74,13 @@ export function forgetStages(target: Connection): void {
 
 /** How often conflicts are settled anew, because applications here go on changing the batch's rows. */
 const MOST_SETTLEMENTS = 20;
+/**
+ * Where applications write here too, a lock is waited for so long only, in milliseconds: well below the second after which
+ * a server looks for deadlocks, so that it is us who give way. Then the batch is applied again, after a pause, so often.
+ */
+const LOCK_TIMEOUT_MS = 250;
+const WAIT_MS = 200;
+const MOST_WAITS = 500;
 /** Rows of a small batch that are kept in memory until the source is done, so that the target needs one round trip. */
 const SMALL_BATCH_BYTES = 1024 * 1024;
 
@@ -166,6 +179,7 @@ export class BatchWriter {
   #startFeeding(rest: readonly string[]): FeedingScript {
     const script = [
       "begin",
+      ...(this.#settlement === undefined ? [] : [`set local lock_timeout = ${LOCK_TIMEOUT_MS}`]),
       this.#advanceSql(),
       ...this.#reads.map(({ shape, mode }) => copyInSql(shape, mode)),
       "savepoint apply",
@@ -251,7 +265,7 @@ export class BatchWriter {
       if (isKeyless(shape.capture)) return [this.#keylessSql(table)];
       return [
         ...(analyze ? [`analyze ${stageName(shape)}`] : []),
-        ...applySql(shape, mode, replaced.has(shape.capture.id), this.#spareSql(shape)),
+        ...applySql(shape, mode, replaced.has(shape.capture.id), this.#spareSql(table)),
         `update replicate.sync_table set state = 'following', last_change_at = pg_catalog.clock_timestamp(),
          rows_applied = rows_applied + (select count(*) from ${stageName(shape)}), fingerprint = ${literal(fingerprint)}${shape.entry.reloadSince === null ? "" : ", reload_since = null"}
        where sync = ${literal(this.#sync)} and capture_id = ${shape.capture.id}`,
@@ -271,24 +285,27 @@ export class BatchWriter {
   }
 
   /** The tables whose changes here may be in conflict with the batch. */
-  get #twoSided(): readonly (Met & { readonly mode: TableMode })[] {
+  get #twoSided(): readonly (Met & Required<Pick<BatchTable, "mode" | "kept">>)[] {
     const settlement = this.#settlement;
     if (settlement === undefined) return [];
     const { sides, after } = settlement;
-    return this.#tables.flatMap(({ shape, mode }) =>
-      isTwoSided(shape) ? [{ shape, sides, after, mode }] : [],
+    return this.#tables.flatMap(({ shape, mode, kept = [] }) =>
+      isTwoSided(shape) ? [{ shape, sides, after, mode, kept }] : [],
     );
   }
 
   #completeStages(): string[] {
-    return this.#twoSided.flatMap(({ shape, sides, mode }) => [
+    return this.#twoSided.flatMap(({ shape, sides, mode, kept }) => [
       ...completeRereadSql(shape, sides, mode),
-      leavePendingSql(shape, sides),
+      ...leavePendingSql(shape, sides, kept),
+      ...noteEmptiedSql(shape, sides),
     ]);
   }
 
-  #spareSql(shape: Shape): string {
-    return this.#settlement !== undefined && isTwoSided(shape) ? spareSql(shape, this.#settlement.sides) : "";
+  #spareSql({ shape, kept = [] }: BatchTable): string {
+    return this.#settlement !== undefined && isTwoSided(shape)
+      ? spareSql(shape, this.#settlement.sides, kept)
+      : "";
   }
 
   /** What becomes of a keyless table, whose rows are in it by now if they were read. */
@@ -321,11 +338,22 @@ export class BatchWriter {
    */
   async #retry(error: unknown, replaced: Set<number>): Promise<StatementResult[]> {
     let failure = error;
+    let waits = 0;
     for (let settlements = 0; ;) {
       const state = sqlstateOf(failure);
-      const isMet = state === CONFLICTS_MET || (await this.#replace(failure, replaced)) === "collided";
-      if (isMet) settlements += 1;
-      if (settlements > MOST_SETTLEMENTS) throw failure;
+      if (this.#settlement !== undefined && (state === LOCK_NOT_AVAILABLE || state === DEADLOCK)) {
+        waits += 1;
+        if (waits > MOST_WAITS) throw failure;
+        // Our locks go first, so that nobody waits for us meanwhile.
+        await this.#target.script("rollback to savepoint apply").catch(() => {
+          throw failure;
+        });
+        await sleep(WAIT_MS * Math.random());
+      } else {
+        const isMet = state === CONFLICTS_MET || (await this.#replace(failure, replaced)) === "collided";
+        if (isMet) settlements += 1;
+        if (settlements > MOST_SETTLEMENTS) throw failure;
+      }
       try {
         await this.#target.script("rollback to savepoint apply");
         if (settlements > 0) await this.#settle();

@@ -70,19 +70,55 @@ export function meetSql(shape: TwoSided, sides: Sides): string {
     select 1 from ${stageName(shape)} as s join (${changedKeysSql(shape.opposite.capture, window(shape, sides))}) as d on ${match(shape)}))`;
 }
 
-/** Keys of a skipped conflict stay as they are on both sides until somebody resolves it. */
-export function leavePendingSql(shape: TwoSided, sides: Sides): string {
-  return `delete from ${stageName(shape)} as s using replicate.conflict as c
-    where ${pending(shape, sides)} and ${stagedTexts(shape)} in (c.key_texts, c.other_key_texts)`;
+/**
+ * Keys of a skipped conflict stay as they are on both sides until somebody resolves it: they are not applied. `kept`: those
+ * that only the source knows of, where its whole table was read.
+ */
+export function leavePendingSql(shape: TwoSided, sides: Sides, kept: readonly KeyTexts[]): string[] {
+  const stage = stageName(shape);
+  return [
+    `delete from ${stage} as s using replicate.conflict as c
+     where ${pending(sides.base, shape.target)} and ${stagedTexts(shape)} in (c.key_texts, c.other_key_texts)`,
+    ...(kept.length === 0
+      ? []
+      : [`delete from ${stage} as s where ${stagedTexts(shape)} in (${texts(kept)})`]),
+  ];
 }
 
-const pending = (shape: Shape, { base }: Sides): string =>
-  `c.sync = ${literal(base)} and c.relid = ${shape.target.oid} and c.resolved_at is null`;
+/** Nor are they read: continues a condition on changes `d` of the source. */
+export function exceptPendingSql(shape: TwoSided, base: string): string {
+  const key = pendingOrder(shape).map((n) => `d.k${n + 1}::text`);
+  return `not exists (select 1 from replicate.conflict as c
+    where ${pending(base, shape.source)} and array[${key.join(", ")}] in (c.key_texts, c.other_key_texts))`;
+}
 
-/** Rows that a re-read does not find on our side, and that stay here because they are theirs. */
-export function spareSql(shape: TwoSided, sides: Sides): string {
+/** A key as text, in the order of staging. */
+export type KeyTexts = readonly string[];
+
+/** The keys that the source's log keeps, see `leavePendingSql`. */
+export function pendingKeysSql(shape: TwoSided, base: string): string {
+  const order = shape.targetKey.map((_, n) => `k.key[${pendingOrder(shape).indexOf(n) + 1}]`).join(", ");
+  return `select array[${order}] as key from replicate.conflict as c
+    cross join lateral (values (c.key_texts), (c.other_key_texts)) as k (key)
+    where ${pending(base, shape.source)} and k.key is not null`;
+}
+
+/** The log holds keys in the order of the capture whose way has met the conflict there, which is the other one. */
+function pendingOrder({ opposite }: TwoSided): number[] {
+  return opposite.capture.keyColumns.map((_, k) => opposite.key.indexOf(k));
+}
+
+const texts = (keys: readonly KeyTexts[]): string =>
+  keys.map((key) => `array[${key.map(literal).join(", ")}]`).join(", ");
+
+const pending = (base: string, { oid }: { readonly oid: number }): string =>
+  `c.sync = ${literal(base)} and c.relid = ${oid} and c.resolved_at is null`;
+
+/** Rows that a re-read does not find on our side, and that stay here because they are theirs, or pending. */
+export function spareSql(shape: TwoSided, sides: Sides, kept: readonly KeyTexts[]): string {
   return ` and not exists (select 1 from (${changedKeysSql(shape.opposite.capture, window(shape, sides))}) as d where ${matchRow(shape, "d")})
-      and not exists (select 1 from replicate.conflict as c where ${pending(shape, sides)} and ${rowTexts(shape)} in (c.key_texts, c.other_key_texts))`;
+      and not exists (select 1 from replicate.conflict as c where ${pending(sides.base, shape.target)} and ${rowTexts(shape)} in (c.key_texts, c.other_key_texts))
+      ${kept.length === 0 ? "" : `and ${rowTexts(shape)} not in (${texts(kept)})`}`;
 }
 
 /**
@@ -100,6 +136,39 @@ export function completeRereadSql(shape: TwoSided, sides: Sides, mode: TableMode
     where d.did is distinct from 'I' and not exists (select 1 from ${stage} as s where ${match(shape)})`;
   if (mode.kind === "reread") return [gone];
   return [gone, `delete from ${stage} as s using (${told}) as d where s.did is null and ${match(shape)}`];
+}
+
+/**
+ * Where they have emptied the table, what we have changed and is not there any more was deleted by them: that is noted, so
+ * that it is a conflict like any other.
+ */
+export function noteEmptiedSql(shape: TwoSided, sides: Sides): string[] {
+  const emptied = deltaTables(shape.opposite.capture.id)
+    .map((delta) => `select changed_at from ${delta} where truncated is not null and ${window(shape, sides)}`)
+    .join(" union all ");
+  return intoTheirsSql(
+    shape,
+    (n) => `s.k${n + 1}`,
+    `'D', e.changed_at, null, null`,
+    `(select pg_catalog.count(*) as n, pg_catalog.max(changed_at) as changed_at from (${emptied}) as x) as e, ${stageName(shape)} as s
+     where e.n > 0 and s.present and s.did is distinct from 'I'
+       and not exists (select 1 from ${fromSql(shape.target)} as t where ${matchRow(shape, "s")})`,
+  );
+}
+
+/** Adds deltas to theirs. `from` ends in a condition. */
+function intoTheirsSql(shape: TwoSided, value: (n: number) => string, told: string, from: string): string[] {
+  const { capture, key } = shape.opposite;
+  const columns = [...deltaColumns(capture), "op", "changed_at", "origin", "via"].join(", ");
+  const values = capture.keyColumns.map(({ deltaType }, k) => `(${value(key.indexOf(k))})::${deltaType}`);
+  return [
+    // Against a rotation meanwhile.
+    `select 1 from replicate.capture where id = ${capture.id} for share`,
+    ...deltaTables(capture.id).map(
+      (delta, at) => `insert into ${delta} (${columns}) select ${values.join(", ")}, ${told} from ${from}
+        and (select active from replicate.capture where id = ${capture.id}) = '${at === 0 ? "a" : "b"}'`,
+    ),
+  ];
 }
 
 /** True where both sides have the same row, or none. */
@@ -314,28 +383,24 @@ function mergeSql(met: Met): string[] {
  */
 export function travelOnSql(met: Met): string[] {
   const { shape, sides } = met;
-  const { capture } = shape.opposite;
-  const columns = deltaColumns(capture);
-  const order = capture.keyColumns.map((_, k) => shape.opposite.key.indexOf(k));
-  const into = (values: (n: number) => string, told: string, from: string): string[] =>
-    deltaTables(capture.id).map(
-      (delta, at) => `insert into ${delta} (${columns.join(", ")}, op, changed_at, origin, via)
-        select ${order.map((n, k) => `(${values(n)})::${capture.keyColumns[k]?.deltaType}`).join(", ")}, ${told}
-        from ${from} and (select active from replicate.capture where id = ${capture.id}) = '${at === 0 ? "a" : "b"}'`,
-    );
-  const type = (n: number): string | undefined => shape.targetKey[n]?.column.baseType;
-  const entry = (n: number): string => `(c.key_texts[${n + 1}])::${type(n)}`;
+  const entryKey = (n: number): string => `(c.key_texts[${n + 1}])::${shape.targetKey[n]?.column.baseType}`;
+  const chosen = (winner: string): string => `replicate.conflict as c where ${entries(met, winner)}`;
   return [
-    // Against a rotation meanwhile.
-    `select 1 from replicate.capture where id = ${capture.id} for share`,
-    ...into(entry, `'U', pg_catalog.clock_timestamp(), null, null`, `replicate.conflict as c where ${entries(met, "merged")}`),
-    ...into(entry, `'U', null, null, null`, `replicate.conflict as c where ${entries(met, theirSide(sides))} and c.other_key is not null`),
-    ...into(
+    ...intoTheirsSql(shape, entryKey, `'U', pg_catalog.clock_timestamp(), null, null`, chosen("merged")),
+    ...intoTheirsSql(
+      shape,
+      entryKey,
+      `'U', null, null, null`,
+      `${chosen(theirSide(sides))} and c.other_key is not null`,
+    ),
+    ...intoTheirsSql(
+      shape,
       (n) => `s.k${n + 1}`,
-      `case when not s.present then 'D'::"char" when s.did = 'I' then 'I'::"char" else 'U'::"char" end, s.changed_at, coalesce(s.origin, ${literal(sides.ours)}), ${literal(sides.base)}`,
+      `case when not s.present then 'D'::"char" when s.did = 'I' then 'I'::"char" else 'U'::"char" end,
+       s.changed_at, coalesce(s.origin, ${literal(sides.ours)}), ${literal(sides.base)}`,
       `${stageName(shape)} as s where exists (
-         select 1 from replicate.subscription as o where o.capture_id = ${capture.id}
+         select 1 from replicate.subscription as o where o.capture_id = ${shape.opposite.capture.id}
            and pg_catalog.split_part(o.sync, '.', 1) <> ${literal(sides.base)})`,
     ),
-  ]; // prettier-ignore
+  ];
 }

@@ -202,6 +202,8 @@ export interface ReadRequest {
   readonly reads: readonly { readonly shape: Shape; readonly mode: TableMode; readonly rows: number }[];
   readonly positionOf: (captureId: number) => string | null;
   readonly conditionOf: (captureId: number) => string;
+  /** A condition on the keys that are read, or "". */
+  readonly exceptOf: (shape: Shape) => string;
   /** What is written on the source in the batch's transaction, see `acknowledgeSql`. */
   readonly acknowledge: string;
   /** Called with each row of COPY data, in the order of `reads`. */
@@ -218,7 +220,7 @@ function readScript(request: ReadRequest): string {
       mode.kind !== "reread" && !isDirect(mode) && rows < LOOKUP_SHARE * shape.source.estimatedRows;
     const setting = isLookup ? "off" : "on";
     return `set local enable_hashjoin = ${setting}; set local enable_mergejoin = ${setting};
-      ${copyOutSql(shape, request.positionOf(shape.capture.id), request.conditionOf(shape.capture.id), mode)}`;
+      ${copyOutSql(shape, request.positionOf(shape.capture.id), request.conditionOf(shape.capture.id), mode, request.exceptOf(shape))}`;
   });
   return [...copies, request.acknowledge, "commit"].join(";\n");
 }

@@ -10,6 +10,7 @@ import type { SyncContext } from "../state/context.ts";
 import type { SyncTable } from "../state/sync-table.ts";
 import { BatchWriter, type BatchTable, type Position } from "./apply-batch.ts";
 import { DriftSignal } from "./blocking-rows.ts";
+import { exceptPendingSql, isTwoSided, pendingKeysSql, type KeyTexts } from "./conflict-sql.ts";
 import { modeOf } from "./drift.ts";
 import { DriftWatch } from "./drift-watch.ts";
 import { FollowedTables } from "./followed-tables.ts";
@@ -19,7 +20,7 @@ import {
 } from "./read-batch.ts"; // prettier-ignore
 import type { Opposite } from "./opposite.ts";
 import { Reloads } from "./reload.ts";
-import { isRead, type Shape, type TableMode } from "./shape.ts";
+import { isRead, isReread, type Shape, type TableMode } from "./shape.ts";
 import { checkSource } from "./source-identity.ts";
 import { rotate, skipNoops, vacuumReloaded } from "./upkeep.ts";
 
@@ -117,6 +118,9 @@ export class FollowSession {
     return shape?.entry.state === "following" ? foreignSql(shape.capture, this.context.config.name) : "";
   };
 
+  #exceptOf = (shape: Shape): string =>
+    this.#opposite !== undefined && isTwoSided(shape) ? exceptPendingSql(shape, this.#opposite.base) : "";
+
   #request(shapes: readonly Shape[]): BatchRequest {
     return {
       excluded: this.#tables.excluded,
@@ -198,6 +202,7 @@ export class FollowSession {
         reads: tables.map((table) => ({ ...table, rows: SPECULATE_ROWS })),
         positionOf: this.#positionOf,
         conditionOf: this.#conditionOf,
+        exceptOf: this.#exceptOf,
         acknowledge: this.#acknowledge(token),
         onData: (index, payload) => writer.add(index, payload, undefined),
       });
@@ -281,12 +286,13 @@ export class FollowSession {
   }
 
   async #readAndApply(shapes: readonly Shape[], found: Examination, startedAt: number): Promise<Batch> {
-    const tables: BatchTable[] = shapes.map((shape) => ({
-      shape,
-      mode: this.#modeOf(shape, found),
+    const tables: BatchTable[] = [];
+    for (const shape of shapes) {
+      const mode = this.#modeOf(shape, found);
       // One that is put off was not looked at.
-      fingerprint: found.fingerprints.get(shape.source.oid)?.text ?? shape.entry.fingerprint ?? "",
-    }));
+      const fingerprint = found.fingerprints.get(shape.source.oid)?.text ?? shape.entry.fingerprint ?? "";
+      tables.push({ shape, mode, fingerprint, kept: await this.#pendingKeys(shape, mode) });
+    }
     const writer = new BatchWriter(
       this.source,
       this.target,
@@ -308,6 +314,7 @@ export class FollowSession {
           })),
         positionOf: this.#positionOf,
         conditionOf: this.#conditionOf,
+        exceptOf: this.#exceptOf,
         acknowledge: this.#acknowledge(token),
         onData: (index, payload) => writer.add(index, payload, { snapshot: found.snapshot, token }),
       });
@@ -317,6 +324,13 @@ export class FollowSession {
       throw writer.failure;
     }
     return await this.#commit(writer, tables, found, token, startedAt);
+  }
+
+  /** Keys of conflicts that wait to be resolved, where they cannot be left out of what is read. In the batch's snapshot. */
+  async #pendingKeys(shape: Shape, mode: TableMode): Promise<readonly KeyTexts[]> {
+    if (this.#opposite === undefined || !isTwoSided(shape) || !isReread(shape, mode)) return [];
+    const rows = await this.source.rows<{ key: string[] }>(pendingKeysSql(shape, this.#opposite.base));
+    return rows.map(({ key }) => key);
   }
 
   async #commit(

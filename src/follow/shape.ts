@@ -284,13 +284,14 @@ function emptySql(shape: Shape, name: string, from: string): string {
 
 /**
  * Reads the current rows of the keys that changed since `position`; a key without a row comes as absent. `condition`
- * continues the one on deltas.
+ * continues the one on deltas; `except` is one on the keys `d`, unless all rows are read.
  */
 export function copyOutSql(
   shape: Shape,
   position: string | null,
   condition: string,
   mode: TableMode,
+  except = "",
 ): string {
   const others = otherColumns(shape).map((pair) => `, t.${ident(pair.source.name)}`).join(""); // prettier-ignore
   const keys = shape.capture.keyColumns;
@@ -315,7 +316,7 @@ export function copyOutSql(
   return `copy (
     select ${own}, t.tableoid is not null${others}${told}
     from (${isTold ? toldChangesSql(shape.capture, window) : `select distinct * from (${changedKeysSql(shape.capture, window)}) as k`}) as d
-    left join ${fromSql(shape.source)} as t on ${keyMatchSql(shape.capture, "t", "d")}
+    left join ${fromSql(shape.source)} as t on ${keyMatchSql(shape.capture, "t", "d")}${except === "" ? "" : ` where ${except}`}
   ) to stdout${copyOptions(shape)}`;
 }
 

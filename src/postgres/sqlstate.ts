@@ -5,6 +5,7 @@ export const UNIQUE_VIOLATION = "23505";
 export const EXCLUSION_VIOLATION = "23P01";
 export const FOREIGN_KEY_VIOLATION = "23503";
 export const LOCK_NOT_AVAILABLE = "55P03";
+export const DEADLOCK = "40P01";
 export const UNDEFINED_TABLE = "42P01";
 export const INVALID_SCHEMA = "3F000";
 export const DEPENDENT_OBJECTS = "2BP01";
@@ -49,7 +50,7 @@ export function isConnectionFailure(error: unknown): boolean {
 
 /** True when the same transaction may succeed on a second try: deadlock, serialisation, lock timeout. */
 export function isRetryableConflict(error: unknown): boolean {
-  return ["40001", "40P01", LOCK_NOT_AVAILABLE].includes(sqlstateOf(error) ?? "");
+  return ["40001", DEADLOCK, LOCK_NOT_AVAILABLE].includes(sqlstateOf(error) ?? "");
 }
 
 /** Wraps whatever the driver threw, so that a code, a hint and an exit code come with it. */

@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 
 import { startFollowed } from "./follow-setup.ts";
+import { until } from "../support/until.ts";
 import { freePair, type Pair } from "../support/database.ts";
 
 // Both databases take writes.
@@ -116,3 +117,186 @@ test("the same row on both sides: per row, the policy decides, and the log keeps
 function idOf(entry: Record<string, unknown>): number {
   return (entry["key"] as { id: number }).id;
 }
+
+const log = async (pair: Pair): Promise<Record<string, unknown>[]> => {
+  const select = `select key, other_key, kind, winner, source_image, target_image, merged_image, resolved_at is null as pending, policy from replicate.conflict`;
+  return [...(await pair.source.sql(select)), ...(await pair.target.sql(select))];
+};
+
+const schema = `create table t (id int primary key, email text unique, v text); insert into t select g, 'e' || g, 'v' || g from generate_series(1, 10) g`;
+
+test("skip: neither side changes, and later changes of the row wait too", async () => {
+  await using pair = await freePair();
+  await using followed = await startFollowed(pair, schema, { direction: "both", conflict: "skip" });
+  await followed.drain();
+  await pair.source.sql("update t set v = 'source' where id = 1");
+  await pair.target.sql("update t set v = 'target' where id = 1");
+  await followed.drain();
+  await pair.source.sql("update t set v = 'source again' where id = 1; update t set v = 'x' where id = 2");
+  await pair.target.sql("update t set v = 'target again' where id = 1; update t set v = 'y' where id = 3");
+  await followed.drain();
+  const rows = "select v from t where id <= 3 order by id";
+  expect(await pair.source.sql(rows)).toEqual([{ v: "source again" }, { v: "x" }, { v: "y" }]);
+  expect(await pair.target.sql(rows)).toEqual([{ v: "target again" }, { v: "x" }, { v: "y" }]);
+  expect(await log(pair)).toMatchObject([{ key: { id: 1 }, winner: "skip", pending: true }]);
+});
+
+test("custom: a merged row reaches both sides, and exact values survive JavaScript", async () => {
+  await using pair = await freePair();
+  await using followed = await startFollowed(
+    pair,
+    `create table t (id bigint primary key, a text, b text, n numeric, raw bytea);
+     insert into t values (9007199254740993, 'a', 'b', 0.10, '\\x00ff')`,
+    {
+      direction: "both",
+      conflict: {
+        custom: ({ source, target }) => ({
+          row: { ...source.image, a: "merged " + String(target.image?.["a"]) },
+        }),
+      },
+    },
+  );
+  await followed.drain();
+  await pair.source.sql("update t set b = 'source', n = 12345678901234567890.10");
+  await pair.target.sql("update t set a = 'target'");
+  expect(await followed.differences()).toEqual([]);
+  const select = "select id::text, a, b, n::text, raw::text from t";
+  expect(await pair.source.sql(select)).toEqual([
+    {
+      id: "9007199254740993",
+      a: "merged target",
+      b: expect.any(String) as string,
+      n: expect.any(String) as string,
+      raw: "\\x00ff",
+    },
+  ]);
+  expect(await log(pair)).toMatchObject([{ winner: "merged", pending: false }]);
+});
+
+test("error: stops before anything is written, naming the row", async () => {
+  await using pair = await freePair();
+  await using followed = await startFollowed(pair, schema, { direction: "both", conflict: "error" });
+  await followed.drain();
+  await pair.source.sql("update t set v = 'source' where id in (1, 2)");
+  await pair.target.sql("update t set v = 'target' where id = 1");
+  await expect(followed.drain()).rejects.toMatchObject({
+    code: "CONFLICT",
+    message: expect.stringContaining("public.t id=1") as string,
+  });
+  expect(await pair.source.sql("select v from t where id = 1")).toEqual([{ v: "source" }]);
+  expect(await pair.target.sql("select v from t where id <= 2 order by id")).toEqual([
+    { v: "target" },
+    { v: "v2" },
+  ]);
+  expect(await log(pair)).toEqual([]);
+});
+
+test("one value, two keys: the loser goes into the log, and the sync goes on", async () => {
+  for (const conflict of ["source-wins", "target-wins", "latest"] as const) {
+    await using pair = await freePair();
+    await using followed = await startFollowed(pair, schema, { direction: "both", conflict });
+    await followed.drain();
+    await pair.source.sql(
+      "insert into t values (21, 'same', 'source'); update t set email = 'other' where id = 1",
+    );
+    await pair.target.sql(
+      "insert into t values (22, 'same', 'target'); update t set email = 'other' where id = 2",
+    );
+    await pair.source.sql("update t set v = 'x' where id = 5");
+    expect(await followed.differences()).toEqual([]);
+    const rows = await pair.source.sql("select id, email from t where id in (1, 2, 21, 22) order by id");
+    expect(rows).toEqual(
+      conflict === "source-wins"
+        ? [{ id: 1, email: "other" }, { id: 2, email: "e2" }, { id: 21, email: "same" }]
+        : [{ id: 1, email: "e1" }, { id: 2, email: "other" }, { id: 22, email: "same" }],
+    ); // prettier-ignore
+    const entries = await log(pair);
+    expect(entries.filter(({ kind }) => kind === "multiple_unique_conflicts")).toHaveLength(2);
+    expect(await followed.drain()).toEqual([]);
+  }
+});
+
+test("truncate: takes what its own side had, and leaves what the other side made meanwhile", async () => {
+  await using pair = await freePair();
+  await using followed = await startFollowed(pair, schema, { direction: "both" });
+  await followed.drain();
+  await pair.source.sql("truncate t; insert into t values (31, 'a', 'source')");
+  await pair.target.sql("insert into t values (32, 'b', 'target')");
+  expect(await followed.differences()).toEqual([]);
+  expect(await pair.source.sql("select id from t order by id")).toEqual([{ id: 31 }, { id: 32 }]);
+  await pair.target.sql("update t set v = 'changed' where id = 31");
+  await pair.source.sql("truncate t");
+  expect(await followed.differences()).toEqual([]);
+  expect(await pair.source.sql("select id from t order by id")).toEqual([]);
+  expect(await log(pair)).toMatchObject([{ key: { id: 31 } }]);
+});
+
+test("one way, with a policy: what the target has changed is found, and stays where it wins", async () => {
+  await using pair = await freePair();
+  await using followed = await startFollowed(pair, schema, { conflict: "target-wins" });
+  await followed.drain();
+  await pair.target.sql("update t set v = 'target' where id in (1, 2)");
+  await pair.source.sql("update t set v = 'source' where id in (2, 3)");
+  await followed.drain();
+  expect(await pair.target.sql("select v from t where id <= 3 order by id")).toEqual([
+    { v: "target" },
+    { v: "target" },
+    { v: "source" },
+  ]);
+  expect(await pair.source.sql("select v from t where id <= 3 order by id")).toEqual([
+    { v: "v1" },
+    { v: "source" },
+    { v: "source" },
+  ]);
+  expect(await log(pair)).toMatchObject([{ key: { id: 2 }, winner: "target" }]);
+});
+
+test("an application in the middle of a change here: it neither fails nor waits, and is not overwritten unseen", async () => {
+  await using pair = await freePair();
+  await using followed = await startFollowed(pair, schema, { direction: "both", conflict: "target-wins" });
+  await followed.drain();
+  const writer = await pair.target.client();
+  await writer.query("begin; update t set v = 'target' where id = 1");
+  await pair.source.sql("update t set v = 'source' where id in (1, 2)");
+  const draining = followed.drain();
+  // The batch is at the row now, and gives way.
+  await until("the batch waits", async () => {
+    const [found] = await pair.target.sql(
+      "select 1 from pg_stat_activity where wait_event_type = 'Lock' and application_name like 'replicate%'",
+    );
+    return found !== undefined;
+  });
+  await writer.query("update t set v = 'target too' where id = 2; commit");
+  await draining;
+  expect(await followed.differences()).toEqual([]);
+  expect(await pair.source.sql("select v from t where id <= 2 order by id")).toEqual([
+    { v: "target" },
+    { v: "target too" },
+  ]);
+  expect(await log(pair)).toHaveLength(2);
+});
+
+test("a conflict that is pending outlives TRUNCATE and re-reads of the table", async () => {
+  await using pair = await freePair();
+  await using followed = await startFollowed(pair, schema, { direction: "both", conflict: "skip" });
+  await followed.drain();
+  await pair.source.sql("update t set v = 'source' where id in (1, 2)");
+  await pair.target.sql("update t set v = 'target' where id in (1, 2)");
+  await followed.drain();
+  const kept = "select id, v from t where id < 50 order by id";
+  const again = "truncate t; insert into t values (50, 'f', 'after'), (1, 'e1', 'made again')";
+  await pair.source.sql(again);
+  await followed.drain();
+  expect(await pair.source.sql(kept)).toEqual([{ id: 1, v: "made again" }]);
+  expect(await pair.target.sql(kept)).toEqual([
+    { id: 1, v: "target" },
+    { id: 2, v: "target" },
+  ]);
+  await pair.target.sql(again);
+  await followed.drain();
+  // Neither side has taken over what the other did to the rows in question.
+  expect(await pair.source.sql("select id, v from t order by id")).toEqual(
+    await pair.target.sql("select id, v from t order by id"),
+  );
+  expect((await log(pair)).filter(({ pending }) => pending === true)).toHaveLength(2);
+});
