@@ -394,7 +394,7 @@ export const verbNames = Object.keys(verbs) as readonly VerbName[];
 /** The exit codes, for help and reference. */
 export const exitCodes = [
   [0, "done"],
-  [1, "the answer is no: blocking findings, differences, target tables that are not empty"],
+  [1, "the answer is no: blocking findings, differences, target tables that are not empty, conflicts"],
   [2, "wrong usage or configuration; all problems are listed"],
   [3, "failed: a server cannot be reached, the source was lost, an internal error"],
   [4, "another runner holds the sync"],

@@ -76,8 +76,9 @@ export function leavePendingSql(shape: TwoSided, sides: Sides): string {
     where ${pending(shape, sides)} and ${stagedTexts(shape)} in (c.key_texts, c.other_key_texts)`;
 }
 
+/** One that has a winner but is not resolved yet is applied again, see conflict/resolve. */
 const pending = (shape: Shape, { base }: Sides): string =>
-  `c.sync = ${literal(base)} and c.relid = ${shape.target.oid} and c.resolved_at is null`;
+  `c.sync = ${literal(base)} and c.relid = ${shape.target.oid} and c.resolved_at is null and c.winner = 'skip'`;
 
 /** Rows that a re-read does not find on our side, and that stay here because they are theirs. */
 export function spareSql(shape: TwoSided, sides: Sides): string {
