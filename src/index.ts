@@ -45,6 +45,13 @@ export type { InitOptions, InitReport } from "./init/init.ts";
 export type { CopyOptions, CopyReport } from "./copy/copy.ts";
 export type { FollowOptions } from "./follow/follow.ts";
 export type { VerifyOptions, VerifyReport } from "./verify/verify.ts";
+export {
+  conflictKinds,
+  type ConflictFilter,
+  type ConflictsOptions,
+  type LoggedConflict,
+} from "./conflict/log.ts";
+export type { ResolveReport } from "./conflict/resolve.ts";
 export type { BatchAtHand } from "./state/runner-lock.ts";
 export type { Phase, Status, Wait } from "./status/status.ts";
 export type { SwitchOptions, SwitchReport } from "./cutover/cutover.ts";

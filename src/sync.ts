@@ -1,6 +1,13 @@
 /** A sync as a program sees it: one object, one method per stage. The only file that knows all stages. */
 import { resolveConfig, type SyncOptions } from "./config.ts";
 import { loadResolvers } from "./conflict-policy.ts";
+import {
+  listConflicts,
+  type ConflictFilter,
+  type ConflictsOptions,
+  type LoggedConflict,
+} from "./conflict/log.ts";
+import { resolveConflicts, type ResolveReport } from "./conflict/resolve.ts";
 import { copySync, type CopyOptions, type CopyReport } from "./copy/copy.ts";
 import { carrySequences, type SequencesOptions, type SequencesReport } from "./sequences/carry.ts";
 import { switchSides, type SwitchOptions, type SwitchReport } from "./cutover/cutover.ts";
@@ -10,7 +17,7 @@ import { beginOpposite, plantOpposite } from "./cutover/opposite.ts";
 import { openWays, withBoth, type OpenWay } from "./cutover/ways.ts";
 import { dropSync, type DropOptions, type DropReport } from "./drop/drop.ts";
 import { ReplicateError } from "./errors.ts";
-import type { Batch, OnEvent } from "./events.ts";
+import type { Batch, OnEvent, Side } from "./events.ts";
 import type { FollowOptions } from "./follow/follow.ts";
 import { initSync, type InitOptions, type InitReport } from "./init/init.ts";
 import { examine, type Finding, type PreflightOptions } from "./preflight/preflight.ts";
@@ -74,6 +81,17 @@ export interface Sync extends AsyncDisposable {
   /** Compares both sides while they are written to. */
   verify(options?: VerifyOptions & CallOptions): Promise<VerifyReport>;
   status(options?: CallOptions): Promise<Status>;
+  /** Logged conflicts of both sides, the latest first. */
+  conflicts(options?: ConflictsOptions & CallOptions): Promise<LoggedConflict[]>;
+  /**
+   * Resolves conflicts that were skipped: the row that the winner has now is taken to the other side. By id, or all
+   * pending ones that a filter selects.
+   */
+  resolveConflict(
+    which: number | readonly number[] | Omit<ConflictFilter, "state">,
+    winner: Side,
+    options?: CallOptions,
+  ): Promise<ResolveReport>;
   /** Carries the values of sequences, forward only. */
   sequences(options?: SequencesOptions & CallOptions): Promise<SequencesReport>;
   /**
@@ -191,6 +209,13 @@ export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync
       await runDirected("verify", call, async (each) => await verifySync(each, call)),
     status: async (call = {}) =>
       await run("status", call, async (each) => await readStatusEitherWay(each, ways(call))),
+    conflicts: async (call = {}) =>
+      await run("conflicts", call, async (each) => await listConflicts(each, call)),
+    resolveConflict: async (which, winner, call = {}) =>
+      await run("conflicts", call, async (each) => {
+        const ids = typeof which === "number" ? [which] : which;
+        return await resolveConflicts(each, ids, winner);
+      }),
     sequences: async (call = {}) =>
       await runDirected("sequences", call, async (each) => await carrySequences(each, call)),
     cutover: async (call = {}) =>

@@ -39,12 +39,15 @@ create table replicate.conflict (
   source_node text not null,        -- where the change was made
   target_node text not null,
   policy text not null,
+  -- skip: pending, the key is neither read from this database nor applied to it. Any other winner while resolved_at is
+  -- null: being resolved, the key is applied to this database again, but not yet read from it (see conflict/resolve).
   winner text not null check (winner in ('source', 'target', 'merged', 'skip')),
   merged_image jsonb,
   at timestamptz not null default now(),
   resolved_at timestamptz           -- null: skipped, and still to be resolved
 );
 create index conflict_pending on replicate.conflict (sync, relid) where resolved_at is null;
+create index conflict_resolved on replicate.conflict (sync, resolved_at) where resolved_at is not null;
 
 -- Raises SQLSTATE RE006, so that a batch in one round trip stops where conflicts have to be decided.
 create function replicate.meet_conflicts(are_there boolean)

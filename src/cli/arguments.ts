@@ -3,6 +3,7 @@ import yargs, { type Options } from "yargs";
 import { ReplicateError, type GivenSetting, type Problem } from "../index.ts";
 import { didYouMean } from "../spelling.ts";
 import {
+  operandsOf,
   optionSpec,
   options,
   optionsOf,
@@ -15,6 +16,8 @@ import {
 export interface Arguments {
   /** Undefined where only help or the version is wanted, or nothing was given. */
   readonly verb: VerbName | undefined;
+  /** Words after the verb, of verbs that take some. */
+  readonly operands: readonly string[];
   readonly values: Values;
 }
 
@@ -32,7 +35,8 @@ export function parseArguments(argv: readonly string[]): Arguments {
   if (wanted !== undefined && verb === undefined) {
     problems.push({ subject: wanted, message: `is no command${didYouMean(wanted, verbNames)}` });
   }
-  for (const each of extra) {
+  const operands = verb !== undefined && operandsOf(verb) !== undefined ? extra : [];
+  for (const each of operands === extra ? [] : extra) {
     problems.push({ subject: each, message: "is one word too many (put values with spaces into quotes)" });
   }
   const known = verb === undefined ? optionNames : optionsOf(verb);
@@ -58,7 +62,7 @@ export function parseArguments(argv: readonly string[]): Arguments {
     problems.push({ subject: "command", message: `is missing: ${verbNames.join(", ")}` });
   }
   if (problems.length > 0) throw usageInvalid(problems, verb);
-  return { verb, values: { ...values, ...(word === "help" ? { help: true } : {}) } };
+  return { verb, operands, values: { ...values, ...(word === "help" ? { help: true } : {}) } };
 }
 
 export function usageInvalid(problems: readonly Problem[], verb: VerbName | undefined): ReplicateError {
@@ -80,7 +84,9 @@ export function settingsOf(values: Values, verb: VerbName): readonly GivenSettin
     value: values[name],
   });
   const selects =
-    verb === "verify" ? [] : [setting("tables", "tables"), setting("exclude-tables", "exclude")];
+    verb === "verify" || verb === "conflicts"
+      ? []
+      : [setting("tables", "tables"), setting("exclude-tables", "exclude")];
   return [
     setting("name", "name"),
     sideSetting("source", values),
@@ -126,6 +132,7 @@ function checkCombinations(values: Readonly<Record<string, unknown>>, problems: 
   together("overwrite", "adopt");
   together("restart", "adopt");
   together("until-caught-up", "once");
+  together("limit", "all");
 }
 
 function checkValue(

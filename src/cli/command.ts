@@ -7,6 +7,8 @@ import type { Terminal } from "./terminal.ts";
 
 export interface CommandContext {
   readonly verb: VerbName;
+  /** Words after the verb. */
+  readonly operands: readonly string[];
   readonly values: Values;
   /** Flags, variables and file put together and checked. */
   readonly options: SyncOptions;

@@ -3,6 +3,7 @@ import { columns, wrap } from "./format.ts";
 import {
   commonOptions,
   exitCodes,
+  operandsOf,
   options,
   optionSpec,
   partsTitle,
@@ -54,7 +55,7 @@ export function verbHelp(name: VerbName): string {
     `replicate ${name}: ${verb.summary}`,
     "",
     ...verb.details.flatMap((each) => [...wrap(each, width), ""]),
-    `Usage: replicate ${name} [options]`,
+    `Usage: replicate ${usage(name)} [options]`,
     "",
     ...section("Options", verb.options),
     "",
@@ -77,7 +78,7 @@ export function reference(): string {
   ];
   return [
     ...verbNames.flatMap((name) => [
-      `### \`replicate ${name}\``,
+      `### \`replicate ${usage(name)}\``,
       "",
       `${capital(verbs[name].summary)}. ${verbs[name].details.join(" ")}`,
       "",
@@ -104,6 +105,12 @@ export function reference(): string {
     "|---|---|",
     ...exitCodes.map(([code, says]) => `| ${code} | ${says} |`),
   ].join("\n");
+}
+
+/** `conflicts [resolve ID…]` */
+function usage(name: VerbName): string {
+  const operands = operandsOf(name);
+  return operands === undefined ? name : `${name} ${operands}`;
 }
 
 function commonHelp(isShown: (title: string) => boolean = () => true): string[] {

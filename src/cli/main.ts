@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { loadOptions, ReplicateError } from "../index.ts";
 import { parseArguments, settingsOf, type Arguments } from "./arguments.ts";
 import { printsLines, type Command } from "./command.ts";
+import { conflicts } from "./commands/conflicts.ts";
 import { copy } from "./commands/copy.ts";
 import { cutover } from "./commands/cutover.ts";
 import { drop } from "./commands/drop.ts";
@@ -34,6 +35,7 @@ const commands: Readonly<Record<VerbName, Command>> = {
   sequences,
   cutover,
   rollback,
+  conflicts,
   drop,
   runbook,
 };
@@ -56,7 +58,7 @@ export async function main(argv: readonly string[], terminal: Terminal = process
     });
     return fail(error, output, { isLine: false, logLevel: "info" });
   }
-  const { verb, values } = parsed;
+  const { verb, operands, values } = parsed;
   if (values.version === true) {
     terminal.stdout.write(`${version()}\n`);
     return 0;
@@ -65,10 +67,15 @@ export async function main(argv: readonly string[], terminal: Terminal = process
     terminal.stdout.write(`${verb === undefined ? programHelp() : verbHelp(verb)}\n`);
     return 0;
   }
-  return await execute(verb, values, terminal);
+  return await execute(verb, operands, values, terminal);
 }
 
-async function execute(verb: VerbName, values: Values, terminal: Terminal): Promise<number> {
+async function execute(
+  verb: VerbName,
+  operands: readonly string[],
+  values: Values,
+  terminal: Terminal,
+): Promise<number> {
   const { env } = terminal;
   // The arguments may hold a password, and everybody may see them.
   terminal.setTitle?.(`replicate ${verb} ${values.name ?? env["REPLICATE_NAME"] ?? ""}`.trimEnd());
@@ -89,6 +96,7 @@ async function execute(verb: VerbName, values: Values, terminal: Terminal): Prom
     const progress = new Progress(output, values.json === true && printsLines(verb));
     return await commands[verb]({
       verb,
+      operands,
       values,
       options,
       terminal,

@@ -140,6 +140,29 @@ export const options = {
   "no-verify": { type: "flag", help: "compare only what changes meanwhile, not both sides as a whole" },
   undo: { type: "flag", help: "give up what was begun: the old side takes writes again" },
   finish: { type: "flag", help: "end the time in which it can be switched back" },
+  kind: {
+    type: "list",
+    value: "KIND…",
+    help: "conflicts of these kinds: insert_exists, update_origin_differs, update_missing, delete_origin_differs, delete_missing, multiple_unique_conflicts",
+  },
+  pending: { type: "flag", help: "only conflicts that are to be resolved" },
+  since: {
+    type: "text",
+    value: "TIME",
+    help: "conflicts since then: 2026-05-01T12:00Z, or 2h for the last two hours",
+  },
+  limit: { type: "integer", value: "N", help: "how many at most, the latest ones; 20 by default" },
+  all: { type: "flag", help: "all of them, however many" },
+  with: {
+    type: "text",
+    value: "SIDE",
+    choices: ["source", "target"],
+    help: "resolve: the side whose row is taken, as it is now",
+  },
+  "all-pending": {
+    type: "flag",
+    help: "resolve: all that are to be resolved, or those of --tables, --kind and --since",
+  },
   schema: {
     type: "flag",
     help: "the schema too: run creates it first, verify compares it instead of the rows",
@@ -178,6 +201,8 @@ interface Verb {
   readonly summary: string;
   /** More about it, one paragraph per entry. */
   readonly details: readonly string[];
+  /** What may follow the verb, apart from options. Without it, nothing may. */
+  readonly operands?: string;
   /** Its own options; those for every verb come with it. */
   readonly options: readonly OptionName[];
   readonly examples: readonly { readonly command: string; readonly says: string }[];
@@ -325,6 +350,19 @@ export const verbs = {
     options: ["rehearse", "timeout", "margin", "on-open", "no-verify", "undo", "yes", "dry-run"],
     examples: [{ command: "rollback --timeout 30s", says: "go back with what was written meanwhile" }],
   },
+  conflicts: {
+    summary: "lists rows changed on both sides, and resolves skipped ones",
+    details: [
+      "Every conflict is logged with both rows, when and where they were changed, and what was decided; the latest are shown first, with the columns that differ. Those that the policy skip has left alone wait: neither side gets the other's row until `conflicts resolve` says which one it is. What counts then is the row as it is now, not as it was logged.",
+    ],
+    operands: "[resolve ID…]",
+    options: ["tables", "kind", "pending", "since", "limit", "all", "with", "all-pending", "yes"],
+    examples: [
+      { command: "conflicts --pending", says: "what is to be resolved?" },
+      { command: "conflicts --tables public.users --since 1d --json", says: "for a program" },
+      { command: "conflicts resolve 42 44 --with source", says: "the target gets the source's rows" },
+    ],
+  },
   drop: {
     summary: "removes the sync and leaves no trace",
     details: [
@@ -356,7 +394,7 @@ export const verbNames = Object.keys(verbs) as readonly VerbName[];
 /** The exit codes, for help and reference. */
 export const exitCodes = [
   [0, "done"],
-  [1, "the answer is no: blocking findings, differences, target tables that are not empty"],
+  [1, "the answer is no: blocking findings, differences, target tables that are not empty, conflicts"],
   [2, "wrong usage or configuration; all problems are listed"],
   [3, "failed: a server cannot be reached, the source was lost, an internal error"],
   [4, "another runner holds the sync"],
@@ -378,6 +416,12 @@ export const variables = [
 
 export function optionsOf(verb: VerbName): readonly OptionName[] {
   return [...verbs[verb].options, ...Object.values(commonOptions).flat()];
+}
+
+/** What may follow a verb, apart from options. */
+export function operandsOf(verb: VerbName): string | undefined {
+  const { operands }: Verb = verbs[verb];
+  return operands;
 }
 
 export function optionSpec(name: OptionName): Option {

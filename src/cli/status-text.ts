@@ -53,7 +53,11 @@ export function statusLines(status: Status, now: Date): string[] {
   }
   rows.push(...switchRows(status, now));
   if (status.sourceError !== null) rows.push(["source", status.sourceError]);
-  if (status.conflicts > 0) rows.push(["conflicts", number(status.conflicts)]);
+  if (status.conflicts > 0)
+    rows.push([
+      "conflicts",
+      `${number(status.conflicts)} to be resolved: replicate conflicts --pending${name}`,
+    ]);
   return [
     `${status.sync}: ${status.phase} - ${phaseText(status)}`,
     ...columns(rows.map(([label, text]) => [`  ${label}`, text])),

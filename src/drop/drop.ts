@@ -1,6 +1,7 @@
 /** Drop: the target gets back what it is owed, the source loses its capture, and no trace is left on either. */
 import { detachCapture } from "../capture/capture.ts";
 import { tableLabel } from "../catalog/table.ts";
+import { forgetConflicts } from "../conflict/log.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Side } from "../events.ts";
 import type { Connection } from "../postgres/connect.ts";
@@ -135,7 +136,10 @@ async function dropSource(
       if (!capture.isShared) note("source", `capture of ${capture.table}`);
       await failpoint("drop.detached");
     }
-    if (!dryRun) await source.rows(`delete from replicate.source_sync where name = $1`, [name]);
+    if (!dryRun) {
+      await forgetConflicts(source, name);
+      await source.rows(`delete from replicate.source_sync where name = $1`, [name]);
+    }
   }
   await dropSchema(source, dryRun ? { table: "source_sync", name } : undefined, note);
   return isKnown;
@@ -159,6 +163,7 @@ async function dropTarget(
           await target.rows(`delete from replicate.${table} where sync = $1`, [name]);
         if ((await stateVersion(target)) >= SWITCH_VERSION)
           await target.rows(`delete from replicate.switch where sync = $1`, [name]);
+        await forgetConflicts(target, name);
         await target.rows(`delete from replicate.sync where name = $1`, [name]);
       });
     }

@@ -89,7 +89,7 @@ export function leavePendingSql(shape: TwoSided, sides: Sides, kept: readonly Ke
 export function exceptPendingSql(shape: TwoSided, base: string): string {
   const key = pendingOrder(shape).map((n) => `d.k${n + 1}::text`);
   return `not exists (select 1 from replicate.conflict as c
-    where ${pending(base, shape.source)} and array[${key.join(", ")}] in (c.key_texts, c.other_key_texts))`;
+    where ${open(base, shape.source)} and array[${key.join(", ")}] in (c.key_texts, c.other_key_texts))`;
 }
 
 /** A key as text, in the order of staging. */
@@ -100,7 +100,7 @@ export function pendingKeysSql(shape: TwoSided, base: string): string {
   const order = shape.targetKey.map((_, n) => `k.key[${pendingOrder(shape).indexOf(n) + 1}]`).join(", ");
   return `select array[${order}] as key from replicate.conflict as c
     cross join lateral (values (c.key_texts), (c.other_key_texts)) as k (key)
-    where ${pending(base, shape.source)} and k.key is not null`;
+    where ${open(base, shape.source)} and k.key is not null`;
 }
 
 /** The log holds keys in the order of the capture whose way has met the conflict there, which is the other one. */
@@ -111,8 +111,12 @@ function pendingOrder({ opposite }: TwoSided): number[] {
 const texts = (keys: readonly KeyTexts[]): string =>
   keys.map((key) => `array[${key.map(literal).join(", ")}]`).join(", ");
 
-const pending = (base: string, { oid }: { readonly oid: number }): string =>
+const open = (base: string, { oid }: { readonly oid: number }): string =>
   `c.sync = ${literal(base)} and c.relid = ${oid} and c.resolved_at is null`;
+
+/** One that has a winner but is not resolved yet is applied again, see conflict/resolve. */
+const pending = (base: string, table: { readonly oid: number }): string =>
+  `${open(base, table)} and c.winner = 'skip'`;
 
 /** Rows that a re-read does not find on our side, and that stay here because they are theirs, or pending. */
 export function spareSql(shape: TwoSided, sides: Sides, kept: readonly KeyTexts[]): string {

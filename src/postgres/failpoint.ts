@@ -27,6 +27,8 @@ export const failpoints = [
   "batch.read",
   "batch.staged",
   "batch.committed",
+  "conflict.begun",
+  "conflict.noted",
   "rotate.switched",
   "rotate.truncated",
   "cutover.marked",

@@ -1,6 +1,7 @@
 /** Status: where a sync stands, from any machine, whether its runner lives or not. */
 import { windowCountSql } from "../catalog/delta.ts";
 import { tableLabel } from "../catalog/table.ts";
+import { countPending } from "../conflict/log.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { load } from "../postgres/sql.ts";
@@ -59,6 +60,7 @@ export interface Status {
   };
   /** Sessions of ours that cannot get a lock now. */
   readonly waits: readonly Wait[];
+  /** Skipped ones that are to be resolved, as far as the servers can be asked. */
   readonly conflicts: number;
   readonly lastError: StoredError | null;
   readonly owed: { readonly open: number; readonly leftInvalid: readonly LeftInvalid[] };
@@ -194,7 +196,7 @@ export async function readStatus(context: SyncContext): Promise<Status> {
       trend: alive ? row.lagTrend : null,
     },
     waits: [...waiting.waits, ...(await waitsOn(target))],
-    conflicts: 0,
+    conflicts: (await countPending(target, name)) + waiting.conflicts,
     lastError: row.lastError,
     owed: { open: row.owedOpen, leftInvalid },
     switch: known === undefined ? null : { ...known, isRunning },
@@ -268,6 +270,7 @@ interface Waiting {
   readonly byCapture: ReadonlyMap<number, number> | null;
   readonly blockedBy: string | null;
   readonly waits: readonly Wait[];
+  readonly conflicts: number;
   readonly error: string | null;
   readonly fence: Fence | undefined;
 }
@@ -313,6 +316,7 @@ async function askSource(
           ? null
           : `pid ${oldest.pid} of ${oldest.user}, ${oldest.state}, has a transaction open for ${oldest.seconds} s`,
       waits: await waitsOn(source),
+      conflicts: await countPending(source, context.config.name),
       error: null,
       fence: await readFence(source, context.config.name),
     };
@@ -323,6 +327,7 @@ async function askSource(
       byCapture: null,
       blockedBy: null,
       waits: [],
+      conflicts: 0,
       error: failure.message,
       fence: undefined,
     };

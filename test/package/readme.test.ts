@@ -8,7 +8,8 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 
 import { exitCodes, verbNames, verbs } from "../../src/cli/options.ts";
 import { reference } from "../../src/cli/help.ts";
-import { loadOptions } from "../../src/index.ts";
+import { decide } from "../../src/conflict/decide.ts";
+import { loadOptions, resolveConfig, type ConflictSide } from "../../src/index.ts";
 import { replicate } from "../cli/replicate.ts";
 import { freePair, type Pair } from "../support/database.ts";
 
@@ -116,6 +117,33 @@ describe("README.md", () => {
     expect(stdout.trim().split("\n")).toEqual(expect.arrayContaining(["public.customer 100", "equal"]));
     const [found] = await pair.target.sql("select to_regnamespace('replicate') as schema");
     expect(found).toEqual({ schema: null });
+  });
+
+  it("has a resolver that compiles and decides", async () => {
+    const [program = ""] = blocks("ts");
+    writeFileSync(join(folder, "resolve.mts"), program);
+    const flags = "--strict --target es2023 --module nodenext --skipLibCheck --types node".split(" ");
+    const roots = ["--typeRoots", join(root, "node_modules/@types")];
+    await execute(join(root, "node_modules/.bin/tsc"), [...flags, ...roots, "resolve.mts"], { cwd: folder });
+    const { conflict } = resolveConfig(
+      { source: "host=s", target: "host=t", conflict: { custom: join(folder, "resolve.mjs") } },
+      {},
+    );
+    const side = (change: "update" | "delete", pieces: number): ConflictSide => ({
+      node: "a",
+      at: null,
+      change,
+      image: change === "delete" ? null : { id: 1, pieces },
+    });
+    const met = { key: { id: 1 }, kind: "update_origin_differs", comparison: null } as const;
+    const sides = { source: side("update", 3), target: side("update", 5) };
+    expect(await decide(conflict, { ...met, ...sides, table: "public.stock" })).toEqual({
+      winner: "merged",
+      image: { id: 1, pieces: 3 },
+    });
+    expect(await decide(conflict, { ...met, ...sides, table: "public.t" })).toEqual({ winner: "target" });
+    const gone = { ...sides, target: side("delete", 0) };
+    expect(await decide(conflict, { ...met, ...gone, table: "public.stock" })).toEqual({ winner: "skip" });
   });
 
   it("has a configuration file without mistakes", () => {

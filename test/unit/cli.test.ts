@@ -309,3 +309,35 @@ describe("drop", () => {
     expect((await run(["drop", "--dry-run", ...nowhere])).code).toBe(3);
   });
 });
+
+describe("conflicts", () => {
+  it.each([
+    ["conflicts resolv 3", "resolv", "is not what conflicts can do"],
+    ["conflicts resolve --with source", "ID", "needs to be given, or --all-pending instead"],
+    ["conflicts resolve 3 --all-pending --with source", "ID", "needs to be given, or --all-pending instead"],
+    ["conflicts resolve 3", "--with", "is missing: source or target"],
+    ["conflicts resolve 3 --with souce", "--with", 'has to be one of source, target; did you mean "source"?'],
+    ["conflicts resolve 3 x4 --with source", "x4", "is not the number of a conflict"],
+    ["conflicts resolve 3 --with source --tables a", "--tables", "goes together with --all-pending only"],
+    [
+      "conflicts resolve --all-pending --pending --with source",
+      "--pending",
+      "belongs to the list of conflicts",
+    ],
+    ["conflicts resolve --all-pending --with source", "--yes", "is needed where nobody can be asked"],
+    ["conflicts --with source", "--with", "belongs to conflicts resolve"],
+    ["conflicts --limit 3 --all", "--limit", "does not go together with --all"],
+    ["conflicts --limit few", "--limit", "has to be a whole number"],
+    ["status resolve 3", "resolve", "is one word too many"],
+  ])("%s: refused", async (line, subject, message) => {
+    const { code, err } = await run([...line.split(" "), ...nowhere]);
+    expect(code).toBe(2);
+    // The only mistake is the message itself, others are a list.
+    expect(
+      [`error USAGE_INVALID: ${subject} ${message}`, `  ${subject}: ${message}`].some((each) =>
+        err.includes(each),
+      ),
+      err,
+    ).toBe(true);
+  });
+});

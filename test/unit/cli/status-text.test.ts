@@ -229,3 +229,9 @@ it("names what waits for a lock, and for whom", () => {
     "waits    replicate init waits for 4 s on the source for a lock on public.a; held by pid 9 of app, active, open for 70 s",
   );
 });
+
+it("says how to see conflicts that are to be resolved", () => {
+  expect(text({ conflicts: 3 })).toContain(
+    "\n  conflicts  3 to be resolved: replicate conflicts --pending --name shop",
+  );
+});
