@@ -41,6 +41,7 @@ function status(changes: Partial<Status> = {}): Status {
     owed: { open: 0, leftInvalid: [] },
     switch: null,
     fence: null,
+    held: [],
     sourceError: null,
     tables: ["public.a", "public.b"].map((name) => ({
       source: name,
