@@ -137,7 +137,7 @@ function heldText(held: Status["held"][number], own: string, now: Date): string 
   const size = `${bytes(held.bytes)} of changes${held.isOver ? ", more than deltaLimit" : ""}`;
   const way =
     held.isOver && held.sync !== own ? `; give it up: replicate drop --source-only --name ${held.sync}` : "";
-  return `${who} has taken nothing since ${age(held.since, now)}, and makes the source keep ${size}${way}`;
+  return `${who} has taken nothing for ${age(held.since, now)}, and makes the source keep ${size}${way}`;
 }
 
 function errorLines({ lastError }: Status, now: Date): string[] {

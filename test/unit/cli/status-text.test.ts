@@ -230,3 +230,13 @@ it("names what waits for a lock, and for whom", () => {
     "waits    replicate init waits for 4 s on the source for a lock on public.a; held by pid 9 of app, active, open for 70 s",
   );
 });
+
+it("tells of a sync that makes the source keep changes, and how to give it up", () => {
+  const held = { sync: "far", since: "2030-01-01T09:00:00Z", bytes: 2 * 1024 ** 3, isOver: true };
+  expect(text({ held: [held] })).toContain(
+    "held     sync far has taken nothing for 3 h, and makes the source keep 2.0 GB of changes, more than deltaLimit; give it up: replicate drop --source-only --name far",
+  );
+  const shown = text({ held: [{ ...held, sync: "shop", isOver: false }] });
+  expect(shown).toContain("this sync has taken nothing for 3 h, and makes the source keep 2.0 GB of changes");
+  expect(shown).not.toContain("give it up");
+});
