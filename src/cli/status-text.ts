@@ -135,8 +135,7 @@ function waitText({ side, session, what, seconds, blockedBy }: Status["waits"][n
 function heldText(held: Status["held"][number], own: string, now: Date): string {
   const who = held.sync === own ? "this sync" : `sync ${held.sync}`;
   const size = `${bytes(held.bytes)} of changes${held.isOver ? ", more than deltaLimit" : ""}`;
-  const way =
-    held.isOver && held.sync !== own ? `; give it up: replicate drop --source-only --name ${held.sync}` : "";
+  const way = held.isOver && held.sync !== own ? `; give it up: ${held.giveUp}` : "";
   return `${who} has taken nothing for ${age(held.since, now)}, and makes the source keep ${size}${way}`;
 }
 

@@ -1,4 +1,5 @@
 /** Tells of other syncs that take nothing and so make the source keep deltas; and that this one is alive. */
+import { baseName } from "../catalog/delta.ts";
 import type { SyncContext } from "../state/context.ts";
 import { readHeldDeltas } from "../state/held-deltas.ts";
 import type { FollowSession } from "./session.ts";
@@ -26,7 +27,7 @@ export class HeldWatch {
     await session.acknowledge();
     const { name, deltaLimitBytes } = this.#context.config;
     const over = (await readHeldDeltas(session.source)).filter(
-      ({ sync, bytes }) => sync !== name && bytes > deltaLimitBytes,
+      ({ sync, bytes }) => sync !== baseName(name) && bytes > deltaLimitBytes,
     );
     const told = new Map<string, number>();
     for (const { sync, since, bytes } of over) {

@@ -8,10 +8,10 @@ export async function checkHeldDeltas({ context, source }: Examination): Promise
   const held = await readHeldDeltas(source);
   return held
     .filter(({ bytes }) => bytes > deltaLimitBytes)
-    .map(({ sync, since, bytes }): Finding => ({
+    .map(({ sync, since, bytes, giveUp }): Finding => ({
       severity: "warning",
       subject: `sync ${sync}`,
       message: `has not taken anything since ${since.toISOString()}: it makes the source keep ${Math.round(bytes / 1024 ** 2)} MB of changes, more than deltaLimit`,
-      remedy: `bring its target or its runner back, or give it up: replicate drop --source-only --name ${sync}`,
+      remedy: `bring its target or its runner back, or give it up: ${giveUp}`,
     }));
 }

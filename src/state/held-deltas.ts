@@ -1,7 +1,8 @@
 /** What syncs that have fallen silent keep on their source: deltas that nobody may throw away before they are applied. */
-import { deltaTables, windowSql } from "../catalog/delta.ts";
+import { baseName, deltaTables, windowSql } from "../catalog/delta.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { stateVersion } from "./migrate.ts";
+import { markName } from "./switch.ts";
 
 /** The version of the state that knows when a sync was heard of. */
 const HELD_VERSION = 6;
@@ -16,6 +17,15 @@ export interface HeldDeltas {
   readonly since: Date;
   /** Size of the delta tables that wait for it alone or for others too. */
   readonly bytes: number;
+  /** The command that gives it up for good. */
+  readonly giveUp: string;
+}
+
+/** By the name under which the sync is kept: its own, that of its way back, or of a cutover that was begun. */
+function giveUp(sync: string): string {
+  const base = baseName(sync);
+  if (sync === markName(base)) return `replicate cutover --undo --name ${base}`;
+  return `replicate drop --${sync === base ? "source" : "target"}-only --name ${base}`;
 }
 
 /** The syncs of this source that have been silent for a minute or more and hold deltas, those that hold most first. */
@@ -55,7 +65,12 @@ export async function readHeldDeltas(source: Connection): Promise<HeldDeltas[]> 
   const bySync = new Map<string, HeldDeltas>();
   for (const [index, { sync, since, bytes }] of asked.entries()) {
     if (answers[index] !== true) continue;
-    bySync.set(sync, { sync, since, bytes: (bySync.get(sync)?.bytes ?? 0) + bytes });
+    bySync.set(sync, {
+      sync: baseName(sync),
+      since,
+      bytes: (bySync.get(sync)?.bytes ?? 0) + bytes,
+      giveUp: giveUp(sync),
+    });
   }
   return [...bySync.values()].toSorted((a, b) => b.bytes - a.bytes);
 }

@@ -77,6 +77,8 @@ export interface Status {
     readonly since: string;
     readonly bytes: number;
     readonly isOver: boolean;
+    /** The command that gives the sync up. */
+    readonly giveUp: string;
   }[];
   /** Why the source could not be asked, or is not this sync's any more, if so. */
   readonly sourceError: string | null;
@@ -212,11 +214,12 @@ export async function readStatus(context: SyncContext): Promise<Status> {
     owed: { open: row.owedOpen, leftInvalid },
     switch: known === undefined ? null : { ...known, isRunning },
     fence: fenced === undefined ? null : { side: fenced.side, since: fenced.since.toISOString() },
-    held: waiting.held.map(({ sync, since, bytes }) => ({
+    held: waiting.held.map(({ sync, since, bytes, giveUp }) => ({
       sync,
       since: since.toISOString(),
       bytes,
       isOver: bytes > context.config.deltaLimitBytes,
+      giveUp,
     })),
     sourceError: waiting.error,
     tables: tables.map((table) => ({

@@ -232,9 +232,15 @@ it("names what waits for a lock, and for whom", () => {
 });
 
 it("tells of a sync that makes the source keep changes, and how to give it up", () => {
-  const held = { sync: "far", since: "2030-01-01T09:00:00Z", bytes: 2 * 1024 ** 3, isOver: true };
+  const held = {
+    sync: "far",
+    since: "2030-01-01T09:00:00Z",
+    bytes: 2 * 1024 ** 3,
+    isOver: true,
+    giveUp: "replicate x",
+  };
   expect(text({ held: [held] })).toContain(
-    "held     sync far has taken nothing for 3 h, and makes the source keep 2.0 GB of changes, more than deltaLimit; give it up: replicate drop --source-only --name far",
+    "held     sync far has taken nothing for 3 h, and makes the source keep 2.0 GB of changes, more than deltaLimit; give it up: replicate x",
   );
   const shown = text({ held: [{ ...held, sync: "shop", isOver: false }] });
   expect(shown).toContain("this sync has taken nothing for 3 h, and makes the source keep 2.0 GB of changes");
