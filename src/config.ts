@@ -53,6 +53,11 @@ export interface SyncOptions {
    * `follow` until caught up. Bytes, or a number with a unit. Default "64MB".
    */
   readonly keylessLimit?: string | number;
+  /**
+   * Deltas that a sync of the same source may hold there while it takes nothing, before everybody who looks is told. Nothing
+   * is thrown away for it. Bytes, or a number with a unit. Default "1GB".
+   */
+  readonly deltaLimit?: string | number;
   readonly overrides?: Readonly<Record<string, TableOverride>>;
   readonly copy?: {
     readonly jobs?: number;
@@ -98,6 +103,7 @@ export interface ResolvedConfig {
   readonly isTwoSided: boolean;
   readonly nodes: NodeNames;
   readonly conflictLog: { readonly keepSeconds: number };
+  readonly deltaLimitBytes: number;
   /** By source table as written by the user; match with `patternMatches`. */
   readonly overrides: Readonly<Record<string, ResolvedOverride>>;
   readonly copy: {
@@ -116,11 +122,12 @@ export const defaults = Object.freeze({
   direction: "one-way" as Direction,
   conflict: "source-wins" as ConflictSetting,
   conflictLog: Object.freeze({ keep: "30d" }),
+  deltaLimit: "1GB",
   copy: Object.freeze({ jobs: 4, indexJobs: 2, partSize: "128MB", indexMemory: "1GB" }),
 });
 
 const settingNames = [
-  "name", "source", "target", "tables", "exclude", "conflict", "direction", "nodes", "conflictLog", "keyless", "keylessLimit", "overrides", "copy",
+  "name", "source", "target", "tables", "exclude", "conflict", "direction", "nodes", "conflictLog", "keyless", "keylessLimit", "deltaLimit", "overrides", "copy",
 ] as const; // prettier-ignore
 const copyNames = ["jobs", "indexJobs", "partSize", "indexMemory"] as const;
 const overrideNames = ["target", "capture", "skipNoop", "keyless", "conflict"] as const;
@@ -167,6 +174,7 @@ export function checkOptions(
   const keepSeconds = check.duration("conflictLog.keep", conflictLog["keep"] ?? defaults.conflictLog.keep);
   const keyless = check.oneOf("keyless", given["keyless"], keylessPolicies) ?? defaults.keyless;
   const keylessLimitBytes = check.size("keylessLimit", given["keylessLimit"] ?? defaults.keylessLimit, 0);
+  const deltaLimitBytes = check.size("deltaLimit", given["deltaLimit"] ?? defaults.deltaLimit, 0);
   const overrides = checkOverrides(check, given["overrides"], nodes);
 
   const copy = check.object("copy", given["copy"] ?? {}, copyNames);
@@ -187,7 +195,7 @@ export function checkOptions(
   if (
     check.problems.length > 0 || name === undefined || source === undefined || target === undefined ||
     jobs === undefined || indexJobs === undefined || partBytes === undefined || indexMemoryBytes === undefined ||
-    keylessLimitBytes === undefined || conflict === undefined || keepSeconds === undefined
+    keylessLimitBytes === undefined || deltaLimitBytes === undefined || conflict === undefined || keepSeconds === undefined
   ) {
     return { config: undefined, problems: check.problems };
   } // prettier-ignore
@@ -206,6 +214,7 @@ export function checkOptions(
       direction === "both" || policies.some((each) => each !== undefined && each.kind !== "source-wins"),
     nodes,
     conflictLog: Object.freeze({ keepSeconds }),
+    deltaLimitBytes,
     overrides: Object.freeze(overrides),
     copy: Object.freeze({ jobs, indexJobs, partBytes, indexMemoryBytes }),
   });

@@ -109,6 +109,12 @@ export const errorRules = {
     "never",
     "Changes may be missing. Bring the right source back, or drop the sync and copy again.",
   ),
+  /** The sync was given up on the source while its target was away; what the target lacks may be gone. */
+  SYNC_EXPELLED: rule(
+    3,
+    "never",
+    "Its tables have to be copied anew: run `replicate drop --target-only`, then `replicate init` and `replicate copy --overwrite`.",
+  ),
   /** The target refused a row. */
   ROW_REFUSED: rule(3, "never", "Repair the target's constraint or the row on the source, then start again."),
   /** No pg_dump and pg_restore that fit the servers. */

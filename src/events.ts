@@ -66,6 +66,15 @@ export type SyncEvent =
       readonly bytes: number;
       readonly limitBytes: number;
     }
+  /** Another sync of this source takes nothing, and makes the source keep more deltas than `deltaLimit`. */
+  | {
+      readonly type: "deltas-held";
+      readonly sync: string;
+      /** When it was heard of last, ISO 8601. */
+      readonly since: string;
+      readonly bytes: number;
+      readonly limitBytes: number;
+    }
   | { readonly type: "partition-adopted"; readonly table: string; readonly partition: string }
   | {
       readonly type: "connection-lost";

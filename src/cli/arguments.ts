@@ -96,6 +96,7 @@ export function settingsOf(values: Values, verb: VerbName): readonly GivenSettin
     setting("keyless-limit", "keylessLimit"),
     setting("direction", "direction"),
     setting("conflict", "conflict"),
+    setting("delta-limit", "deltaLimit"),
     setting("jobs", "copy.jobs"),
     setting("index-jobs", "copy.indexJobs"),
     setting("part-size", "copy.partSize"),

@@ -91,6 +91,11 @@ export const options = {
     choices: ["source-wins", "target-wins", "latest", "skip", "error"],
     help: "which side a row is taken from that was changed on both, source-wins by default; the file has more policies, and those of single tables",
   },
+  "delta-limit": {
+    type: "text",
+    value: "SIZE",
+    help: "tell when a sync of this source that takes nothing makes it keep more changes than that; 1GB by default",
+  },
   jobs: { type: "text", value: "N", help: "connections that work at the same time, 4 by default" },
   "index-jobs": { type: "text", value: "N", help: "indexes built at the same time, 2 by default" },
   "part-size": {
@@ -238,6 +243,7 @@ export const verbs = {
       "keyless-limit",
       "direction",
       "conflict",
+      "delta-limit",
       "check-foreign-keys",
       "jobs",
       "index-jobs",
@@ -286,7 +292,7 @@ export const verbs = {
       "One batch is one transaction on the target, which so always equals the source at some moment. SIGINT or SIGTERM ends it cleanly with exit code 0; started again it goes on. Lost connections are opened again.",
       "A second one ends at once with exit code 4, or waits with --standby: it takes over when the first one ends, dies, or does not answer for ten seconds.",
     ],
-    options: ["until-caught-up", "once", "standby", "keyless-limit", "direction", "conflict"],
+    options: ["until-caught-up", "once", "standby", "keyless-limit", "direction", "conflict", "delta-limit"],
     examples: [
       { command: "follow --until-caught-up", says: "apply what there is, then end" },
       { command: "follow --standby", says: "on another machine: goes on when the first one cannot" },
@@ -296,7 +302,7 @@ export const verbs = {
     summary: "init, copy and follow, one after another",
     details: ["What most people type. It may be stopped and started again at any time."],
     options: [
-      "tables", "exclude-tables", "keyless", "keyless-limit", "direction", "conflict", "schema", ...copyOptions,
+      "tables", "exclude-tables", "keyless", "keyless-limit", "direction", "conflict", "delta-limit", "schema", ...copyOptions,
       "until-caught-up",
     ], // prettier-ignore
     examples: [
@@ -321,7 +327,7 @@ export const verbs = {
   status: {
     summary: "where the sync stands",
     details: ["Works from any machine, whether a runner is alive or not."],
-    options: ["watch"],
+    options: ["watch", "delta-limit"],
     examples: [{ command: "status --watch", says: "keep an eye on it" }],
   },
   sequences: {

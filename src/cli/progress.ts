@@ -95,6 +95,10 @@ export function describe(
       return warn(
         `${event.table} has changed and waits for the cutover: it has no key and ${bytes(event.bytes)}, more than keylessLimit (${bytes(event.limitBytes)})`,
       );
+    case "deltas-held":
+      return warn(
+        `sync ${event.sync} has not taken anything since ${event.since}: it holds ${bytes(event.bytes)} of changes on the source, more than deltaLimit (${bytes(event.limitBytes)})`,
+      );
     case "partition-adopted":
       return info(`the new partition ${event.partition} of ${event.table} is replicated from now on`);
     case "connection-lost":

@@ -52,6 +52,7 @@ export function statusLines(status: Status, now: Date): string[] {
     ]);
   }
   rows.push(...switchRows(status, now));
+  for (const held of status.held) rows.push(["held", heldText(held, status.sync, now)]);
   if (status.sourceError !== null) rows.push(["source", status.sourceError]);
   if (status.conflicts > 0)
     rows.push([
@@ -133,6 +134,13 @@ function waitText({ side, session, what, seconds, blockedBy }: Status["waits"][n
   const since = seconds === null ? "" : ` for ${duration(seconds)}`;
   const holder = blockedBy === null ? "nobody to be seen" : blockedBy;
   return `${session} waits${since} on the ${side} for a lock on ${what}; held by ${holder}`;
+}
+
+function heldText(held: Status["held"][number], own: string, now: Date): string {
+  const who = held.sync === own ? "this sync" : `sync ${held.sync}`;
+  const size = `${bytes(held.bytes)} of changes${held.isOver ? ", more than deltaLimit" : ""}`;
+  const way = held.isOver && held.sync !== own ? `; give it up: ${held.giveUp}` : "";
+  return `${who} has taken nothing for ${age(held.since, now)}, and makes the source keep ${size}${way}`;
 }
 
 function errorLines({ lastError }: Status, now: Date): string[] {

@@ -10,6 +10,7 @@ import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { asReplicateError, isConnectionFailure } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
+import { refuseExpelled, rememberedToken } from "../state/source-identity.ts";
 import { clearError, storeError } from "../state/runner-lock.ts";
 import { loadLeftInvalid, type LeftInvalid } from "../state/owed.ts";
 import { loadTables, type TableState } from "../state/sync-table.ts";
@@ -88,6 +89,7 @@ export async function copySync(context: SyncContext, options: CopyOptions = {}):
   let isBegun = false;
   try {
     const [source, target] = await sessions.both();
+    await refuseExpelled(source, context.config.name, await rememberedToken(target, context.config.name));
     for (const [id, table] of await loadCopyTables(context, source, target, options.tables))
       run.tables.set(id, table);
     run.unprepared.push(...(await toPrepare(run, target, options)));

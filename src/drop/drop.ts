@@ -7,10 +7,11 @@ import type { Side } from "../events.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
 import type { SyncContext } from "../state/context.ts";
-import { SCHEMA_LOCK, stateVersion } from "../state/migrate.ts";
+import { migrateOlder, SCHEMA_LOCK, stateVersion } from "../state/migrate.ts";
 import { countOwed, allKinds, payOwed, type LeftInvalid } from "../state/owed.ts";
 import { readFence, removeFence } from "../state/fence.ts";
-import { isRunnerAlive } from "../state/runner-lock.ts";
+import { endReader, isRunnerAlive } from "../state/runner-lock.ts";
+import { closeSource, forgetExpelled } from "../state/source-identity.ts";
 import { isSwitching, markName } from "../state/switch.ts";
 import { loadTables } from "../state/sync-table.ts";
 
@@ -18,7 +19,7 @@ import { loadTables } from "../state/sync-table.ts";
 const SWITCH_VERSION = 3;
 
 export interface DropOptions {
-  /** The target is gone. */
+  /** The target is gone, or given up: if it comes back it is told so, and has to be copied anew. */
   readonly sourceOnly?: boolean;
   /** The source is gone. */
   readonly targetOnly?: boolean;
@@ -84,7 +85,7 @@ export async function dropSync(context: SyncContext, options: DropOptions = {}):
   }
   if (!options.targetOnly) {
     await using source = await context.source("drop");
-    isKnown = (await dropSource(context, source, options.dryRun ?? false, note)) || isKnown;
+    isKnown = (await dropSource(context, source, options, note)) || isKnown;
   }
   if (!options.sourceOnly) {
     await using target = await context.target("drop");
@@ -116,13 +117,19 @@ async function knows(connection: Connection, table: "sync" | "source_sync", sync
 async function dropSource(
   context: SyncContext,
   source: Connection,
-  dryRun: boolean,
+  { dryRun = false, sourceOnly = false }: DropOptions,
   note: (side: Side, object: string) => void,
 ): Promise<boolean> {
   const { name } = context.config;
   const isKnown = await knows(source, "source_sync", name);
   await dropFence(context, source, dryRun, note);
   if (isKnown) {
+    if (!dryRun) {
+      await migrateOlder(source);
+      if (sourceOnly) await endReader(source, name);
+      // First of all: interrupted from here on, nobody may follow what is not recorded any more.
+      await closeSource(source, name);
+    }
     const captures = await source.rows<{ id: number; table: string; isShared: boolean }>(
       `select c.id, coalesce(c.relid::pg_catalog.regclass::text, 'a dropped table') as table,
               exists (select 1 from replicate.subscription o where o.capture_id = c.id and o.sync not in ($1, $2)) as "isShared"
@@ -139,6 +146,7 @@ async function dropSource(
     if (!dryRun) {
       await forgetConflicts(source, name);
       await source.rows(`delete from replicate.source_sync where name = $1`, [name]);
+      if (!sourceOnly) await forgetExpelled(source, name);
     }
   }
   await dropSchema(source, dryRun ? { table: "source_sync", name } : undefined, note);

@@ -10,6 +10,7 @@ import { payOwed } from "../state/owed.ts";
 import type { SyncContext } from "../state/context.ts";
 import { SequenceKeeper } from "../sequences/keeper.ts";
 import { takeSource } from "../state/runner-lock.ts";
+import { HeldWatch } from "./held-watch.ts";
 import { Hold } from "./hold.ts";
 import { LagTrend } from "./lag-trend.ts";
 import { FollowSession } from "./session.ts";
@@ -80,6 +81,7 @@ class FollowRun {
   readonly #lockWatch: LockWatch;
   readonly #sequences: SequenceKeeper;
   readonly #hold: Hold;
+  readonly #held: HeldWatch;
   #session: FollowSession | undefined;
   #failingSince: number | undefined;
   #lostSide: Side = "source";
@@ -102,6 +104,7 @@ class FollowRun {
     this.#context = context;
     this.#options = options;
     this.#sequences = new SequenceKeeper(context);
+    this.#held = new HeldWatch(context);
     this.#hold = new Hold(context, options.standby === true, () => this.#recovered());
     this.#lockWatch = new LockWatch(async () => await context.source("follow lock watch"));
   }
@@ -218,6 +221,7 @@ class FollowRun {
     // Those of a two-way sync are used on both sides.
     if (this.#context.config.direction === "one-way")
       await this.#sequences.refresh(session.source, session.target);
+    await this.#held.look(session);
     const now = Date.now();
     this.#nextSweep = now + Math.max(SWEEP_MS, (now - startedAt) / SWEEP_SHARE);
   }

@@ -41,6 +41,8 @@ export interface Partition {
 export interface Examination {
   /** The snapshot: position of the target once the batch is applied. */
   readonly snapshot: string;
+  /** False: the source does not keep deltas for this sync any more. */
+  readonly isKept: boolean;
   readonly dirty: readonly Dirty[];
   readonly windows: ReadonlyMap<number, Window>;
   /** By source oid; a table that is gone is missing. */
@@ -68,8 +70,18 @@ export async function prepareReader(source: Connection, sync: string): Promise<R
 
 const array = (values: readonly number[]): string => `'{${values.join(",")}}'`;
 
+function snapshotSql(reader: Reader): string {
+  return `select pg_catalog.txid_current_snapshot()::text as snapshot,
+    exists (select 1 from replicate.source_sync where name = ${literal(reader.sync)}) as "isKept"`;
+}
+
 function dirtySql(reader: Reader, excluded: readonly number[], lastSnapshot: string | null): string {
   return `execute dirty(${literal(reader.sync)}, ${array(excluded)}, ${literal(lastSnapshot)})`;
+}
+
+function readSnapshot(result: StatementResult | undefined): Pick<Examination, "snapshot" | "isKept"> {
+  const row = result?.rows[0];
+  return { snapshot: row?.["snapshot"] ?? "", isKept: row?.["isKept"] === "t" };
 }
 
 function readDirty(result: StatementResult | undefined): Dirty[] {
@@ -89,12 +101,12 @@ export async function look(
   reader: Reader,
   excluded: readonly number[],
   lastSnapshot: string | null,
-): Promise<{ readonly snapshot: string; readonly dirty: readonly Dirty[] }> {
+): Promise<Pick<Examination, "snapshot" | "isKept" | "dirty">> {
   const results = await runScript(
     reader.source,
-    `select pg_catalog.txid_current_snapshot()::text as snapshot; ${dirtySql(reader, excluded, lastSnapshot)}`,
+    `${snapshotSql(reader)}; ${dirtySql(reader, excluded, lastSnapshot)}`,
   );
-  return { snapshot: results[0]?.rows[0]?.["snapshot"] ?? "", dirty: readDirty(results[1]) };
+  return { ...readSnapshot(results[0]), dirty: readDirty(results[1]) };
 }
 
 export interface BatchRequest {
@@ -127,7 +139,7 @@ function examineScript(
     "begin isolation level repeatable read",
     // Before the snapshot: a rewrite or TRUNCATE that commits after a snapshot shows that snapshot an empty table.
     ...locks.map((table) => `lock table ${table} in access share mode`),
-    "select pg_catalog.txid_current_snapshot()::text as snapshot",
+    snapshotSql(reader),
     dirtySql(reader, request.excluded, null),
     counted.length === 0
       ? "select 0 as id, 0 as n, null as markers where false"
@@ -146,7 +158,7 @@ function examineScript(
     parse: (results) => {
       const [snapshot, dirty, windows, fingerprints, partitions] = results.slice(first);
       return {
-        snapshot: snapshot?.rows[0]?.["snapshot"] ?? "",
+        ...readSnapshot(snapshot),
         dirty: readDirty(dirty),
         windows: new Map((windows?.rows ?? []).map((row) => [Number(row["id"]), readWindow(row)])),
         fingerprints: new Map(
@@ -264,6 +276,7 @@ export function acknowledgeSql(
     joined.length === 0
       ? ""
       : `update replicate.subscription set holds = false where sync = ${sync} and holds and capture_id = any (${array(joined)});`;
-  return `${release} update replicate.source_sync set token = ${literal(nextToken)}, previous_token = ${literal(token)}, position = ${literal(position)}
+  return `${release} update replicate.source_sync set token = ${literal(nextToken)}, previous_token = ${literal(token)}, position = ${literal(position)},
+      acknowledged_at = pg_catalog.clock_timestamp()
     where name = ${sync} and ${literal(token)} in (token, previous_token)`;
 }

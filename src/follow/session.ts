@@ -7,6 +7,8 @@ import type { Batch } from "../events.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { POSITION_MOVED, TABLE_BEING_COPIED, UNDEFINED_TABLE, sqlstateOf } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
+import { migrateOlder } from "../state/migrate.ts";
+import { checkSource, sourceLost } from "../state/source-identity.ts";
 import type { SyncTable } from "../state/sync-table.ts";
 import { BatchWriter, type BatchTable, type Position } from "./apply-batch.ts";
 import { DriftSignal } from "./blocking-rows.ts";
@@ -21,7 +23,6 @@ import {
 import type { Opposite } from "./opposite.ts";
 import { Reloads } from "./reload.ts";
 import { isRead, isReread, type Shape, type TableMode } from "./shape.ts";
-import { checkSource } from "./source-identity.ts";
 import { rotate, skipNoops, vacuumReloaded } from "./upkeep.ts";
 
 /** How often a batch is begun anew because tables or partitions had changed, or another table had deltas. */
@@ -98,6 +99,7 @@ export class FollowSession {
     if (position === undefined)
       throw new ReplicateError("SYNC_UNKNOWN", `the target knows no sync named ${name}`);
     await checkSource(source, name, position);
+    await migrateOlder(source);
     const session = new FollowSession(
       context, source, target, await prepareReader(source, name), position, isDraining, opposite,
     ); // prettier-ignore
@@ -213,6 +215,7 @@ export class FollowSession {
       this.#expected = [];
       return undefined;
     }
+    if (!found.isKept) await this.#refuse();
     this.dirty = found.dirty;
     const windows = [...found.windows.values()].filter((window) => !this.#isPassedOver(window));
     const rows = windows.reduce((sum, window) => sum + window.rows, 0);
@@ -238,6 +241,7 @@ export class FollowSession {
   /** Looks, locks, examines, and only then reads. */
   async #careful(joining: readonly Shape[], startedAt: number): Promise<Batch | null> {
     const looked = await look(this.#reader, this.#tables.excluded, joining.length > 0 ? null : this.examined);
+    if (!looked.isKept) await this.#refuse();
     // An empty answer for the snapshot that was examined last says only that nothing ended since.
     if (looked.snapshot !== this.examined) this.dirty = looked.dirty;
     if (joining.length === 0 && looked.dirty.length === 0) {
@@ -251,6 +255,7 @@ export class FollowSession {
         for (const { capture } of this.#tables.shapes) wanted.add(capture.id);
       const shapes = this.#tables.shapesOf(wanted);
       const found = await examine(this.#reader, this.#request(shapes));
+      if (!found.isKept) await this.#refuse();
       this.dirty = found.dirty;
       const missing = this.#missing(found, shapes);
       const changed = [...found.windows.values()].filter((window) => window.rows > 0);
@@ -452,8 +457,17 @@ export class FollowSession {
     await skipNoops(this.context, this.source, this.#tables);
   }
 
-  /** Tells the source how far the target is, outside of a batch. */
+  /** Tells the source how far the target is, outside of a batch. Throws SYNC_EXPELLED, SOURCE_LOST. */
   async acknowledge(): Promise<void> {
-    await this.source.script(this.#acknowledge(this.position.token));
+    const results = await this.source.script(this.#acknowledge(this.position.token));
+    if (results.at(-1)?.rowCount === 0) await this.#refuse();
+  }
+
+  /** The source has thrown deltas away, or may do so from now on. Throws SYNC_EXPELLED, SOURCE_LOST. */
+  async #refuse(): Promise<never> {
+    const { name } = this.context.config;
+    await this.source.script("rollback");
+    await checkSource(this.source, name, this.position);
+    throw sourceLost(name, "it has no state of this sync any more");
   }
 }

@@ -10,6 +10,7 @@ import { load } from "../postgres/sql.ts";
 import { preflight, refuseBlocking, type Finding, type TablePair } from "../preflight/preflight.ts";
 import type { SyncContext } from "../state/context.ts";
 import { migrate, stateVersion } from "../state/migrate.ts";
+import { refuseExpelled } from "../state/source-identity.ts";
 import { loadKnownTables, loadTables, type KnownPartition } from "../state/sync-table.ts";
 
 export interface InitOptions {
@@ -91,6 +92,8 @@ async function knownSync(context: SyncContext, source: Connection, target: Conne
         [name],
       )
     : [];
+  if (remembered !== undefined && found?.token !== remembered.token)
+    await refuseExpelled(source, name, remembered.token);
   if (
     remembered !== undefined &&
     found !== undefined &&

@@ -10,6 +10,7 @@ import { checkDefaultPrivileges } from "./default-privileges.ts";
 import type { Examination } from "./examination.ts";
 import { checkExtensions } from "./extensions.ts";
 import type { Finding } from "./finding.ts";
+import { checkHeldDeltas } from "./held-deltas.ts";
 import { checkKeyless } from "./keyless.ts";
 import { checkLoad } from "./load.ts";
 import { checkLocale } from "./locale.ts";
@@ -101,6 +102,7 @@ const checks: readonly (readonly [about: string, check: (examination: Examinatio
     ["triggers and subscriptions", checkReactions],
     ["schemas", checkSchema],
     ["sizes and settings", checkLoad],
+    ["other syncs", checkHeldDeltas],
   ];
 
 /**

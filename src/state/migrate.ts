@@ -37,6 +37,11 @@ export async function stateVersion(connection: Connection): Promise<number> {
   return version;
 }
 
+/** The same for a side that may be of an earlier version, without a lock where it is not. */
+export async function migrateOlder(connection: Connection): Promise<void> {
+  if ((await stateVersion(connection)) < (migrations().at(-1)?.version ?? 0)) await migrate(connection);
+}
+
 /** Applies what is missing, in one transaction. Throws STATE_TOO_NEW, SYNC_MISMATCH, and the driver's errors. */
 export async function migrate(connection: Connection): Promise<void> {
   const files = migrations();

@@ -149,6 +149,29 @@ export async function isRunnerAlive(target: Connection, sync: string): Promise<b
   return (await lockHolder(target, "replicate", sync)) !== undefined;
 }
 
+/** A runner says on the source that it is alive more often than that. */
+const SILENT_SECONDS = 60;
+
+/**
+ * Ends the session that reads the sync's changes from the source, where its runner has been silent: who is cut off may
+ * leave one behind. Throws RUNNER_ACTIVE where it is alive.
+ */
+export async function endReader(source: Connection, sync: string): Promise<void> {
+  const pid = await lockHolder(source, "replicate source", sync);
+  if (pid === undefined) return;
+  const alive = await source.rows(
+    `select 1 from replicate.source_sync
+     where name = $1 and acknowledged_at > pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $2)`,
+    [sync, SILENT_SECONDS],
+  );
+  if (alive.length > 0) {
+    throw new ReplicateError("RUNNER_ACTIVE", `sync ${sync} is being followed`, {
+      hint: "Stop that runner first.",
+    });
+  }
+  await source.rows(`select pg_catalog.pg_terminate_backend($1)`, [pid]);
+}
+
 /** Tells the figures. What went wrong before is over: where it is not, `touch` says that the runner lives. */
 export async function beat(target: Connection, sync: string, heartbeat: Heartbeat): Promise<void> {
   await target.rows(

@@ -9,6 +9,8 @@ import { asReplicateError } from "../postgres/sqlstate.ts";
 import type { Side } from "../events.ts";
 import type { SyncContext } from "../state/context.ts";
 import { readFence, type Fence } from "../state/fence.ts";
+import { readHeldDeltas, type HeldDeltas } from "../state/held-deltas.ts";
+import { refuseExpelled } from "../state/source-identity.ts";
 import { loadLeftInvalid, type LeftInvalid } from "../state/owed.ts";
 import { isRunnerAlive, type BatchAtHand, type StoredError } from "../state/runner-lock.ts";
 import { isCutOver, isSwitching, readSwitch, type Switch } from "../state/switch.ts";
@@ -68,7 +70,19 @@ export interface Status {
   readonly switch: (Switch & { readonly isRunning: boolean }) | null;
   /** The side whose tables refuse writes of applications, and since when. Null: neither, or not known. */
   readonly fence: { readonly side: Side; readonly since: string } | null;
-  /** Why the source could not be asked, if so. */
+  /**
+   * Syncs of the same source, this one perhaps among them, that have taken nothing for a minute or more, and what the source
+   * keeps for them. `isOver`: more than `deltaLimit`.
+   */
+  readonly held: readonly {
+    readonly sync: string;
+    readonly since: string;
+    readonly bytes: number;
+    readonly isOver: boolean;
+    /** The command that gives the sync up. */
+    readonly giveUp: string;
+  }[];
+  /** Why the source could not be asked, or is not this sync's any more, if so. */
   readonly sourceError: string | null;
   readonly tables: readonly {
     readonly source: string;
@@ -103,6 +117,7 @@ export interface Wait {
 
 interface SyncRow {
   readonly position: string | null;
+  readonly token: string;
   readonly batches: number;
   readonly rowsApplied: number;
   readonly lastBatchAt: Date | null;
@@ -128,7 +143,7 @@ export async function readStatus(context: SyncContext): Promise<Status> {
   await using target = await context.target("status");
   const tables = await loadTables(target, name);
   const row = await target.row<SyncRow>(
-    `select s.position, s.batches::float8 as batches, s.last_batch_at as "lastBatchAt",
+    `select s.position, s.token, s.batches::float8 as batches, s.last_batch_at as "lastBatchAt",
             extract(epoch from now() - s.last_batch_at)::float8 as "secondsSinceBatch",
             (select coalesce(sum(rows_applied), 0)::float8 from replicate.sync_table where sync = s.name) as "rowsApplied",
             r.host, r.pid, r.since, r.seen_at as "seenAt", r.batch, r.lag_trend as "lagTrend", r.rows_per_second as "rowsPerSecond", r.last_error as "lastError",
@@ -145,7 +160,7 @@ export async function readStatus(context: SyncContext): Promise<Status> {
   const [alive, leftInvalid, waiting] = [
     await isRunnerAlive(target, name),
     await loadLeftInvalid(target, name),
-    await askSource(context, tables, row.position),
+    await askSource(context, tables, row),
   ];
   const pendingRows = waiting.rows;
   const known = await readSwitch(target, name);
@@ -201,6 +216,13 @@ export async function readStatus(context: SyncContext): Promise<Status> {
     owed: { open: row.owedOpen, leftInvalid },
     switch: known === undefined ? null : { ...known, isRunning },
     fence: fenced === undefined ? null : { side: fenced.side, since: fenced.since.toISOString() },
+    held: waiting.held.map(({ sync, since, bytes, giveUp }) => ({
+      sync,
+      since: since.toISOString(),
+      bytes,
+      isOver: bytes > context.config.deltaLimitBytes,
+      giveUp,
+    })),
     sourceError: waiting.error,
     tables: tables.map((table) => ({
       source: tableLabel({ schema: table.sourceSchema, name: table.sourceName }),
@@ -273,17 +295,19 @@ interface Waiting {
   readonly conflicts: number;
   readonly error: string | null;
   readonly fence: Fence | undefined;
+  readonly held: readonly HeldDeltas[];
 }
 
 /** Counts the deltas that wait on the source. */
 async function askSource(
   context: SyncContext,
   tables: readonly SyncTable[],
-  position: string | null,
+  { position, token }: Pick<SyncRow, "position" | "token">,
 ): Promise<Waiting> {
   let source: Connection | undefined;
   try {
     source = await context.source("status");
+    await refuseExpelled(source, context.config.name, token);
     const byCapture = new Map<number, number>();
     const sized = await source.rows<{ id: number }>(
       `select c.id from replicate.subscription s join replicate.capture c on c.id = s.capture_id
@@ -319,6 +343,7 @@ async function askSource(
       conflicts: await countPending(source, context.config.name),
       error: null,
       fence: await readFence(source, context.config.name),
+      held: await readHeldDeltas(source),
     };
   } catch (error) {
     const failure = error instanceof ReplicateError ? error : asReplicateError(error, "asking the source");
@@ -330,6 +355,7 @@ async function askSource(
       conflicts: 0,
       error: failure.message,
       fence: undefined,
+      held: [],
     };
   } finally {
     await source?.close();

@@ -1,29 +1,19 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
 
 import { openSync, type Sync, type SyncEvent } from "../../src/index.ts";
 import { connect, withClient } from "../support/admin.ts";
-import { startCluster, type Cluster } from "../support/cluster.ts";
 import { compareDatabases } from "../support/compare.ts";
 import { freePair } from "../support/database.ts";
 import { isWrong, startProxies, untilTold } from "../support/fault-scene.ts";
 import { leastPrivilegedPair, type LeastPrivilegedPair } from "../support/least-privileged-pair.ts";
+import { ownServers } from "../support/own-servers.ts";
 import { smallDisk } from "../support/small-disk.ts";
 import { until } from "../support/until.ts";
 
 // Where servers allow little: short time-outs, few connections, a disk that is full.
 
-let source: Cluster;
-let target: Cluster;
-beforeAll(async () => {
-  [source, target] = await Promise.all([
-    startCluster({ version: "13", fsync: false }),
-    startCluster({ version: "18", fsync: false }),
-  ]);
-});
-afterAll(async () => {
-  await Promise.all([source.stop(), target.stop()]);
-});
+const servers = ownServers();
 
 const schema = `
   create table parent (id int primary key, note text);
@@ -62,7 +52,7 @@ async function assertEqual(pair: LeastPrivilegedPair): Promise<void> {
 }
 
 test("time-outs of a second on role and database", { timeout: 240_000 }, async () => {
-  await using pair = await leastPrivilegedPair({ source, target });
+  await using pair = await leastPrivilegedPair(servers);
   for (const side of [pair.source, pair.target]) await side.sql(schema);
   // Each row of a batch or an index takes the target a while.
   await pair.target.sql(`
@@ -96,7 +86,7 @@ test("time-outs of a second on role and database", { timeout: 240_000 }, async (
       });
     });
   }
-  await using proxies = await startProxies({ source, target });
+  await using proxies = await startProxies(servers);
   const events: SyncEvent[] = [];
   await using sync = await openSync({
     source: proxies.ways.source(pair.source.url),
@@ -166,7 +156,7 @@ function watchLongest(pair: LeastPrivilegedPair): Longest {
 }
 
 test("two connections on each side", { timeout: 240_000 }, async () => {
-  await using pair = await leastPrivilegedPair({ source, target });
+  await using pair = await leastPrivilegedPair(servers);
   for (const side of [pair.source, pair.target]) await side.sql(schema);
   await pair.source.sql(rows);
   // The sessions that the test itself has as these roles are not counted.
@@ -257,10 +247,10 @@ test("two connections on each side", { timeout: 240_000 }, async () => {
 });
 
 test("the target's disk is full", { timeout: 240_000 }, async (context) => {
-  if (target.dataDir === undefined) return context.skip("the server runs in a container");
+  if (servers.target.dataDir === undefined) return context.skip("the server runs in a container");
   await using disk = await smallDisk(8);
   if (disk === undefined) return context.skip("nothing can be mounted here");
-  const pair = await freePair({ source, target, leaks: "ignore" });
+  const pair = await freePair({ ...servers, leaks: "ignore" });
   try {
     const columns = "(id int primary key, body text)";
     await pair.source.sql(`create table heavy ${columns}; create table light ${columns};

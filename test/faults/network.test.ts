@@ -1,32 +1,22 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
 
-import { startCluster, type Cluster } from "../support/cluster.ts";
 import { playCopy, type CopyScene } from "../support/copy-scene.ts";
 import { isWell, isWrong, playFollow, startProxies, untilTold, type Scene } from "../support/fault-scene.ts";
+import { ownServers } from "../support/own-servers.ts";
 import type { Proxy } from "../support/proxy.ts";
 import { until } from "../support/until.ts";
 
 // Networks break, fall silent or refuse, and administrators end sessions: it goes on by itself, and nothing is lost.
 
-let source: Cluster;
-let target: Cluster;
-beforeAll(async () => {
-  [source, target] = await Promise.all([
-    startCluster({ version: "13", fsync: false }),
-    startCluster({ version: "18", fsync: false }),
-  ]);
-});
-afterAll(async () => {
-  await Promise.all([source.stop(), target.stop()]);
-});
+const servers = ownServers();
 
 /** Longer than any time-out of ours, and than what a route takes to be found again. */
 const silenceMs = 120_000;
 
 test("connections are cut, and new ones refused for a while", { timeout: 180_000 }, async () => {
-  await using proxies = await startProxies({ source, target });
-  await using scene = await playFollow({ source, target }, proxies);
+  await using proxies = await startProxies(servers);
+  await using scene = await playFollow(servers, proxies);
   for (const side of ["source", "target"] as const) {
     const losses = lossesOf(scene).length;
     proxies[side].cutAll();
@@ -66,8 +56,8 @@ async function fallSilent(proxy: Proxy, events: Scene["events"]): Promise<void> 
 }
 
 async function silentFollow(side: "source" | "target"): Promise<void> {
-  await using proxies = await startProxies({ source, target });
-  await using scene = await playFollow({ source, target }, { ...proxies, pauseMs: 300 });
+  await using proxies = await startProxies(servers);
+  await using scene = await playFollow(servers, { ...proxies, pauseMs: 300 });
   const end = sleep(silenceMs);
   await fallSilent(proxies[side], scene.events);
   const last = scene.last();
@@ -90,7 +80,7 @@ async function silentFollow(side: "source" | "target"): Promise<void> {
 }
 
 async function silentCopy(side: "source" | "target"): Promise<void> {
-  await using scene = await playCopy({ source, target });
+  await using scene = await playCopy(servers);
   const end = sleep(silenceMs);
   await fallSilent(scene.proxies[side], scene.events);
   if (side === "source") await untilTold(scene.observer, "what is wrong", isWrong);
@@ -109,7 +99,7 @@ const ourSessions = `
   order by name, pid`;
 
 test("each session of a runner is ended by an administrator", { timeout: 180_000 }, async () => {
-  await using scene = await playFollow({ source, target });
+  await using scene = await playFollow(servers);
   const ended = new Set<string>();
   for (let round = 0; round < 3; round += 1) {
     for (const side of ["source", "target"] as const) {
@@ -132,7 +122,7 @@ test("each session of a runner is ended by an administrator", { timeout: 180_000
 });
 
 test("each session of a copy is ended by an administrator", { timeout: 180_000 }, async () => {
-  await using scene = await playCopy({ source, target });
+  await using scene = await playCopy(servers);
   const ended = new Set<string>();
   for (const side of ["source", "target"] as const) {
     const sessions = await scene.pair[side].sql<{ name: string }>(ourSessions);
@@ -169,7 +159,7 @@ async function finishCopy(scene: CopyScene): Promise<void> {
 }
 
 test("statements of ours are cancelled", { timeout: 180_000 }, async () => {
-  await using scene = await playFollow({ source, target });
+  await using scene = await playFollow(servers);
   const [capture] = await scene.pair.source.sql<{ id: number }>(
     "select id from replicate.capture where relid = 'accounts'::regclass",
   );

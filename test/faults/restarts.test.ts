@@ -1,24 +1,15 @@
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
 
-import { startCluster, type Cluster } from "../support/cluster.ts";
+import type { Cluster } from "../support/cluster.ts";
 import { playCopy } from "../support/copy-scene.ts";
 import { isWell, isWrong, playFollow, untilTold } from "../support/fault-scene.ts";
+import { ownServers } from "../support/own-servers.ts";
 import { until } from "../support/until.ts";
 
 // Servers restart, and are away for a while: a runner and a copy carry on by themselves from where the target is, status
 // says meanwhile what is the matter, and nothing is lost.
 
-let source: Cluster;
-let target: Cluster;
-beforeAll(async () => {
-  [source, target] = await Promise.all([
-    startCluster({ version: "13", fsync: false }),
-    startCluster({ version: "18", fsync: false }),
-  ]);
-});
-afterAll(async () => {
-  await Promise.all([source.stop(), target.stop()]);
-});
+const servers = ownServers();
 
 const ways = ["fast", "immediate", "kill9"] as const;
 
@@ -29,14 +20,14 @@ async function takeDown(server: Cluster, way: (typeof ways)[number]): Promise<vo
 
 for (const way of ways) {
   test(`the target is away while it is followed: ${way}`, { timeout: 180_000 }, async () => {
-    await using scene = await playFollow({ source, target });
-    await takeDown(target, way);
+    await using scene = await playFollow(servers);
+    await takeDown(servers.target, way);
     await until("the loss is told", () =>
       scene.events.some((event) => event.type === "connection-lost" && event.side === "target"),
     );
     // The state is on the target: whoever asks is told that it is away, and what to do.
     await expect(scene.told("anything", () => true)).rejects.toThrow("cannot connect to the target");
-    await target.restart();
+    await servers.target.restart();
     await scene.nextBatch();
     await scene.nextBatch();
     expect(scene.events.map(({ type }) => type)).toContain("connection-restored");
@@ -47,16 +38,16 @@ for (const way of ways) {
   });
 
   test(`the source is away while it is followed: ${way}`, { timeout: 180_000 }, async () => {
-    await using scene = await playFollow({ source, target });
+    await using scene = await playFollow(servers);
     // The writers' connections go with the server; they are not the subject.
     await scene.workload.stop();
     await scene.pair.source.sql("update accounts set owner = 'before'");
-    await takeDown(source, way);
+    await takeDown(servers.source, way);
     const status = await scene.told("what is wrong", (each) => each.lastError?.code === "SERVER_UNREACHABLE");
     expect(isWrong(status)).toBe(true);
     expect(status).toMatchObject({ phase: "following", runner: { alive: true } });
     expect(status.sourceError).toContain("cannot connect to the source");
-    await source.restart();
+    await servers.source.restart();
     const next = scene.nextBatch();
     await until("the source takes writes", async () =>
       await scene.pair.source
@@ -76,8 +67,8 @@ for (const [name, way] of [
   ["source", "fast"],
 ] as const) {
   test(`the ${name} is away during the copy: ${way}`, { timeout: 180_000 }, async () => {
-    await using scene = await playCopy({ source, target });
-    const server = name === "source" ? source : target;
+    await using scene = await playCopy(servers);
+    const server = servers[name];
     await takeDown(server, way);
     await until("the loss is told", () => scene.events.some(({ type }) => type === "connection-lost"));
     if (name === "source") {

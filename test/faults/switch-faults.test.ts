@@ -1,32 +1,22 @@
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
 
 import { openPrepared, rows, schema, drain } from "../postgres/cutover-setup.ts";
 import { onBoth } from "../postgres/follow-setup.ts";
 import { withClient } from "../support/admin.ts";
-import { startCluster, type Cluster } from "../support/cluster.ts";
 import { compareDatabases } from "../support/compare.ts";
 import { freePair } from "../support/database.ts";
+import { ownServers } from "../support/own-servers.ts";
 import { until } from "../support/until.ts";
 
 // A server that goes away in the middle of a cutover: the fence is lifted as soon as the servers are there again,
 // without anybody's help, and the same command then does it.
 
-let source: Cluster;
-let target: Cluster;
-beforeAll(async () => {
-  [source, target] = await Promise.all([
-    startCluster({ version: "13", fsync: false }),
-    startCluster({ version: "18", fsync: false }),
-  ]);
-});
-afterAll(async () => {
-  await Promise.all([source.stop(), target.stop()]);
-});
+const servers = ownServers();
 
 for (const side of ["source", "target"] as const) {
   test(`the ${side} dies while the source is fenced`, { timeout: 180_000 }, async () => {
-    const server = side === "source" ? source : target;
-    await using pair = await freePair({ source, target, leaks: "ignore" });
+    const server = servers[side];
+    await using pair = await freePair({ ...servers, leaks: "ignore" });
     await onBoth(pair, schema);
     await pair.source.sql(rows);
     const { sync } = await openPrepared(pair);

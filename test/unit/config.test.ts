@@ -89,6 +89,7 @@ describe("resolveConfig", () => {
       conflictLog: { keep: "long" },
       nodes: { source: "a b", target: 3 },
       jobs: 3,
+      deltaLimit: "some",
       copy: { jobs: 0, indexJobs: 1.5, partSize: "1kB", indexMemory: "lots", jbos: 1 },
       overrides: {
         "public.users": { target: "app.users", where: "true", columns: {}, capture: "rwo", skipNoop: "auto" },
@@ -108,6 +109,7 @@ describe("resolveConfig", () => {
       "nodes.source": "has to consist of 1 to 63 characters, without spaces and commas",
       "nodes.target": "has to be a text",
       jobs: "is no setting",
+      deltaLimit: "has to be a size such as 128MB or 1GB",
       "copy.jobs": "has to be a whole number from 1 to 64",
       "copy.indexJobs": "has to be a whole number from 1 to 64",
       "copy.partSize": "has to be at least 8kB",

@@ -41,6 +41,7 @@ function status(changes: Partial<Status> = {}): Status {
     owed: { open: 0, leftInvalid: [] },
     switch: null,
     fence: null,
+    held: [],
     sourceError: null,
     tables: ["public.a", "public.b"].map((name) => ({
       source: name,
@@ -234,4 +235,20 @@ it("says how to see conflicts that are to be resolved", () => {
   expect(text({ conflicts: 3 })).toContain(
     "\n  conflicts  3 to be resolved: replicate conflicts --pending --name shop",
   );
+});
+
+it("tells of a sync that makes the source keep changes, and how to give it up", () => {
+  const held = {
+    sync: "far",
+    since: "2030-01-01T09:00:00Z",
+    bytes: 2 * 1024 ** 3,
+    isOver: true,
+    giveUp: "replicate x",
+  };
+  expect(text({ held: [held] })).toContain(
+    "held     sync far has taken nothing for 3 h, and makes the source keep 2.0 GB of changes, more than deltaLimit; give it up: replicate x",
+  );
+  const shown = text({ held: [{ ...held, sync: "shop", isOver: false }] });
+  expect(shown).toContain("this sync has taken nothing for 3 h, and makes the source keep 2.0 GB of changes");
+  expect(shown).not.toContain("give it up");
 });

@@ -1,0 +1,76 @@
+/** What syncs that have fallen silent keep on their source: deltas that nobody may throw away before they are applied. */
+import { baseName, deltaTables, windowSql } from "../catalog/delta.ts";
+import type { Connection } from "../postgres/connect.ts";
+import { stateVersion } from "./migrate.ts";
+import { markName } from "./switch.ts";
+
+/** The version of the state that knows when a sync was heard of. */
+const HELD_VERSION = 6;
+/** A runner that is alive says how far it is far more often. */
+const SILENT_SECONDS = 60;
+/** Smaller delta tables are not looked into. */
+const LEAST_BYTES = 64 * 1024;
+
+export interface HeldDeltas {
+  readonly sync: string;
+  /** When its runner was heard of last on the source. */
+  readonly since: Date;
+  /** Size of the delta tables that wait for it alone or for others too. */
+  readonly bytes: number;
+  /** The command that gives it up for good. */
+  readonly giveUp: string;
+}
+
+/** By the name under which the sync is kept: its own, that of its way back, or of a cutover that was begun. */
+function giveUp(sync: string): string {
+  const base = baseName(sync);
+  if (sync === markName(base)) return `replicate cutover --undo --name ${base}`;
+  return `replicate drop --${sync === base ? "source" : "target"}-only --name ${base}`;
+}
+
+/** The syncs of this source that have been silent for a minute or more and hold deltas, those that hold most first. */
+export async function readHeldDeltas(source: Connection): Promise<HeldDeltas[]> {
+  if ((await stateVersion(source)) < HELD_VERSION) return [];
+  const rows = await source.rows<{
+    sync: string;
+    since: Date;
+    position: string | null;
+    captureId: number;
+    bytes: readonly [number, number];
+  }>(
+    `select y.name as sync, coalesce(y.acknowledged_at, y.created_at) as since,
+            case when s.holds then null else y.position end as position, c.id as "captureId",
+            array[pg_catalog.pg_relation_size(c.delta_a), pg_catalog.pg_relation_size(c.delta_b)]::float8[] as bytes
+     from replicate.source_sync y
+     join replicate.subscription s on s.sync = y.name
+     join replicate.capture c on c.id = s.capture_id
+     where coalesce(y.acknowledged_at, y.created_at) < pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $1)
+       and greatest(pg_catalog.pg_relation_size(c.delta_a), pg_catalog.pg_relation_size(c.delta_b)) >= $2`,
+    [SILENT_SECONDS, LEAST_BYTES],
+  );
+  const asked = rows.flatMap((row) =>
+    deltaTables(row.captureId).flatMap((table, index) => {
+      const bytes = row.bytes[index] ?? 0;
+      return bytes < LEAST_BYTES ? [] : [{ ...row, table, bytes }];
+    }),
+  );
+  if (asked.length === 0) return [];
+  // One that holds a table finds a row of its window early: it is the oldest there.
+  const questions = asked.map(({ table, position }) =>
+    position === null ? "true" : `exists (select 1 from ${table} where ${windowSql(position)})`,
+  );
+  const { answers } = await source.row<{ answers: readonly boolean[] }>(
+    `select array[${questions.join(", ")}] as answers`,
+  );
+  const bySync = new Map<string, HeldDeltas>();
+  for (const [index, { sync, since, bytes }] of asked.entries()) {
+    if (answers[index] !== true) continue;
+    bySync.set(sync, {
+      sync: baseName(sync),
+      since,
+      bytes: (bySync.get(sync)?.bytes ?? 0) + bytes,
+      giveUp: giveUp(sync),
+    });
+  }
+  return [...bySync.values()].toSorted((a, b) => b.bytes - a.bytes);
+}
