@@ -11,7 +11,7 @@ import { resolveConflicts, type ResolveReport } from "./conflict/resolve.ts";
 import { copySync, type CopyOptions, type CopyReport } from "./copy/copy.ts";
 import { carrySequences, type SequencesOptions, type SequencesReport } from "./sequences/carry.ts";
 import { switchSides, type SwitchOptions, type SwitchReport } from "./cutover/cutover.ts";
-import { assertForward, directionOf, followEitherWay } from "./cutover/direction.ts";
+import { assertForward, assertOneWay, directionOf, followEitherWay } from "./cutover/direction.ts";
 import { finishSwitch } from "./cutover/finish.ts";
 import { beginOpposite, plantOpposite } from "./cutover/opposite.ts";
 import { openWays, withBoth, type OpenWay } from "./cutover/ways.ts";
@@ -28,6 +28,8 @@ import type { Logger, SyncContext } from "./state/context.ts";
 import { nameNodes } from "./state/node.ts";
 import { makeContext, Sessions } from "./state/open-context.ts";
 import { loadTables } from "./state/sync-table.ts";
+import { isRunnerAlive } from "./state/runner-lock.ts";
+import { assertSetUp, readSetUp, writeSetUp } from "./state/two-sided.ts";
 import { readStatus, type Status } from "./status/status.ts";
 import { verifySync, type VerifyOptions, type VerifyReport } from "./verify/verify.ts";
 
@@ -187,6 +189,7 @@ export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync
       }),
     copy: async (call = {}) =>
       await run("copy", call, async (each) => {
+        await assertCopy(each);
         try {
           return await copySync(each, call);
         } catch (error) {
@@ -220,13 +223,17 @@ export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync
       await runDirected("sequences", call, async (each) => await carrySequences(each, call)),
     cutover: async (call = {}) =>
       await run("cutover", call, async (each) => {
+        await assertOneWay(each);
         if (call.finish !== true) return await switchSides(ways(call), "cutover", call);
         const isCutOver = await finishSwitch(ways(call));
         if (isCutOver) await dropEitherWay(each, ways(call), {});
         return finished(isCutOver ? "target" : "source");
       }),
     rollback: async (call = {}) =>
-      await run("rollback", call, async () => await switchSides(ways(call), "rollback", call)),
+      await run("rollback", call, async (each) => {
+        await assertOneWay(each);
+        return await switchSides(ways(call), "rollback", call);
+      }),
     drop: async (call = {}) =>
       await run("drop", call, async (each) => await dropEitherWay(each, ways(call), call)),
     [Symbol.asyncDispose]: async () => await sessions.closeAll(),
@@ -247,16 +254,40 @@ function finished(primary: SwitchReport["primary"]): SwitchReport {
 /** Captures what applications change on the target, so that conflicts are found, and changes can go both ways. */
 async function initBack(open: OpenWay): Promise<void> {
   const forward = open("forward");
+  const { config } = forward;
   const entries = await withBoth(forward, "init", async (source, target) => {
-    await nameNodes(source, target, forward.config.nodes);
-    return await loadTables(target, forward.config.name);
+    const { isTwoSided } = await readSetUp(target, config.name);
+    // It would go on as before, and what it applies would be taken for changes of an application.
+    if (!isTwoSided && (await isRunnerAlive(target, config.name))) {
+      throw new ReplicateError("RUNNER_ACTIVE", `sync ${config.name} is being followed one way`, {
+        hint: "Stop `replicate follow`, run this again, and start it with the new settings.",
+      });
+    }
+    await nameNodes(source, target, config.nodes);
+    await writeSetUp(target, config);
+    return await loadTables(target, config.name);
   });
   const reverse = open("reverse");
   await plantOpposite(reverse, entries, true);
   await beginOpposite(reverse);
 }
 
-/** The status of the way back under the sync's own name, where the sync goes that way. */
+/**
+ * Throws CONFIG_INVALID as `assertSetUp` does, and RUNNER_ACTIVE where a runner of a two-way sync could write to tables
+ * that are read for the copy.
+ */
+async function assertCopy(context: SyncContext): Promise<void> {
+  const { config } = context;
+  await using target = await context.target("copy");
+  await assertSetUp(target, config);
+  if (config.direction === "both" && (await isRunnerAlive(target, config.name))) {
+    throw new ReplicateError("RUNNER_ACTIVE", `sync ${config.name} goes both ways and is being followed`, {
+      hint: "Stop `replicate follow` for the time of the copy.",
+    });
+  }
+}
+
+/** The status of the way back under the sync's own name, where the sync goes that way; or of both. */
 async function readStatusEitherWay(context: SyncContext, open: OpenWay): Promise<Status> {
   const status = await readStatus(context);
   const { switch: known } = status;
@@ -265,11 +296,13 @@ async function readStatusEitherWay(context: SyncContext, open: OpenWay): Promise
     (known.way === "cutover"
       ? known.step === "open" && known.isReversible
       : known.step === "preparing" || known.step === "fencing");
-  if (!isBack) return status;
+  if (!isBack && status.direction === "one-way") return status;
   try {
     const back = await readStatus(open("reverse"));
     const { sync, phase, fence } = status;
-    return { ...back, sync, phase, switch: known, fence };
+    if (isBack) return { ...back, sync, phase, switch: known, fence };
+    const { lag, follow, lastError } = back;
+    return { ...status, back: { lag, follow, lastError } };
   } catch (error) {
     // The old side may be away.
     if (!(error instanceof ReplicateError) || error.retry !== "now") throw error;

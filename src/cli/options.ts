@@ -283,7 +283,7 @@ export const verbs = {
     details: [
       "Takes the target's indexes and constraints away, copies the tables in parts by several connections, and builds everything again. After an interruption the same command goes on where it stopped; several copies may run at once.",
     ],
-    options: [...copyOptions, "restart", "direction", "dry-run"],
+    options: [...copyOptions, "restart", "direction", "conflict", "dry-run"],
     examples: [{ command: "copy --jobs 8 --index-jobs 4", says: "for big servers on both sides" }],
   },
   follow: {
@@ -315,7 +315,7 @@ export const verbs = {
   verify: {
     summary: "compares both sides, also while they are written to",
     details: ["Names every key and column that differs. Exit code 0: equal; 1: different."],
-    options: ["tables", "repair", "jobs", "schema"],
+    options: ["tables", "repair", "jobs", "schema", "direction", "conflict"],
     examples: [
       {
         command: "verify --tables public.users --repair",

@@ -44,6 +44,7 @@ export function statusLines(status: Status, now: Date): string[] {
   }
   if (status.runner.batch !== null) rows.push(["batch", batchText(status.runner.batch, now)]);
   if (status.phase !== "new") rows.push(["lag", lagText(lag)]);
+  if (status.back !== null) rows.push(["back", backText(status.back)]);
   for (const wait of status.waits) rows.push(["waits", waitText(wait)]);
   if (status.phase !== "copying" && status.owed.open > 0) {
     rows.push([
@@ -99,6 +100,12 @@ function copyText({ copy }: Status): string {
     ...(indexesTotal > 0 ? [`indexes ${indexesDone} of ${indexesTotal}`] : []),
     ...(etaSeconds === null ? [] : [`about ${duration(etaSeconds)} left`]),
   ].join(", ");
+}
+
+/** The other way of a two-way sync. */
+function backText({ lag, follow }: NonNullable<Status["back"]>): string {
+  const applied = follow.batches === 0 ? "nothing yet" : count(follow.rowsApplied, "row");
+  return `${applied} from the target to the source; lag ${lagText(lag)}`;
 }
 
 function lagText(lag: Status["lag"]): string {

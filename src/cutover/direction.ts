@@ -5,6 +5,8 @@ import { followSync, type FollowOptions } from "../follow/follow.ts";
 import { followBothWays, lonePartner } from "../follow/two-ways.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { sleep } from "../postgres/sleep.ts";
+import type { SyncContext } from "../state/context.ts";
+import { assertSetUp, readSetUp } from "../state/two-sided.ts";
 import { isCutOver, isSwitching, readSwitch, type Switch } from "../state/switch.ts";
 import { standBy } from "./opposite.ts";
 import type { OpenWay, Way } from "./ways.ts";
@@ -14,16 +16,33 @@ export interface Direction {
   readonly known: Switch | undefined;
 }
 
-export async function directionOf(open: OpenWay): Promise<Direction> {
+/** Throws CONFIG_INVALID where the settings are not those of the sync, see `assertSetUp`. */
+export async function directionOf(open: OpenWay, isExtending = false): Promise<Direction> {
   const forward = open("forward");
   await using state = await forward.target("direction");
+  await assertSetUp(state, forward.config, isExtending);
   const known = await readSwitch(state, forward.config.name);
   return { way: isCutOver(known) ? "reverse" : "forward", known };
 }
 
+/** Throws CUTOVER_STATE where a sync goes both ways: there is nothing to switch. */
+export async function assertOneWay(forward: SyncContext): Promise<void> {
+  const { config } = forward;
+  await using state = await forward.target("direction");
+  const { direction } = await readSetUp(state, config.name);
+  if (direction === "one-way" && config.direction === "one-way") return;
+  throw new ReplicateError(
+    "CUTOVER_STATE",
+    `sync ${config.name} goes both ways: there is no side to switch to`,
+    {
+      hint: "Applications may write to either side. End the sync with `replicate drop` when one side is to stay alone.",
+    },
+  );
+}
+
 /** Throws CUTOVER_STATE where the sync is cut over, because what is asked for goes from source to target only. */
 export async function assertForward(open: OpenWay, doing: string): Promise<void> {
-  const { way } = await directionOf(open);
+  const { way } = await directionOf(open, doing === "init");
   if (way === "forward") return;
   throw new ReplicateError(
     "CUTOVER_STATE",
@@ -43,6 +62,7 @@ const WAIT_MS = 500;
 export async function* followEitherWay(open: OpenWay, options: FollowOptions): AsyncGenerator<Batch> {
   const { name, direction, isTwoSided } = open("forward").config;
   if (direction === "both") {
+    if ((await unlessStopped(open, async () => await directionOf(open))) === undefined) return;
     yield* followBothWays((way, signal) => open(way, { isCut: false, signal }), options);
     return;
   }

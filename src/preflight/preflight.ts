@@ -28,6 +28,7 @@ import { checkReactions } from "./reactions.ts";
 import { checkSchema } from "./schema.ts";
 import { checkSequences } from "./sequences.ts";
 import { checkContents, checkPublications, checkServer, readServer, type Server } from "./server.ts";
+import { checkTwoSided } from "./two-sided.ts";
 import { checkPair, checkSourceTable } from "./tables.ts";
 
 export { refuseBlocking, type Finding, type Severity } from "./finding.ts";
@@ -74,6 +75,7 @@ export async function preflight(
   const targets = pairs.map((pair) => pair.target);
   const places = await Promise.all([checkPlaces(source, own, tables), checkPlaces(target, other, targets)]);
   findings.push(
+    ...(await checkTwoSided(config, source, target, pairs)),
     ...places.flat(),
     ...checkPublications(source, own, tables),
     ...checkPublications(target, other, targets),

@@ -1,7 +1,8 @@
 /** Status: where a sync stands, from any machine, whether its runner lives or not. */
-import { windowCountSql } from "../catalog/delta.ts";
+import { foreignSql, windowCountSql } from "../catalog/delta.ts";
 import { tableLabel } from "../catalog/table.ts";
 import { countPending } from "../conflict/log.ts";
+import type { Direction } from "../config.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { load } from "../postgres/sql.ts";
@@ -14,6 +15,7 @@ import { refuseExpelled } from "../state/source-identity.ts";
 import { loadLeftInvalid, type LeftInvalid } from "../state/owed.ts";
 import { isRunnerAlive, type BatchAtHand, type StoredError } from "../state/runner-lock.ts";
 import { isCutOver, isSwitching, readSwitch, type Switch } from "../state/switch.ts";
+import { readSetUp } from "../state/two-sided.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
 
 export type Phase =
@@ -22,6 +24,7 @@ export type Phase =
 export interface Status {
   readonly sync: string;
   readonly phase: Phase;
+  readonly direction: Direction;
   readonly runner: {
     readonly alive: boolean;
     readonly host: string | null;
@@ -60,6 +63,8 @@ export interface Status {
     /** Seconds by which the lag grows each second, over the last minute; negative: it shrinks. Null: not known. */
     readonly trend: number | null;
   };
+  /** Of a sync that goes both ways: what applications change on the target. Null: it goes one way, or is not known. */
+  readonly back: Pick<Status, "lag" | "follow" | "lastError"> | null;
   /** Sessions of ours that cannot get a lock now. */
   readonly waits: readonly Wait[];
   /** Skipped ones that are to be resolved, as far as the servers can be asked. */
@@ -176,6 +181,8 @@ export async function readStatus(context: SyncContext): Promise<Status> {
   const left = bytesTotal - row.partsDoneBytes;
   return {
     sync: name,
+    direction: (await readSetUp(target, name)).direction,
+    back: null,
     phase:
       switchPhase(known, fenced?.side, waiting.error !== null) ??
       phaseOf(tables, alive, pendingRows, row.lastError),
@@ -309,15 +316,15 @@ async function askSource(
     source = await context.source("status");
     await refuseExpelled(source, context.config.name, token);
     const byCapture = new Map<number, number>();
-    const sized = await source.rows<{ id: number }>(
-      `select c.id from replicate.subscription s join replicate.capture c on c.id = s.capture_id
+    const sized = await source.rows<{ id: number; tells: boolean }>(
+      `select c.id, coalesce((pg_catalog.to_jsonb(c) ->> 'tells')::boolean, false) as tells from replicate.subscription s join replicate.capture c on c.id = s.capture_id
        where s.sync = $1 and pg_catalog.pg_relation_size(c.delta_a) + pg_catalog.pg_relation_size(c.delta_b) > 0`,
       [context.config.name],
     );
-    const counts = sized.map(({ id }) => {
+    const counts = sized.map(({ id, tells }) => {
       const entry = tables.find((table) => table.captureId === id);
       const from = entry?.state === "following" ? position : null;
-      return `select ${id} as id, n::float8 as n from (${windowCountSql(id, from)}) as w`;
+      return `select ${id} as id, n::float8 as n from (${windowCountSql(id, from, foreignSql({ tells }, context.config.name))}) as w`;
     });
     if (counts.length > 0) {
       const rows = await source.rows<{ id: number; n: number }>(counts.join(" union all "));

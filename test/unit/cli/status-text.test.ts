@@ -9,6 +9,8 @@ function status(changes: Partial<Status> = {}): Status {
   return {
     sync: "shop",
     phase: "following",
+    direction: "one-way",
+    back: null,
     runner: {
       alive: true,
       host: "worker-1",
