@@ -161,7 +161,9 @@ function notLatest(changes: readonly Change[], entries: readonly Entry[], rows: 
     const last = Math.max(...each.map(({ at }) => at));
     const possible = each.filter(({ at }) => at >= last - UNSURE).map(({ new_v }) => new_v);
     const found = rows.get(cell) ?? null;
-    if (!possible.includes(found)) wrong.push(`${cell}: holds ${found}, and the last change made ${possible.join(" or ")}`);
+    if (!possible.includes(found)) wrong.push(
+        `${cell}: holds ${found}, and the last change made ${possible.join(" or ")}: ${JSON.stringify(each.slice(-4))}, ${JSON.stringify(entries.filter((entry) => cellOf(entry.tab, entry.key) === cell).slice(-3))}`,
+      );
   }
   return wrong;
 } // prettier-ignore
