@@ -15,7 +15,7 @@ import {
   tagCount,
   type StatementResult,
 } from "../postgres/script.ts";
-import { fromSql } from "../catalog/table.ts";
+import { fromSql, tableSql } from "../catalog/table.ts";
 import { literal } from "../postgres/sql.ts";
 import {
   CONFLICTS_MET, DEADLOCK, LOCK_NOT_AVAILABLE, EXCLUSION_VIOLATION, UNIQUE_VIOLATION, sqlstateOf,
@@ -74,6 +74,8 @@ export function forgetStages(target: Connection): void {
 
 /** How often conflicts are settled anew, because applications here go on changing the batch's rows. */
 const MOST_SETTLEMENTS = 20;
+/** From this time on they have to wait until the batch is committed. */
+const FIRST_ALONE = 3;
 /**
  * Where applications write here too, a lock is waited for so long only, in milliseconds: well below the second after which
  * a server looks for deadlocks, so that it is us who give way. Then the batch is applied again, after a pause, so often.
@@ -259,7 +261,8 @@ export class BatchWriter {
     for (; this.#openCopy < this.#reads.length; this.#openCopy += 1) this.#frames.end();
   }
 
-  #applyScript(replaced: ReadonlySet<number>, analyze: boolean): string[] {
+  /** `isSettled`: staging is as it has to be, and what it met was decided. */
+  #applyScript(replaced: ReadonlySet<number>, analyze: boolean, isSettled = false): string[] {
     const perTable = this.#tables.flatMap((table): string[] => {
       const { shape, mode, fingerprint } = table;
       if (isKeyless(shape.capture)) return [this.#keylessSql(table)];
@@ -273,7 +276,8 @@ export class BatchWriter {
     });
     const meetings = this.#twoSided.map(({ shape, sides }) => meetSql(shape, sides));
     return [
-      ...(meetings.length === 0 ? [] : [...this.#completeStages(), ...meetings, "savepoint rows"]),
+      ...(meetings.length === 0 || isSettled ? [] : [...this.#completeStages(), ...meetings]),
+      ...(meetings.length === 0 ? [] : ["savepoint rows"]),
       ...perTable,
       // What an application has committed here meanwhile; from now on our locks keep it out.
       ...meetings,
@@ -290,7 +294,7 @@ export class BatchWriter {
     if (settlement === undefined) return [];
     const { sides, after } = settlement;
     return this.#tables.flatMap(({ shape, mode, kept = [] }) =>
-      isTwoSided(shape) ? [{ shape, sides, after, mode, kept }] : [],
+      isTwoSided(shape) ? [{ shape, sides, after, seen: "", mode, kept }] : [],
     );
   }
 
@@ -356,8 +360,9 @@ export class BatchWriter {
       }
       try {
         await this.#target.script("rollback to savepoint apply");
-        if (settlements > 0) await this.#settle();
-        return await runScript(this.#target, this.#applyScript(replaced, false).join(";\n"));
+        if (settlements > 0) await this.#settle(settlements >= FIRST_ALONE);
+        const script = this.#applyScript(replaced, false, settlements > 0);
+        return await runScript(this.#target, script.join(";\n"));
       } catch (again) {
         failure = again;
       }
@@ -393,8 +398,12 @@ export class BatchWriter {
     throw (await blockingRows(this.#target, shape, index)) ?? refused(failure);
   }
 
-  async #settle(): Promise<void> {
+  async #settle(isAlone: boolean): Promise<void> {
     const settlement = this.#settlement as Settlement;
+    const locks = this.#twoSided.map(
+      ({ shape }) => `lock table ${tableSql(shape.target)} in share row exclusive mode`,
+    );
+    if (isAlone) await this.#target.script(locks.join(";\n"));
     await settlement.begin();
     await this.#target.script(this.#completeStages().join(";\n"));
     for (const { shape } of this.#twoSided) await settlement.settle(shape);

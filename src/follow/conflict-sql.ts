@@ -34,6 +34,8 @@ export interface Met {
   readonly sides: Sides;
   /** Id of the newest entry before. */
   readonly after: string;
+  /** Their changes that the entries tell of: those of this snapshot. What is committed later has to be met again. */
+  readonly seen: string;
 }
 
 const window = (shape: TwoSided, sides: Sides): string =>
@@ -68,6 +70,19 @@ const rowTexts = (shape: TwoSided): string =>
 export function meetSql(shape: TwoSided, sides: Sides): string {
   return `select replicate.meet_conflicts(exists (
     select 1 from ${stageName(shape)} as s join (${changedKeysSql(shape.opposite.capture, window(shape, sides))}) as d on ${match(shape)}))`;
+}
+
+/**
+ * Keeps rows that have met, or that hold a unique value of the batch, as they are until the batch is committed: what
+ * applications made of them while it is settled would be lost without a word.
+ */
+export function lockRowsSql(shape: TwoSided, sides: Sides, indexes: readonly UniqueIndex[]): string[] {
+  const met = `${fromSql(shape.target)} as t where exists (
+    select 1 from ${stageName(shape)} as s join (${changedKeysSql(shape.opposite.capture, window(shape, sides))}) as d on ${match(shape)}
+    where ${matchRow(shape, "s")})`;
+  return [met, ...indexes.map((index) => blockedSql(shape, index))].map(
+    (from) => `select pg_catalog.count(*) from (select 1 from ${from} for update of t) as l`,
+  );
 }
 
 /**
@@ -196,13 +211,13 @@ function meeting(shape: TwoSided, sides: Sides): string {
  * What looks like a conflict and is none: both sides did the same; or one of them made a row and deleted it again. Their
  * deltas are settled then, or ours are left out.
  */
-export function agreeSql({ shape, sides }: Met): string[] {
+export function agreeSql(met: Met): string[] {
+  const { shape, sides } = met;
   const keys = shape.targetKey.map((_, n) => `s.k${n + 1}`).join(", ");
   const undone = `d.did = 'I' and t.tableoid is null`;
   return [
     ...forgetTheirsSql(
-      shape,
-      sides,
+      met,
       `select ${keys} from ${meeting(shape, sides)} where ${isSame(shape)} or (${undone})`,
     ),
     `delete from ${stageName(shape)} as s
@@ -212,7 +227,7 @@ export function agreeSql({ shape, sides }: Met): string[] {
 }
 
 /** Removes deltas of theirs: `keys` selects them in the order of staging. */
-function forgetTheirsSql(shape: TwoSided, sides: Sides, keys: string): string[] {
+function forgetTheirsSql({ shape, sides, seen }: Met, keys: string): string[] {
   const { capture } = shape.opposite;
   const columns = deltaColumns(capture);
   const names = shape.targetKey.map((_, n) => `x${n + 1}`).join(", ");
@@ -222,9 +237,11 @@ function forgetTheirsSql(shape: TwoSided, sides: Sides, keys: string): string[] 
       return `(delta.${columns[k]})::${capture.keyColumns[k]?.readType} ${equals} g.x${n + 1}`;
     })
     .join(" and ");
+  const isSeen = `(txid = pg_catalog.txid_current() or pg_catalog.txid_visible_in_snapshot(txid, ${literal(seen)}::pg_catalog.txid_snapshot))`;
   return deltaTables(capture.id).map(
     (delta) =>
-      `delete from ${delta} as delta using (${keys}) as g (${names}) where delta.truncated is null and ${window(shape, sides)} and ${same}`,
+      `delete from ${delta} as delta using (${keys}) as g (${names})
+       where delta.truncated is null and ${window(shape, sides)} and ${isSeen} and ${same}`,
   );
 }
 
@@ -357,8 +374,8 @@ export function effectSql(met: Met): string[] {
     `delete from ${stage} as s using replicate.conflict as c
      where ${entries(met, theirs, "skip")} and ${stagedTexts(shape)} = c.key_texts`,
     ...mergeSql(met),
-    ...forgetTheirsSql(shape, sides, keysOf("key_texts", `${entries(met, ours, "merged", "skip")} and c.other_key is null`)), // prettier-ignore
-    ...forgetTheirsSql(shape, sides, keysOf("other_key_texts", `${entries(met, ours, "skip")} and c.other_key is not null`)), // prettier-ignore
+    ...forgetTheirsSql(met, keysOf("key_texts", `${entries(met, ours, "merged", "skip")} and c.other_key is null`)), // prettier-ignore
+    ...forgetTheirsSql(met, keysOf("other_key_texts", `${entries(met, ours, "skip")} and c.other_key is not null`)), // prettier-ignore
   ];
 }
 

@@ -10,7 +10,7 @@ import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { ident, literal } from "../postgres/sql.ts";
 import {
-  agreeSql, effectSql, recordCollisionsSql, recordConflictsSql, type Met, type Sides, type TwoSided, type UniqueIndex,
+  agreeSql, effectSql, lockRowsSql, recordCollisionsSql, recordConflictsSql, type Met, type Sides, type TwoSided, type UniqueIndex,
 } from "./conflict-sql.ts"; // prettier-ignore
 import type { Opposite } from "./opposite.ts";
 
@@ -69,14 +69,19 @@ export class Settlement {
 
   /** Begins to settle, after a rollback of what was tried before. */
   async begin(): Promise<void> {
-    this.#after = await this.#newest();
+    ({ after: this.#after } = await this.#newest());
   }
 
-  async #newest(): Promise<string> {
-    const { id } = await this.#target.row<{ id: string }>(
-      `select coalesce(pg_catalog.max(id), 0)::text as id from replicate.conflict`,
+  async #newest(): Promise<Pick<Met, "after" | "seen">> {
+    return await this.#target.row<Pick<Met, "after" | "seen">>(
+      `select coalesce(pg_catalog.max(id), 0)::text as after, pg_catalog.txid_current_snapshot()::text as seen from replicate.conflict`,
     );
-    return id;
+  }
+
+  /** Lets nobody change rows that are to be settled, until the batch is committed. */
+  async #lockRows(shape: TwoSided): Promise<void> {
+    const indexes = this.#collisions.get(shape.capture.id) ?? [];
+    await this.#target.script(lockRowsSql(shape, this.sides, indexes).join(";\n"));
   }
 
   /**
@@ -85,14 +90,20 @@ export class Settlement {
    */
   async settle(shape: TwoSided): Promise<void> {
     const label = policyLabel(this.#opposite.policyOf(shape));
+    await this.#lockRows(shape);
     await this.#settle(shape, (met) => [...agreeSql(met), recordConflictsSql(met, label)]);
-    // One by one: a row that lost by one index does not meet others by the next.
-    for (const index of this.#collisions.get(shape.capture.id) ?? [])
-      await this.#settle(shape, (met) => [recordCollisionsSql(met, label, index)]);
+    // One by one: a row that lost by one index does not meet others by the next. And again, until none has lost: one that
+    // stays out leaves the row here with the value that it had, which another of the batch may want.
+    for (let isAny = true; isAny;) {
+      isAny = false;
+      for (const index of this.#collisions.get(shape.capture.id) ?? [])
+        isAny = (await this.#settle(shape, (met) => [recordCollisionsSql(met, label, index)])) || isAny;
+    }
   }
 
-  async #settle(shape: TwoSided, record: (met: Met) => string[]): Promise<void> {
-    const met: Met = { shape, sides: this.sides, after: await this.#newest() };
+  /** Returns whether there was anything to settle. */
+  async #settle(shape: TwoSided, record: (met: Met) => string[]): Promise<boolean> {
+    const met: Met = { shape, sides: this.sides, ...(await this.#newest()) };
     await this.#target.script(record(met).join(";\n"));
     const policy = this.#opposite.policyOf(shape);
     let isAny = false;
@@ -105,9 +116,10 @@ export class Settlement {
       for (const entry of entries) verdicts.push(await this.#decide(shape, policy, entry));
       await this.#write(verdicts);
     }
-    if (!isAny) return;
+    if (!isAny) return false;
     await this.#target.script(effectSql(met).join(";\n"));
     await this.#returnKeys(met);
+    return true;
   }
 
   async #entries({ shape, sides }: Met, policy: ConflictPolicy, last: string): Promise<Entry[]> {
