@@ -8,6 +8,14 @@ import {
   type NodeNames,
 } from "./conflict-policy.ts";
 import type { Problem } from "./errors.ts";
+import {
+  checkMapping,
+  checkOneWay,
+  checkSchemas,
+  checkTargets,
+  mappingNames,
+  type MappingSettings,
+} from "./mapping-settings.ts";
 import type { ConnectionSettings } from "./postgres/conninfo.ts";
 import { Check, configInvalid } from "./settings-check.ts";
 
@@ -58,6 +66,8 @@ export interface SyncOptions {
    * is thrown away for it. Bytes, or a number with a unit. Default "1GB".
    */
   readonly deltaLimit?: string | number;
+  /** Schema of the source to schema of the target, for tables without a `target` of their own. */
+  readonly schemas?: Readonly<Record<string, string>>;
   readonly overrides?: Readonly<Record<string, TableOverride>>;
   readonly copy?: {
     readonly jobs?: number;
@@ -69,9 +79,7 @@ export interface SyncOptions {
   };
 }
 
-export interface TableOverride {
-  /** Name of the table on the target. */
-  readonly target?: string;
+export interface TableOverride extends MappingSettings {
   /** Default "row". */
   readonly capture?: CaptureMethod;
   /**
@@ -104,6 +112,7 @@ export interface ResolvedConfig {
   readonly nodes: NodeNames;
   readonly conflictLog: { readonly keepSeconds: number };
   readonly deltaLimitBytes: number;
+  readonly schemas: Readonly<Record<string, string>>;
   /** By source table as written by the user; match with `patternMatches`. */
   readonly overrides: Readonly<Record<string, ResolvedOverride>>;
   readonly copy: {
@@ -127,13 +136,11 @@ export const defaults = Object.freeze({
 });
 
 const settingNames = [
-  "name", "source", "target", "tables", "exclude", "conflict", "direction", "nodes", "conflictLog", "keyless", "keylessLimit", "deltaLimit", "overrides", "copy",
+  "name", "source", "target", "tables", "exclude", "conflict", "direction", "nodes", "conflictLog", "keyless", "keylessLimit", "deltaLimit", "schemas", "overrides", "copy",
 ] as const; // prettier-ignore
 const copyNames = ["jobs", "indexJobs", "partSize", "indexMemory"] as const;
-const overrideNames = ["target", "capture", "skipNoop", "keyless", "conflict"] as const;
+const overrideNames = [...mappingNames, "capture", "skipNoop", "keyless", "conflict"] as const;
 const keylessPolicies = ["refuse", "reload"] as const;
-/** Settings with a meaning that this version does not have yet: refused by name instead of "unknown". */
-const laterOverrideNames = ["where", "columns"];
 
 const mostJobs = 64;
 const megabyte = 1024 ** 2;
@@ -175,7 +182,12 @@ export function checkOptions(
   const keyless = check.oneOf("keyless", given["keyless"], keylessPolicies) ?? defaults.keyless;
   const keylessLimitBytes = check.size("keylessLimit", given["keylessLimit"] ?? defaults.keylessLimit, 0);
   const deltaLimitBytes = check.size("deltaLimit", given["deltaLimit"] ?? defaults.deltaLimit, 0);
+  const schemas = checkSchemas(check, given["schemas"]);
   const overrides = checkOverrides(check, given["overrides"], nodes);
+  const policies = [conflict, ...Object.values(overrides).map((override) => override.conflict)];
+  const isTwoSided =
+    direction === "both" || policies.some((each) => each !== undefined && each.kind !== "source-wins");
+  if (isTwoSided) checkOneWay(check, overrides);
 
   const copy = check.object("copy", given["copy"] ?? {}, copyNames);
   const jobs = check.integer("copy.jobs", copy["jobs"] ?? defaults.copy.jobs, 1, mostJobs);
@@ -199,7 +211,6 @@ export function checkOptions(
   ) {
     return { config: undefined, problems: check.problems };
   } // prettier-ignore
-  const policies = [conflict, ...Object.values(overrides).map((override) => override.conflict)];
   const config: ResolvedConfig = Object.freeze({
     name,
     source,
@@ -210,11 +221,11 @@ export function checkOptions(
     keylessLimitBytes,
     direction,
     conflict,
-    isTwoSided:
-      direction === "both" || policies.some((each) => each !== undefined && each.kind !== "source-wins"),
+    isTwoSided,
     nodes,
     conflictLog: Object.freeze({ keepSeconds }),
     deltaLimitBytes,
+    schemas: Object.freeze(schemas),
     overrides: Object.freeze(overrides),
     copy: Object.freeze({ jobs, indexJobs, partBytes, indexMemoryBytes }),
   });
@@ -223,17 +234,13 @@ export function checkOptions(
 
 function checkOverrides(check: Check, value: unknown, nodes: NodeNames): Record<string, ResolvedOverride> {
   const overrides: Record<string, ResolvedOverride> = {};
-  const targets = new Map<string, string>();
   for (const [table, override] of Object.entries(check.object("overrides", value ?? {}))) {
     const path = `overrides.${table}`;
-    const given = check.object(path, override ?? {}, overrideNames, laterOverrideNames);
+    const given = check.object(path, override ?? {}, overrideNames);
     const [pattern] = check.patterns(path, [table]) ?? [];
     const target = given["target"] === undefined ? undefined : check.text(`${path}.target`, given["target"]);
     if (target !== undefined) {
-      const key = check.attempt(`${path}.target`, () => JSON.stringify(parseTableName(target)));
-      const other = key === undefined ? undefined : targets.get(key);
-      if (other !== undefined) check.problem(`${path}.target`, `${other} is mapped to the same table`);
-      if (key !== undefined) targets.set(key, table);
+      check.attempt(`${path}.target`, () => parseTableName(target));
       if (pattern !== undefined && parsePattern(pattern).table === null) {
         check.problem(path, "a pattern with * or ? cannot be mapped to one target table");
       }
@@ -244,11 +251,13 @@ function checkOverrides(check: Check, value: unknown, nodes: NodeNames): Record<
     const conflict = checkConflict(check, `${path}.conflict`, given["conflict"], nodes);
     overrides[table] = Object.freeze({
       ...(target === undefined ? {} : { target }),
+      ...checkMapping(check, path, given),
       ...(capture === undefined ? {} : { capture }),
       ...(skipNoop === undefined ? {} : { skipNoop }),
       ...(keyless === undefined ? {} : { keyless }),
       ...(conflict === undefined ? {} : { conflict }),
     });
   }
+  checkTargets(check, overrides);
   return overrides;
 }

@@ -42,12 +42,7 @@ export class Check {
     this.problems.push({ subject, message });
   }
 
-  object(
-    path: string,
-    value: unknown,
-    known?: readonly string[],
-    later: readonly string[] = [],
-  ): Readonly<Record<string, unknown>> {
+  object(path: string, value: unknown, known?: readonly string[]): Readonly<Record<string, unknown>> {
     if (typeof value !== "object" || value === null || Array.isArray(value)) {
       this.problem(path || "settings", "has to be a set of names and values");
       return {};
@@ -56,8 +51,7 @@ export class Check {
     for (const [key] of known === undefined ? [] : entries) {
       if (known?.includes(key)) continue;
       const subject = path === "" ? key : `${path}.${key}`;
-      if (later.includes(key)) this.problem(subject, "is not available in this version");
-      else this.problem(subject, `is no setting${didYouMean(key, known ?? [])}`);
+      this.problem(subject, `is no setting${didYouMean(key, known ?? [])}`);
     }
     return Object.fromEntries(entries);
   }

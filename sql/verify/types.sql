@@ -1,6 +1,6 @@
 -- What: the types that the columns of some tables are made of, down to the last element: domains, arrays, composites,
 --       ranges. Needed where a type's text form depends on the server's version, to find it inside of others.
--- Runs on: source and target. $1: oid[] of tables.
+-- Runs on: source and target. $1: oid[] of tables, $2: oid[] of further types.
 -- Returns: oid, name (usable in a cast, no length or precision), kind (typtype), element (of an array, else 0),
 --          base (of a domain, else 0), subtype (of a range, else 0), attributes (of a composite; JSON array of name
 --          and type).
@@ -8,6 +8,8 @@ with recursive reachable (oid) as (
   select a.atttypid
   from pg_catalog.pg_attribute a
   where a.attrelid = any ($1::oid[]) and a.attnum > 0 and not a.attisdropped
+  union
+  select o.oid from pg_catalog.unnest($2::oid[]) as o (oid)
   union
   select part.oid
   from reachable r

@@ -51,23 +51,29 @@ const widening: Readonly<Record<string, readonly string[]>> = {
 const textual = new Set(["text", "character varying"]);
 
 /**
- * Pairs the columns of a source table with those of its target by name.
- * Both tables are as `describeTables` gives them.
+ * Pairs the columns of a source table with those of its target: by name, or as the mapping says.
+ * Both tables are as `describeTables` gives them, or `mapTables`.
  */
 export function columnPlan(source: Table, target: Table): ColumnPlan {
-  const problems: Problem[] = [];
+  const problems: Problem[] = [...(source.mappingProblems ?? [])];
   const subject = tableLabel(target);
   const alter = `alter table ${tableSql(target)}`;
   const columns: ColumnPair[] = [];
   const targets = new Map(target.columns.map((column) => [column.name, column]));
 
   for (const from of source.columns) {
-    const to = targets.get(from.name);
-    const name = ident(from.name);
-    targets.delete(from.name);
+    const targetName = from.mapped === undefined ? from.name : from.mapped.to;
+    if (targetName === null) continue;
+    const to = targets.get(targetName);
+    const name = ident(targetName);
+    targets.delete(targetName);
     if (to === undefined) {
       // The target may do without what the source only computes.
-      if (from.generated !== "") continue;
+      if (from.generated !== "" && from.mapped === undefined) continue;
+      if (target.columns.some((column) => column.name === targetName)) {
+        problems.push({ subject, message: `two columns of the source go to column ${name}` });
+        continue;
+      }
       problems.push({
         subject,
         message: `column ${name} is missing on the target`,
@@ -95,7 +101,15 @@ export function columnPlan(source: Table, target: Table): ColumnPlan {
       });
       continue;
     }
-    const refusal = whyNotAssignable(from, to);
+    const refusal = from.mapped?.isConstant === true ? null : whyNotAssignable(from, to);
+    if (refusal !== null && from.mapped?.as != null) {
+      problems.push({
+        subject,
+        message: `${from.mapped.as} is ${from.type}, and column ${name} ${to.type} on the target: ${refusal}`,
+        remedy: `-- in the settings: cast it: (${from.mapped.as})::${to.type}`,
+      });
+      continue;
+    }
     if (refusal !== null) {
       problems.push({
         subject,
@@ -109,9 +123,13 @@ export function columnPlan(source: Table, target: Table): ColumnPlan {
 
   for (const extra of targets.values()) {
     if (extra.notNull && !extra.hasDefault && extra.identity === "" && extra.generated === "") {
+      const isLeftOut = source.columns.some(
+        ({ name, mapped }) => name === extra.name && mapped !== undefined,
+      );
+      const why = isLeftOut ? "gets no value from the source" : "exists on the target alone";
       problems.push({
         subject,
-        message: `column ${ident(extra.name)} exists on the target alone, is NOT NULL and has no default`,
+        message: `column ${ident(extra.name)} ${why}, is NOT NULL and has no default`,
         remedy: `${alter} alter column ${ident(extra.name)} drop not null;`,
       });
     }
@@ -169,6 +187,8 @@ function narrowing(source: Column, target: Column, isSame: boolean): string | nu
     return given !== null && given[0] === size ? null : "values would be refused or padded";
   }
   if (given !== null && given[0] <= size) return null;
+  // Of what an expression gives nobody knows the length; what is too long the target's server refuses.
+  if (source.mapped?.as != null && textual.has(elementType(target.baseType))) return null;
   return "values would be refused or cut";
 }
 

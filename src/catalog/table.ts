@@ -1,4 +1,5 @@
 /** What a table is: its columns, the key that identifies a row, its leaf partitions. Read from the catalogue. */
+import type { Problem } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { ident, load, qualified } from "../postgres/sql.ts";
 
@@ -23,6 +24,25 @@ export interface Column {
   readonly generated: "" | "s" | "v";
   /** Quoted and qualified, or null where the type has none. */
   readonly collation: string | null;
+  /** What a mapping makes of this column of a source, see catalog/mapping. */
+  readonly mapped?: MappedColumn;
+}
+
+export interface MappedColumn {
+  /** The target's column; null: left out. */
+  readonly to: string | null;
+  /** SQL over the source's row that gives the value; null: the column's own value. */
+  readonly as: string | null;
+  /** A discriminator's value, which is of the target's type already. */
+  readonly isConstant?: boolean;
+}
+
+/** A value that tells the rows of one sync from those of others in a table of the target. */
+export interface OwnValue {
+  readonly column: string;
+  readonly value: string;
+  /** Base type of the column. */
+  readonly type: string;
 }
 
 export interface KeyColumn {
@@ -82,6 +102,12 @@ export interface Table {
   /** Empty unless partitioned. */
   readonly leaves: readonly Leaf[];
   readonly comment: string | null;
+  /** Of a mapped source: SQL over its row, for the rows that are replicated alone. */
+  readonly where?: string;
+  /** Of a mapped source: what is wrong with the mapping. */
+  readonly mappingProblems?: readonly Problem[];
+  /** Of a target that others write to as well: which rows are ours. */
+  readonly own?: readonly OwnValue[];
 }
 
 /** Describes the tables that exist among these oids, sorted by schema and name. */

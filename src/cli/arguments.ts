@@ -132,6 +132,7 @@ function checkCombinations(values: Readonly<Record<string, unknown>>, problems: 
   together("source-only", "target-only");
   together("overwrite", "adopt");
   together("restart", "adopt");
+  together("remap", "adopt");
   together("until-caught-up", "once");
   together("limit", "all");
 }

@@ -114,6 +114,10 @@ export const options = {
     help: "take the rows in the target's tables for a finished copy made by other means",
   },
   restart: { type: "flag", help: "copy everything again from the start" },
+  remap: {
+    type: "flag",
+    help: "copy the tables again that the settings map otherwise than before, and no others",
+  },
   "until-caught-up": { type: "flag", help: "end when nothing is left to apply" },
   once: { type: "flag", help: "end after one batch" },
   standby: {
@@ -283,7 +287,7 @@ export const verbs = {
     details: [
       "Takes the target's indexes and constraints away, copies the tables in parts by several connections, and builds everything again. After an interruption the same command goes on where it stopped; several copies may run at once.",
     ],
-    options: [...copyOptions, "restart", "direction", "conflict", "dry-run"],
+    options: [...copyOptions, "restart", "remap", "direction", "conflict", "dry-run"],
     examples: [{ command: "copy --jobs 8 --index-jobs 4", says: "for big servers on both sides" }],
   },
   follow: {

@@ -1,5 +1,7 @@
 /** One part: read in a snapshot of its own, written and crossed out in one transaction. */
 import { changedKeysSql, deltaTables, keyMatchSql } from "../catalog/delta.ts";
+import type { TableMapping } from "../catalog/mapping.ts";
+import { rowsSql } from "../catalog/rows.ts";
 import { tableLabel, tableSql } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
@@ -21,6 +23,7 @@ export interface Part extends PlannedPart {
   readonly file: string | null;
   /** The shape of the table. */
   readonly fingerprint: string;
+  readonly mapping: TableMapping | null;
 }
 
 /** The part cannot be read now: somebody holds the table, or waits for it behind us. Later it can. */
@@ -162,7 +165,7 @@ function readSql(table: CopyTable, part: Part, storage: Storage, hasDeltas: bool
     );
   }
   const where = conditions.length === 0 ? "" : ` where ${conditions.join(" and ")}`;
-  const copy = `copy (select ${columns.join(", ")} from only ${qualified(storage.schema, storage.name)} as t${where}) to stdout`;
+  const copy = `copy (select ${columns.join(", ")} from ${rowsSql(table.source, storage)} as t${where}) to stdout`;
   const format = table.columns.binary ? " with (format binary)" : "";
   return part.split === "keys" ? `${searchPathSql(table.capture)}; ${copy}${format}` : `${copy}${format}`;
 }

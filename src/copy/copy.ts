@@ -5,7 +5,8 @@
  */
 import { setMaxListeners } from "node:events";
 import { readDefinitions } from "../catalog/definitions.ts";
-import { fromSql, tableLabel } from "../catalog/table.ts";
+import { ownRowsSql } from "../catalog/rows.ts";
+import { tableLabel } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { asReplicateError, isConnectionFailure } from "../postgres/sqlstate.ts";
@@ -73,10 +74,10 @@ export interface PlannedTable {
  */
 export async function copySync(context: SyncContext, options: CopyOptions = {}): Promise<CopyReport> {
   const startedAt = Date.now();
-  if (options.adopt === true && (options.overwrite === true || options.restart === true)) {
+  if (options.adopt === true && [options.overwrite, options.restart, options.remap].includes(true)) {
     throw new ReplicateError(
       "USAGE_INVALID",
-      "adopt keeps the target's rows: it excludes overwrite and restart",
+      "adopt keeps the target's rows: it excludes overwrite, restart and remap",
     );
   }
   const stop = new AbortController();
@@ -90,8 +91,7 @@ export async function copySync(context: SyncContext, options: CopyOptions = {}):
   try {
     const [source, target] = await sessions.both();
     await refuseExpelled(source, context.config.name, await rememberedToken(target, context.config.name));
-    for (const [id, table] of await loadCopyTables(context, source, target, options.tables))
-      run.tables.set(id, table);
+    for (const [id, table] of await loadCopyTables(run, source, target, options)) run.tables.set(id, table);
     run.unprepared.push(...(await toPrepare(run, target, options)));
     if (options.dryRun === true) {
       const plan = await describePlan(run, source, target);
@@ -140,6 +140,7 @@ function newRun(context: SyncContext, options: CopyOptions, signal: AbortSignal)
     overwrite: options.overwrite ?? false,
     reconnectMs: options.reconnectMs ?? 10 * 60_000,
     tables: new Map(),
+    remapped: new Map(),
     unprepared: [],
     preparing: new Set(),
     flights: new Set(),
@@ -161,7 +162,9 @@ async function toPrepare(
     const full = await findFull(target, fresh);
     if (full.length > 0) throw notEmpty(full);
   }
-  const begun = options.restart === true ? tables.filter(({ entry }) => entry.state !== "new") : [];
+  const begun = tables.filter(
+    ({ entry }) => (options.restart === true && entry.state !== "new") || run.remapped.has(entry.captureId),
+  );
   assertFits(begun);
   return tables
     .filter((table) => fresh.includes(table) || begun.includes(table))
@@ -188,7 +191,7 @@ async function findFull(target: Connection, tables: readonly CopyTable[]): Promi
   for (let at = 0; at < tables.length; at += 200) {
     const some = tables.slice(at, at + 200);
     const results = await target.script(
-      some.map((table) => `select exists (select 1 from ${fromSql(table.target)}) as full`).join(";"),
+      some.map((table) => `select exists (select 1 from ${ownRowsSql(table.target)}) as full`).join(";"),
     );
     full.push(
       ...some.flatMap((table, index) =>

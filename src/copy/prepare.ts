@@ -12,7 +12,8 @@ import {
   type Removal,
 } from "../catalog/definitions.ts";
 import { isKeyless } from "../catalog/delta.ts";
-import { fromSql, tableLabel, tableSql } from "../catalog/table.ts";
+import { ownRowsSql } from "../catalog/rows.ts";
+import { tableLabel, tableSql } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { failpoint, inSteps } from "../postgres/failpoint.ts";
@@ -102,6 +103,11 @@ export function isSmall(table: CopyTable): boolean {
   return table.bytes < smallBytes;
 }
 
+/** Others write to the target's table as well: its indexes stay, and only our rows go. */
+function isShared(table: CopyTable): boolean {
+  return table.target.own !== undefined;
+}
+
 /** What a load of the table takes away, for a plan or to be carried out. */
 export function tableRemovals(
   table: CopyTable,
@@ -110,7 +116,7 @@ export function tableRemovals(
   isReplicaRole: boolean,
 ): Removal[] {
   return removals(definitions, {
-    indexes: mode !== "adopt" && !isSmall(table),
+    indexes: mode !== "adopt" && !isSmall(table) && !isShared(table),
     // Rows adopted satisfy their foreign keys already; later ones are checked only where triggers fire.
     foreignKeys: mode !== "adopt" || !isReplicaRole,
     isReplicaRole,
@@ -154,14 +160,19 @@ export async function prepareTable(
     await inSteps(target, [
       ["copy.prepare.saved", away.save],
       ["copy.prepare.dropped", away.drop],
-      ["copy.prepare.truncated", found.isFull ? [truncateSql(table)] : []],
+      ["copy.prepare.truncated", found.isFull ? [emptySql(table)] : []],
       [
         "copy.prepare.planned",
-        [...(isWhole ? [] : [oweAnalyzeSql(run.sync, table)]), ...planSql(run.sync, table, parts)],
+        [
+          ...(isWhole ? [] : [oweAnalyzeSql(run.sync, table)]),
+          ...planSql(run.sync, table, parts),
+          ...(run.remapped.has(captureId) ? [remappedSql(run.sync, table)] : []),
+        ],
       ],
     ]);
     if (!isWhole) return [];
-    const part = { ...first, captureId, number: 1, file: table.source.file, fingerprint: table.fingerprint };
+    const { fingerprint, source: { file }, entry: { mapping } } = table; // prettier-ignore
+    const part = { ...first, captureId, number: 1, file, fingerprint, mapping };
     let copied: Copied[] = [];
     await loadPart(run, source, target, table, part, async (result) => {
       const done = [partDoneSql(run.sync, captureId, 1, result), `analyze ${tableSql(table.target)}`];
@@ -175,6 +186,8 @@ export async function prepareTable(
       throw error;
     throw asReplicateError(error, `cannot prepare ${tableLabel(table.target)} on the target`);
   });
+  // It is in the ledger now, where others may change it.
+  run.remapped.delete(captureId);
   await failpoint("copy.prepare.committed");
   return prepared;
 }
@@ -201,11 +214,13 @@ async function lockAndLook(
   outdated: Part | undefined,
 ): Promise<Found> {
   const { captureId } = table.entry;
+  // Of a shared table nothing is taken away but what would act on rows, and others are at work in it.
+  const isLocked = !isShared(table) || !run.context.isReplicaRole;
   const results = await target.script(
-    `${fill("copy/lock-tables", { relid: String(table.target.oid) })};
+    `${isLocked ? fill("copy/lock-tables", { relid: String(table.target.oid) }) : "select 1"};
      select state, source_file::jsonb ->> ${literal(String(outdated?.sourceRelid ?? 0))} as file, fingerprint
        from replicate.sync_table where sync = ${literal(run.sync)} and capture_id = ${captureId} for update;
-     select exists (select 1 from ${fromSql(table.target)}) as full;
+     select exists (select 1 from ${ownRowsSql(table.target)}) as full;
      ${definitionsSql(table.target.oid)}`,
   );
   const [ledger, contents] = results.slice(1, 3).flatMap((result) => [result.rows[0] as unknown]);
@@ -225,7 +240,8 @@ function isUnchanged({ ledger }: Found, mode: PrepareMode, outdated: Part | unde
   );
 }
 
-function truncateSql(table: CopyTable): string {
+function emptySql(table: CopyTable): string {
+  if (isShared(table)) return `delete from ${ownRowsSql(table.target)}`;
   return `truncate table ${table.target.kind === "p" ? "" : "only "}${tableSql(table.target)}`;
 }
 
@@ -284,6 +300,12 @@ function planSql(sync: string, table: CopyTable, parts: readonly PlannedPart[]):
          bytes_planned = ${parts.reduce((sum, part) => sum + part.bytes, 0)}${settledSql(table)}
      ${where}`,
   ];
+}
+
+/** From here on the table's rows are those of another mapping. */
+function remappedSql(sync: string, { entry: { captureId, mapping } }: CopyTable): string {
+  return `update replicate.sync_table set mapping = ${literal(mapping === null ? null : JSON.stringify(mapping))}::jsonb
+    where sync = ${literal(sync)} and capture_id = ${captureId}`;
 }
 
 /** All rows come anew: a reload that was owed is not any more. */

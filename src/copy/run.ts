@@ -1,11 +1,13 @@
 /** One run of `copy`: what all its workers share. The ledger on the target is what runs share with each other. */
 import { columnPlan, type ColumnPlan } from "../catalog/columns.ts";
+import { mapEntries, type TableMapping } from "../catalog/mapping.ts";
 import { loadCaptures, type Capture } from "../catalog/delta.ts";
 import { describeTables, tableBytes, tableLabel, type Table } from "../catalog/table.ts";
 import { ReplicateError, type Problem } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { load } from "../postgres/sql.ts";
 import type { SyncContext } from "../state/context.ts";
+import { refuseRemapping, remapped, wantedMapping } from "../state/remapping.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
 import { storages } from "./plan.ts";
 
@@ -20,6 +22,8 @@ export interface CopyOptions {
   readonly indexMemoryBytes?: number;
   /** Empty the target's tables first where they hold rows. Without it such tables are refused. */
   readonly overwrite?: boolean;
+  /** Copy again the tables that the settings map otherwise than they were copied. */
+  readonly remap?: boolean;
   /** Copy again from the beginning what is copied or half copied already. Tables that are followed leave `follow` meanwhile. */
   readonly restart?: boolean;
   /** The rows are there already, from another loader: mark the tables as copied. */
@@ -74,6 +78,8 @@ export interface CopyRun {
   readonly reconnectMs: number;
   /** By capture id: the tables selected. */
   readonly tables: Map<number, CopyTable>;
+  /** By capture id: mappings to copy with that the ledger does not have yet. */
+  readonly remapped: Map<number, TableMapping | null>;
   /** Capture ids still to prepare, largest first. */
   readonly unprepared: { readonly captureId: number; readonly mode: PrepareMode }[];
   /** Capture ids being prepared now. */
@@ -91,32 +97,37 @@ export type PrepareMode = "new" | "restart" | "adopt";
 
 /**
  * Describes the sync's tables on both sides. Throws SYNC_UNKNOWN, PATTERN_MATCHES_NOTHING for a table that is not of
- * the sync, and TABLE_SHAPE_CHANGED with all tables whose rows do not fit the target.
+ * the sync, TABLE_SHAPE_CHANGED with all tables whose rows do not fit the target, and CONFIG_INVALID with those that
+ * are mapped otherwise than the options allow.
  */
 export async function loadCopyTables(
-  context: SyncContext,
+  run: CopyRun,
   source: Connection,
   target: Connection,
-  only: readonly string[] | undefined,
+  { tables: only, remap, restart }: CopyOptions,
 ): Promise<Map<number, CopyTable>> {
-  const all = await loadTables(target, context.config.name);
+  const { config } = run.context;
+  const all = await loadTables(target, config.name);
   const entries = only === undefined ? all : all.filter((entry) => only.includes(labelOf(entry)));
   const strangers = (only ?? []).filter((label) => !all.some((entry) => labelOf(entry) === label));
   if (strangers.length > 0) {
     throw new ReplicateError("PATTERN_MATCHES_NOTHING", `not a table of this sync: ${strangers.join(", ")}`);
   }
-  return await describe(source, target, entries);
+  if (remap === true || restart === true)
+    for (const entry of remapped(config, entries))
+      run.remapped.set(entry.captureId, wantedMapping(config, entry));
+  return await describe(run, source, target, entries);
 }
 
 /** The same for one table whose description is out of date. */
 export async function describeAgain(
+  run: CopyRun,
   source: Connection,
   target: Connection,
-  sync: string,
   captureId: number,
 ): Promise<CopyTable> {
-  const entries = (await loadTables(target, sync)).filter((entry) => entry.captureId === captureId);
-  const [table] = (await describe(source, target, entries)).values();
+  const entries = (await loadTables(target, run.sync)).filter((entry) => entry.captureId === captureId);
+  const [table] = (await describe(run, source, target, entries)).values();
   if (table === undefined) {
     throw new ReplicateError("SYNC_UNKNOWN", "the table is not part of the sync any more", {
       hint: "Somebody removed it while it was copied. Run the command again.",
@@ -126,10 +137,16 @@ export async function describeAgain(
 }
 
 async function describe(
+  run: CopyRun,
   source: Connection,
   target: Connection,
-  entries: readonly SyncTable[],
+  ledger: readonly SyncTable[],
 ): Promise<Map<number, CopyTable>> {
+  refuseRemapping(run.context.config, ledger.filter(({ captureId }) => !run.remapped.has(captureId))); // prettier-ignore
+  const entries = ledger.map((entry) => {
+    const mapping = run.remapped.get(entry.captureId);
+    return mapping === undefined ? entry : { ...entry, mapping };
+  });
   const [read, targets] = await Promise.all([
     describeSource(source, entries),
     describeTables(
@@ -138,12 +155,13 @@ async function describe(
     ).then(byOid),
   ]);
   const { sources, fingerprints, captures } = read;
+  const mapped = await mapEntries(source, entries, sources, targets);
   const tables = new Map<number, CopyTable>();
   const problems: Problem[] = [];
   for (const entry of entries) {
     const label = labelOf(entry);
-    const from = sources.get(entry.sourceRelid);
-    const to = targets.get(entry.targetRelid);
+    const from = mapped.get(entry.captureId)?.source ?? sources.get(entry.sourceRelid);
+    const to = mapped.get(entry.captureId)?.target;
     const capture = captures.get(entry.captureId);
     const fingerprint = fingerprints.get(entry.sourceRelid);
     if (from === undefined || fingerprint === undefined) {

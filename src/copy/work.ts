@@ -5,6 +5,7 @@ import {
   QUERY_CANCELED,
   sqlstateOf,
 } from "../postgres/sqlstate.ts";
+import { isSameMapping } from "../mapping-settings.ts";
 import { failpoint } from "../postgres/failpoint.ts";
 import { sleep, throwIfAborted } from "../postgres/sleep.ts";
 import { literal } from "../postgres/sql.ts";
@@ -112,6 +113,8 @@ async function copyNext(
     if (columnsIn(table.fingerprint) !== columnsIn(part.fingerprint)) {
       throw new PlanOutdated("its columns changed");
     }
+    if (!isSameMapping(table.entry.mapping, part.mapping ?? null))
+      throw new PlanOutdated("it is mapped otherwise now");
     const source = await sessions.source();
     await loadPart(run, source, target, table, part, async (result) => {
       await target.script(`${partDoneSql(run.sync, part.captureId, part.number, result)}; commit`);
@@ -141,7 +144,8 @@ async function takePart(
      begin;
      select p.capture_id as "captureId", p.number, p.source_relid::bigint::float8 as "sourceRelid",
             p.target_relid::bigint::float8 as "targetRelid", p.split, p.low, p.high, p.bytes::float8 as "bytes",
-            t.source_file::jsonb ->> p.source_relid::text as "file", t.fingerprint
+            t.source_file::jsonb ->> p.source_relid::text as "file", t.fingerprint,
+            pg_catalog.to_jsonb(t) -> 'mapping' as "mapping"
      from replicate.part p
      join replicate.sync_table t on t.sync = p.sync and t.capture_id = p.capture_id and t.state = 'copying'
      where p.sync = ${literal(run.sync)} and not p.done and p.capture_id = any ('{${ids.join(",")}}'::int[])
@@ -178,7 +182,7 @@ async function settleOutdated(run: CopyRun, sessions: Sessions, part: Part, reas
 
 async function describeAnew(run: CopyRun, sessions: Sessions, captureId: number): Promise<CopyTable> {
   const [source, target] = await sessions.both();
-  const table = await describeAgain(source, target, run.sync, captureId);
+  const table = await describeAgain(run, source, target, captureId);
   run.tables.set(captureId, table);
   return table;
 }

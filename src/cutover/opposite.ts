@@ -6,6 +6,7 @@ import { randomUUID } from "node:crypto";
 import { attachCapture, detachCapture } from "../capture/capture.ts";
 import { readDefinitions, removals } from "../catalog/definitions.ts";
 import { isKeyless, loadCaptures, type Capture } from "../catalog/delta.ts";
+import { reversed } from "../catalog/mapping.ts";
 import { describeTables, tableLabel } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
@@ -89,6 +90,7 @@ async function register(
       .filter((leaf) => leaf.isCaptured)
       .map(({ oid, name, bound, triggers }) => [oid, { name, bound, triggers }]),
   );
+  const mapping = reversed(entry.mapping);
   // A table that went this way before keeps its figures.
   await old.rows(
     `update replicate.sync_table set capture_id = $2 where sync = $1 and target_relid = $3 and capture_id <> $2`,
@@ -96,19 +98,20 @@ async function register(
   );
   await old.rows(
     `insert into replicate.sync_table (sync, capture_id, source_relid, source_schema, source_name,
-       target_relid, target_schema, target_name, fingerprint, partitions, state, keyless)
-     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'following', $11)
+       target_relid, target_schema, target_name, fingerprint, partitions, state, keyless, mapping)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'following', $11, $12)
      on conflict (sync, capture_id) ${
        // What is followed knows better what it has seen.
        isLive
          ? "do nothing"
          : `do update set state = 'following', fingerprint = excluded.fingerprint, partitions = excluded.partitions,
-             source_relid = excluded.source_relid, keyless = excluded.keyless, reload_since = null`
+             source_relid = excluded.source_relid, keyless = excluded.keyless, reload_since = null,
+             mapping = excluded.mapping`
      }`,
     [
       sync, captureId, entry.targetRelid, entry.targetSchema, entry.targetName,
       entry.sourceRelid, entry.sourceSchema, entry.sourceName, shape?.fingerprint ?? null, JSON.stringify(partitions),
-      isKeyless(capture),
+      isKeyless(capture), mapping === null ? null : JSON.stringify(mapping),
     ], // prettier-ignore
   );
 }

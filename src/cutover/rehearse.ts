@@ -5,6 +5,7 @@ import { ident, load } from "../postgres/sql.ts";
 import type { SyncContext } from "../state/context.ts";
 import { isKeyless, loadCaptures } from "../catalog/delta.ts";
 import { describeTables, tableBytes, tableLabel, tableSql } from "../catalog/table.ts";
+import { irreversible, refuseRemapping } from "../state/remapping.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
 import { countPending } from "./pending.ts";
 import { withBoth } from "./ways.ts";
@@ -45,7 +46,18 @@ export async function rehearse(
     const warnings: Problem[] = [];
     checkStates(entries, blockers);
     await checkLocks(source, entries, blockers, warnings);
-    if (options.isReversible) await checkReverse(source, target, entries, blockers);
+    refuseRemapping(active.config, entries);
+    if ((await identityOf(source)) === (await identityOf(target))) {
+      blockers.push({
+        subject: name,
+        message: "source and target are the same database: there are no sides to switch",
+        remedy: "let the application use the new tables, then `replicate drop`",
+      });
+    }
+    if (options.isReversible) {
+      blockers.push(...irreversible(entries));
+      await checkReverse(source, target, entries, blockers);
+    }
 
     const trips = { source: await roundTrip(source), target: await roundTrip(target) };
     const counted = await countPending(source, target, name);
@@ -100,6 +112,12 @@ export async function rehearse(
       fenceSeconds: parts.reduce((sum, part) => sum + part.seconds, 0),
     };
   });
+}
+
+/** What a database is whichever way leads to it. */
+async function identityOf(connection: Connection): Promise<string> {
+  const { identity } = await connection.row<{ identity: string }>(load("preflight/server"));
+  return identity;
 }
 
 function checkStates(entries: readonly SyncTable[], blockers: Problem[]): void {

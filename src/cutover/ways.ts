@@ -26,6 +26,7 @@ export function reverseConfig(config: ResolvedConfig): ResolvedConfig {
     name: reverseName(config.name),
     source: config.target,
     target: config.source,
+    schemas: {},
     overrides: {},
   });
 }

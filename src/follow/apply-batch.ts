@@ -15,7 +15,8 @@ import {
   tagCount,
   type StatementResult,
 } from "../postgres/script.ts";
-import { fromSql, tableSql } from "../catalog/table.ts";
+import { ownRowsSql } from "../catalog/rows.ts";
+import { tableSql } from "../catalog/table.ts";
 import { literal } from "../postgres/sql.ts";
 import {
   CONFLICTS_MET, DEADLOCK, LOCK_NOT_AVAILABLE, EXCLUSION_VIOLATION, UNIQUE_VIOLATION, sqlstateOf,
@@ -329,7 +330,7 @@ export class BatchWriter {
         `reload_since = null`,
         `reload_bytes = ${mode.bytes}`,
         `reload_seconds = extract(epoch from pg_catalog.clock_timestamp() - pg_catalog.now())`,
-        `rows_applied = rows_applied + ${copied ?? `(select count(*) from ${fromSql(shape.target)})`}`,
+        `rows_applied = rows_applied + ${copied ?? `(select count(*) from ${ownRowsSql(shape.target)})`}`,
       );
     }
     return `update replicate.sync_table set ${sets.join(", ")}
@@ -374,7 +375,9 @@ export class BatchWriter {
    * other side. Throws where nothing is left to try.
    */
   async #replace(failure: unknown, replaced: Set<number>): Promise<"replaced" | "collided"> {
-    const table = this.#tables.find(({ shape }) => isAbout(failure, shape));
+    const about = this.#tables.filter(({ shape }) => isAbout(failure, shape));
+    // Several may write to one table of the target.
+    const table = about.find(({ shape }) => !replaced.has(shape.capture.id)) ?? about[0];
     const state = sqlstateOf(failure);
     // A keyless table was emptied before its rows came.
     if (

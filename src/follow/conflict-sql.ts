@@ -6,6 +6,7 @@
 import {
   deltaColumns, deltaTables, foreignSql, toldChangesSql, changedKeysSql, windowSql,
 } from "../catalog/delta.ts"; // prettier-ignore
+import { rowsSql } from "../catalog/rows.ts";
 import { fromSql, tableLabel, tableSql } from "../catalog/table.ts";
 import { ident, literal } from "../postgres/sql.ts";
 import { isReread, otherColumns, stageName, type Shape, type TableMode } from "./shape.ts";
@@ -343,7 +344,7 @@ export function blockedSql(shape: Shape, index: UniqueIndex): string {
     .join(" and ");
   return `${stageName(shape)} as s
     cross join lateral (select ${values} from (select ${staged}) as r${where}) as se
-    join ${fromSql(shape.target)} as t on s.present and not exists (select 1 from ${stageName(shape)} as k where ${isStaged})
+    join ${rowsSql(shape.target)} as t on s.present and not exists (select 1 from ${stageName(shape)} as k where ${isStaged})
     join lateral (select ${values} from (select ${there}) as r${where}) as te on ${same}`;
 }
 

@@ -7,6 +7,7 @@ import {
   type Capture,
   type CaptureKeyColumn,
 } from "../catalog/delta.ts";
+import { mapTables } from "../catalog/mapping.ts";
 import { describeTables, tableLabel, tableSql, type Table } from "../catalog/table.ts";
 import { ReplicateError, type Problem } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
@@ -56,8 +57,10 @@ export async function settleDrift(
   const now = parse(found);
   const [capture] = await loadCaptures(source, [captureId]);
   if (capture === undefined) throw new ReplicateError("CAPTURE_BROKEN", `the capture of ${label} is gone`);
-  const [table] = await describeTables(source, [capture.relid]);
-  if (table === undefined) return;
+  const [described] = await describeTables(source, [capture.relid]);
+  if (described === undefined) return;
+  const [mapped] = await mapTables(source, [{ source: described, target, mapping: shape.entry.mapping }]);
+  const table = mapped?.source ?? described;
 
   const problems: Problem[] = [];
   for (const name of triggerNames(capture, table, source.version)) {

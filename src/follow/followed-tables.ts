@@ -1,30 +1,40 @@
 /** The tables of a sync as a session knows them: what the target's ledger says of each, and the shape of those that follow. */
 import { fromSql } from "../catalog/table.ts";
+import type { ResolvedConfig } from "../config.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
+import { refuseRemapping } from "../state/remapping.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
 import { loadShapes, type Shape } from "./shape.ts";
 
 export class FollowedTables {
   readonly #source: Connection;
   readonly #target: Connection;
-  readonly #sync: string;
+  readonly #config: ResolvedConfig;
   readonly #opposite: string | undefined;
   /** By capture id, as are the shapes. */
   #entries = new Map<number, SyncTable>();
   #shapes = new Map<number, Shape>();
 
   /** `opposite`: the sync that reads the target's changes, where conflicts are to be found. */
-  constructor(source: Connection, target: Connection, sync: string, opposite: string | undefined) {
+  constructor(source: Connection, target: Connection, config: ResolvedConfig, opposite: string | undefined) {
     this.#source = source;
     this.#target = target;
-    this.#sync = sync;
+    this.#config = config;
     this.#opposite = opposite;
   }
 
-  /** Reads the tables of the sync anew, to see those whose copy finished meanwhile. Throws COPY_UNFINISHED. */
+  get #sync(): string {
+    return this.#config.name;
+  }
+
+  /**
+   * Reads the tables of the sync anew, to see those whose copy finished meanwhile. Throws COPY_UNFINISHED, and
+   * CONFIG_INVALID where the settings map tables otherwise than they were copied.
+   */
   async load(): Promise<void> {
     const entries = await loadTables(this.#target, this.#sync);
+    refuseRemapping(this.#config, entries);
     const ready = entries.filter((entry) => entry.state === "copied" || entry.state === "following");
     if (ready.length === 0)
       throw new ReplicateError("COPY_UNFINISHED", `no table of sync ${this.#sync} is copied yet`);

@@ -13,9 +13,14 @@ export function renamedAndDropped(
   source: Table,
   target: Table,
 ): Problem[] {
-  const has = (name: string): boolean => target.columns.some((column) => column.name === name);
+  // A column that a mapping names is missed by the mapping; one that is written to by its name is no namesake.
+  const mapped = source.columns.flatMap((column) => (column.mapped === undefined ? [] : [column.name]));
+  const written = source.columns.flatMap(({ mapped: { to } = { to: null } }) => to ?? []);
+  const has = (name: string): boolean =>
+    !written.includes(name) && target.columns.some((column) => column.name === name);
   return before.flatMap(([attnum, oldName, formerType]): Problem[] => {
     const name = String(oldName);
+    if (mapped.includes(name)) return [];
     const column = source.columns.find((each) => each.attnum === attnum);
     if (column === undefined) {
       const successor = source.columns.find((each) => each.name === name);

@@ -75,7 +75,7 @@ export class FollowSession {
     this.target = target;
     this.#reader = reader;
     this.position = position;
-    this.#tables = new FollowedTables(source, target, context.config.name, opposite?.sync);
+    this.#tables = new FollowedTables(source, target, context.config, opposite?.sync);
     this.#drift = new DriftWatch(context, reader, target, this.#tables);
     this.#reloads = new Reloads(context.config.keylessLimitBytes, isDraining);
   }

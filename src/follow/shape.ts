@@ -1,5 +1,7 @@
 /** The shape of a followed table: both sides' columns and the statements made of them. */
 import { columnPlan, type ColumnPlan } from "../catalog/columns.ts";
+import { mapEntries, targetColumn } from "../catalog/mapping.ts";
+import { ownConditions, ownRowsSql, rowsSql } from "../catalog/rows.ts";
 import {
   changedKeysSql, keyMatchSql, loadCaptures, toldChangesSql, windowSql, type Capture,
 } from "../catalog/delta.ts"; // prettier-ignore
@@ -98,6 +100,7 @@ export async function loadShapes(
     byOid(target, entries.map((entry) => entry.targetRelid)),
   ]); // prettier-ignore
   const opposites = opposite === undefined ? undefined : await oppositeCaptures(target, opposite);
+  const mapped = await mapEntries(source, entries, sources, targets);
   const strangers = await sameNamed(
     source,
     entries.filter((entry) => {
@@ -110,8 +113,8 @@ export async function loadShapes(
   for (const entry of entries) {
     const label = tableLabel({ schema: entry.sourceSchema, name: entry.sourceName });
     const capture = captures.get(entry.captureId);
-    const sourceTable = sources.get(entry.sourceRelid);
-    const targetTable = targets.get(entry.targetRelid);
+    const sourceTable = mapped.get(entry.captureId)?.source ?? sources.get(entry.sourceRelid);
+    const targetTable = mapped.get(entry.captureId)?.target;
     if (capture === undefined || sourceTable === undefined) {
       problems.push({
         subject: label,
@@ -149,7 +152,9 @@ export async function loadShapes(
     problems.push(...plan.problems.map((problem) => ({ ...problem, subject: label })));
     const targetKey = capture.keyColumns.map((keyColumn) => {
       const pair = plan.columns.find((each) => each.source.attnum === keyColumn.attnum);
-      const column = pair?.target ?? targetTable.columns.find((each) => each.name === keyColumn.name);
+      const column =
+        pair?.target ??
+        targetTable.columns.find((each) => each.name === targetColumn(entry.mapping, keyColumn.name));
       const key: KeyColumn | undefined = targetTable.key?.columns.find((each) => each.name === column?.name);
       return { column: column as Column, equals: key?.equals ?? keyColumn.equals };
     });
@@ -181,8 +186,8 @@ export async function loadShapes(
       });
       continue;
     }
-    const keyNames = targetKey.map(({ column }) => column.name).sort().join("\0"); // prettier-ignore
-    const uniqueNames = targetTable.key?.columns.map((column) => column.name).sort().join("\0"); // prettier-ignore
+    const wanted = uniqueNames({ targetKey, target: targetTable }).sort().join("\0");
+    const found = targetTable.key?.columns.map((column) => column.name).sort().join("\0"); // prettier-ignore
     const isKey = (column: Column): boolean => targetKey.some((key) => key.column.attnum === column.attnum);
     shapes.push({
       entry,
@@ -194,7 +199,7 @@ export async function loadShapes(
       targetKey,
       opposite: there === undefined ? undefined : { capture: there, key },
       canUpsert:
-        keyNames === uniqueNames &&
+        wanted === found &&
         targetTable.key?.isDeferrable === false &&
         !targetTable.hasRules &&
         !(targetTable.kind === "p" && target.version < 110_000) &&
@@ -239,6 +244,11 @@ async function byOid(connection: Connection, oids: readonly number[]): Promise<M
   return new Map((await describeTables(connection, oids)).map((table) => [table.oid, table]));
 }
 
+/** The columns that are unique on the target: of the key, and in a shared table what tells whose a row is. */
+function uniqueNames({ targetKey, target }: Pick<Shape, "targetKey" | "target">): string[] {
+  return [...targetKey.map(({ column }) => column.name), ...(target.own ?? []).map(({ column }) => column)];
+}
+
 export function stageName(shape: Shape): string {
   return `pg_temp.stage_${shape.capture.id}`;
 }
@@ -272,14 +282,18 @@ export function copyInSql(shape: Shape, mode: TableMode): string {
   const names = shape.plan.columns.map((pair) => ident(pair.target.name)).join(", ");
   const list = names === "" ? "" : ` (${names})`;
   // A large table is reloaded when somebody waits for it: deleting would take as long again and leave as much behind.
-  const empty = mode.isLarge ? emptySql(shape, tableSql(shape.target), fromSql(shape.target)) : `delete from ${fromSql(shape.target)}`; // prettier-ignore
+  const empty = mode.isLarge ? emptySql(shape.target) : `delete from ${ownRowsSql(shape.target)}`;
   return `${empty};\ncopy ${tableSql(shape.target)}${list} from stdin${copyOptions(shape)}`;
 }
 
-/** TRUNCATE is refused where a foreign key points to the table. */
-function emptySql(shape: Shape, name: string, from: string): string {
-  if (shape.target.isReferenced) return `delete from ${from}`;
-  return `truncate ${shape.target.kind === "p" ? "" : "only "}${name}`;
+/**
+ * Empties the target's table, or a partition of it. TRUNCATE is refused where a foreign key points to the table, and takes
+ * no account of whose the rows are.
+ */
+function emptySql(target: Table, partition?: string): string {
+  const from = partition === undefined ? fromSql(target) : `only ${partition}`;
+  if (target.isReferenced || target.own !== undefined) return `delete from ${ownRowsSql(target, from)}`;
+  return `truncate ${from}`;
 }
 
 /**
@@ -300,14 +314,14 @@ export function copyOutSql(
   const told = isTold ? ", d.did, d.changed_at, d.origin" : "";
   if (isDirect(mode)) {
     const columns = shape.plan.columns.map((pair) => `t.${ident(pair.source.name)}`).join(", ");
-    return `copy (select ${columns} from ${fromSql(shape.source)} as t) to stdout${copyOptions(shape)}`;
+    return `copy (select ${columns} from ${rowsSql(shape.source)} as t) to stdout${copyOptions(shape)}`;
   }
   if (isReread(shape, mode)) {
     const own = keys.map((key) => `t.${ident(key.name)}::${key.readType}`).join(", ");
     const changes = isTold
       ? ` left join (${toldChangesSql(shape.capture, window)}) as d on ${keyMatchSql(shape.capture, "t", "d")}`
       : "";
-    return `copy (select ${own}, true${others}${told} from ${fromSql(shape.source)} as t${changes}) to stdout${copyOptions(shape)}`;
+    return `copy (select ${own}, true${others}${told} from ${rowsSql(shape.source)} as t${changes}) to stdout${copyOptions(shape)}`;
   }
   const own = keys
     .map((key, index) => `coalesce(t.${ident(key.name)}::${key.readType}, d.k${index + 1})`)
@@ -316,7 +330,7 @@ export function copyOutSql(
   return `copy (
     select ${own}, t.tableoid is not null${others}${told}
     from (${isTold ? toldChangesSql(shape.capture, window) : `select distinct * from (${changedKeysSql(shape.capture, window)}) as k`}) as d
-    left join ${fromSql(shape.source)} as t on ${keyMatchSql(shape.capture, "t", "d")}${except === "" ? "" : ` where ${except}`}
+    left join ${rowsSql(shape.source)} as t on ${keyMatchSql(shape.capture, "t", "d")}${except === "" ? "" : ` where ${except}`}
   ) to stdout${copyOptions(shape)}`;
 }
 
@@ -328,6 +342,7 @@ export function applySql(shape: Shape, mode: TableMode, replace: boolean, spare 
   const table = tableSql(shape.target);
   const rows = fromSql(shape.target);
   const stage = stageName(shape);
+  const own = ownConditions(shape.target, "t");
   const match = shape.targetKey
     .map(
       ({ column, equals }, index) =>
@@ -335,24 +350,20 @@ export function applySql(shape: Shape, mode: TableMode, replace: boolean, spare 
     )
     .join(" and ");
   const isReplacing = replace || !shape.canUpsert;
-  const empty = (name: string, from: string): string =>
-    shape.target.isReferenced ? `delete from ${from}` : `truncate ${name}`;
 
   const statements: string[] = [];
   if (isReread(shape, mode)) {
     statements.push(
-      `delete from ${rows} as t where not exists (select 1 from ${stage} as s where ${match})${spare}`,
+      `delete from ${rows} as t where ${[...own, `not exists (select 1 from ${stage} as s where ${match})`].join(" and ")}${spare}`,
     );
-  } else if (mode.kind === "truncate")
-    statements.push(empty(shape.target.kind === "p" ? table : `only ${table}`, rows));
-  else if (mode.kind === "leaf")
-    statements.push(...mode.leaves.map((leaf) => empty(`only ${leaf}`, `only ${leaf}`)));
+  } else if (mode.kind === "truncate") statements.push(emptySql(shape.target));
+  else if (mode.kind === "leaf") statements.push(...mode.leaves.map((leaf) => emptySql(shape.target, leaf)));
   statements.push(
-    `delete from ${rows} as t using ${stage} as s where ${match}${isReplacing ? "" : " and not s.present"}`,
+    `delete from ${rows} as t using ${stage} as s where ${[...own, match].join(" and ")}${isReplacing ? "" : " and not s.present"}`,
   );
 
   const others = otherColumns(shape);
-  const keyNames = shape.targetKey.map(({ column }) => ident(column.name));
+  const keyNames = uniqueNames(shape).map(ident);
   const ownKeys = shape.targetKey.flatMap(({ column }, index) =>
     column.generated === ""
       ? [{ name: ident(column.name), value: `s.k${index + 1}`, identity: column.identity }]

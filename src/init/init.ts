@@ -235,14 +235,20 @@ async function registerTable(
       .map(({ oid, name, bound, triggers }) => [oid, { name, bound, triggers }]),
   );
   const [inserted] = await target.rows<{ isNew: boolean }>(
-    `insert into replicate.sync_table (sync, capture_id, source_relid, source_schema, source_name,
-       target_relid, target_schema, target_name, fingerprint, partitions, keyless)
-     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
-     on conflict (sync, capture_id) do update set keyless = excluded.keyless returning xmax = 0 as "isNew"`,
+    `insert into replicate.sync_table as t (sync, capture_id, source_relid, source_schema, source_name,
+       target_relid, target_schema, target_name, fingerprint, partitions, keyless, mapping)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+     on conflict (sync, capture_id) do update
+       set keyless = excluded.keyless, (target_relid, target_schema, target_name, mapping) =
+         (select x.relid, x.schema, x.name, x.mapping from (values
+            (true, excluded.target_relid, excluded.target_schema, excluded.target_name, excluded.mapping),
+            (false, t.target_relid, t.target_schema, t.target_name, t.mapping))
+          as x (is_new, relid, schema, name, mapping) where x.is_new = (t.state = 'new'))
+     returning xmax = 0 as "isNew"`,
     [
       sync, capture.id, pair.source.oid, pair.source.schema, pair.source.name,
       pair.target.oid, pair.target.schema, pair.target.name, shape?.fingerprint ?? null, JSON.stringify(partitions),
-      isKeyless(capture),
+      isKeyless(capture), pair.mapping === null ? null : JSON.stringify(pair.mapping),
     ], // prettier-ignore
   );
   return inserted?.isNew === true;

@@ -1,10 +1,13 @@
 /** Which tables are meant, which of them can be replicated, and where each goes. */
-import { parseTableName, patternMatches, selectTables } from "../catalog/patterns.ts";
-import { describeTables, tableLabel, type Table } from "../catalog/table.ts";
+import { mapTables, type TableMapping } from "../catalog/mapping.ts";
+import { patternMatches, selectTables } from "../catalog/patterns.ts";
+import { describeTables, tableLabel, tableSql, type Table } from "../catalog/table.ts";
 import type { KeylessPolicy, ResolvedConfig, ResolvedOverride } from "../config.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
+import { hasMapping, mappingOf, overrideOf, targetName } from "../mapping-settings.ts";
 import { load } from "../postgres/sql.ts";
+import type { LedgerTable } from "../state/remapping.ts";
 import type { Finding } from "./finding.ts";
 
 /** A table and where it goes. */
@@ -14,10 +17,12 @@ export interface TablePair {
   readonly override: ResolvedOverride;
   /** What becomes of it if it has no key. */
   readonly keyless: KeylessPolicy;
+  /** Both tables are as it makes them. */
+  readonly mapping: TableMapping | null;
 }
 
 /** The tables that are in the sync already, by source oid. */
-export type KnownTables = ReadonlyMap<number, { readonly isKeyless: boolean }>;
+export type KnownTables = ReadonlyMap<number, LedgerTable & { readonly isKeyless: boolean }>;
 
 interface Relation {
   readonly oid: number;
@@ -93,30 +98,29 @@ function replicable(all: readonly Relation[], selected: readonly Relation[], fin
 
 /** Throws SAME_DATABASE where a table would be copied onto itself. */
 export function refuseSameDatabase(tables: readonly Table[], config: ResolvedConfig): void {
-  const unmapped = tables.filter((table) => overrideOf(table, config).target === undefined);
-  if (unmapped.length === 0 && tables.length > 0) return;
+  const unmapped = tables.filter((table) => tableLabel(targetName(table, config)) === tableLabel(table));
+  if (unmapped.length === 0 && tables.length > 0 && !config.isTwoSided) return;
   throw new ReplicateError("SAME_DATABASE", "source and target are the same database", {
-    problems: unmapped.map((table) => ({
-      subject: tableLabel(table),
-      message: "would be copied onto itself: give it another name (overrides: target)",
-    })),
+    problems: [
+      ...(config.isTwoSided
+        ? [{ subject: "direction", message: "inside one database only one-way, with conflict source-wins" }]
+        : []),
+      ...unmapped.map((table) => ({
+        subject: tableLabel(table),
+        message: "would be copied onto itself: give it another name (overrides: target) or schema (schemas)",
+      })),
+    ],
   });
-}
-
-function overrideOf(table: Table, { overrides }: ResolvedConfig): ResolvedOverride {
-  const found = Object.entries(overrides).find(([pattern]) =>
-    patternMatches(pattern, table.schema, table.name),
-  );
-  return found?.[1] ?? {};
 }
 
 /** What becomes of a table that has no key. One that was taken in so stays so. */
 export function keylessPolicy(table: Table, config: ResolvedConfig, known: KnownTables): KeylessPolicy {
-  return overrideOf(table, config).keyless ?? (known.get(table.oid)?.isKeyless ? "reload" : config.keyless);
+  return overrideOf(table, config)?.keyless ?? (known.get(table.oid)?.isKeyless ? "reload" : config.keyless);
 }
 
-/** Finds each table's counterpart on the target. */
+/** Finds each table's counterpart on the target. Both are described as the mapping makes them. */
 export async function pairTables(
+  source: Connection,
   target: Connection,
   tables: readonly Table[],
   config: ResolvedConfig,
@@ -125,10 +129,14 @@ export async function pairTables(
 ): Promise<TablePair[]> {
   const relations = await target.rows<Relation>(load("catalog/relations"));
   const byName = new Map(relations.map((each) => [tableLabel(each), each]));
-  const wanted = tables.map((source) => {
-    const override = overrideOf(source, config);
-    const name = override.target === undefined ? source : parseTableName(override.target);
-    return { source, override, name, relation: byName.get(tableLabel(name)) };
+  const wanted = tables.map((table) => {
+    const override = overrideOf(table, config) ?? {};
+    const entry = known.get(table.oid);
+    // Settings that map nothing leave a table of the sync as it is.
+    const isKept = entry !== undefined && !hasMapping(config);
+    const name = isKept ? { schema: entry.targetSchema, name: entry.targetName } : targetName(table, config);
+    const mapping = isKept ? entry.mapping : mappingOf(table, config);
+    return { source: table, override, name, mapping, relation: byName.get(tableLabel(name)) };
   });
   const described = new Map(
     (
@@ -139,21 +147,26 @@ export async function pairTables(
     ).map((table) => [table.oid, table]),
   );
   const pairs: TablePair[] = [];
-  for (const { source, override, name, relation } of wanted) {
+  for (const { source: table, override, name, mapping, relation } of wanted) {
     const found = relation === undefined ? undefined : described.get(relation.oid);
     if (found !== undefined && ["r", "p"].includes(found.kind)) {
-      pairs.push({ source, target: found, override, keyless: keylessPolicy(source, config, known) });
+      const keyless = keylessPolicy(table, config, known);
+      pairs.push({ source: table, target: found, override, keyless, mapping });
     } else {
+      const isRenamed = tableLabel(name) !== tableLabel(table);
       findings.push({
         severity: "blocking",
-        subject: tableLabel(source),
+        subject: tableLabel(table),
         message:
           relation === undefined
             ? `the target has no table ${tableLabel(name)}`
             : `${tableLabel(name)} on the target is not a table`,
-        remedy: `replicate schema  -- creates it; or: pg_dump --schema-only --table '${tableLabel(source)}' SOURCE | psql TARGET`,
+        remedy: isRenamed
+          ? `create table ${tableSql(name)} (…);  -- on the target, by hand: it has another name there`
+          : `replicate schema  -- creates it; or: pg_dump --schema-only --table '${tableLabel(table)}' SOURCE | psql TARGET`,
       });
     }
   }
-  return pairs;
+  const mapped = await mapTables(source, pairs);
+  return pairs.map((pair, index) => ({ ...pair, ...mapped[index] }));
 }

@@ -23,6 +23,7 @@ import {
   type KnownTables,
   type TablePair,
 } from "./pairs.ts";
+import { checkMappings } from "./mapping.ts";
 import { checkPlaces } from "./places.ts";
 import { checkReactions } from "./reactions.ts";
 import { checkSchema } from "./schema.ts";
@@ -59,7 +60,7 @@ export async function preflight(
   findings.push(...checkServer(source, own), ...checkServer(target, other), ...checkContents(own));
   const tables = await chosenTables(source, config, findings);
   if (own.identity === other.identity) refuseSameDatabase(tables, config);
-  const pairs = await pairTables(target, tables, config, known, findings);
+  const pairs = await pairTables(source, target, tables, config, known, findings);
   for (const table of tables) {
     const policy = keylessPolicy(table, config, known);
     findings.push(
@@ -72,6 +73,7 @@ export async function preflight(
     const isKnown = known.get(pair.source.oid)?.isKeyless === false;
     findings.push(...checkPair(pair, target, other, isKnown));
   }
+  findings.push(...(await checkMappings(source, target, pairs, known, config)));
   const targets = pairs.map((pair) => pair.target);
   const places = await Promise.all([checkPlaces(source, own, tables), checkPlaces(target, other, targets)]);
   findings.push(

@@ -1,5 +1,8 @@
 /** Compares the schemas of both sides, object by object, and names what differs. */
-import { selectTables } from "../catalog/patterns.ts";
+import type { TableMapping } from "../catalog/mapping.ts";
+import { parseTableName, selectTables } from "../catalog/patterns.ts";
+import { tableLabel } from "../catalog/table.ts";
+import { mappingOf, hasMapping, targetName } from "../mapping-settings.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { load } from "../postgres/sql.ts";
 import type { SyncContext } from "../state/context.ts";
@@ -43,7 +46,7 @@ export interface Description {
 
 /**
  * Reads both catalogues and changes nothing. Where the settings choose tables, only those and what is in their schemas
- * is compared; a table with another name on the target is passed over.
+ * is compared; a table with another name or other columns on the target is passed over.
  */
 export async function compareSchemas(context: SyncContext): Promise<SchemaComparison> {
   await using source = await context.source("verify");
@@ -82,12 +85,10 @@ export async function compareSchemasIn(
 async function choice(
   source: Connection,
   target: Connection,
-  { config: { tables, exclude, overrides } }: SyncContext,
+  { config }: SyncContext,
 ): Promise<(row: Description) => boolean> {
-  const renamed = Object.entries(overrides).flatMap(([pattern, each]) =>
-    each.target === undefined ? [] : [pattern, each.target],
-  );
-  if (tables.length === 0 && exclude.length === 0 && renamed.length === 0) return () => true;
+  const { tables, exclude } = config;
+  if (tables.length === 0 && exclude.length === 0 && !hasMapping(config)) return () => true;
   interface Relation {
     readonly schema: string;
     readonly name: string;
@@ -96,7 +97,15 @@ async function choice(
     [source, target].map((side) => side.rows<Relation>(load("catalog/relations"))),
   );
   const all = sides.flat();
-  const chosen = selectTables(all, tables, [...exclude, ...renamed]).selected;
+  // A table that is another one on the target has no counterpart, on either side.
+  const isOther = (table: Relation): boolean =>
+    tableLabel(targetName(table, config)) !== tableLabel(table) ||
+    hasOtherColumns(mappingOf(table, config)) ||
+    Object.values(config.schemas).includes(table.schema) ||
+    Object.values(config.overrides).some(
+      ({ target: name }) => name !== undefined && tableLabel(parseTableName(name)) === tableLabel(table),
+    );
+  const chosen = selectTables(all, tables, exclude).selected.filter((table) => !isOther(table));
   const names = new Set(chosen.map(({ schema, name }) => plain(`${schema}.${name}`)));
   const others = new Set(
     all.map(({ schema, name }) => plain(`${schema}.${name}`)).filter((each) => !names.has(each)),
@@ -106,6 +115,12 @@ async function choice(
     if (relation !== null && others.has(plain(relation))) return false;
     return schema === null || schemas.has(schema);
   };
+}
+
+function hasOtherColumns(mapping: TableMapping | null): boolean {
+  return (
+    mapping !== null && [mapping.columns, mapping.discriminator].some((each) => Object.keys(each).length > 0)
+  );
 }
 
 /** Properties that are expressions: read again by another server, they get other casts and parentheses. */

@@ -2,10 +2,11 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { patternMatches, selectTables } from "../catalog/patterns.ts";
+import { selectTables } from "../catalog/patterns.ts";
 import { tableLabel } from "../catalog/table.ts";
 import type { ResolvedConfig } from "../config.ts";
 import { ReplicateError, type Problem } from "../errors.ts";
+import { hasMapping, targetName } from "../mapping-settings.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { load, qualified } from "../postgres/sql.ts";
 import type { SyncContext } from "../state/context.ts";
@@ -161,10 +162,10 @@ async function availableExtensions(
 /** Why a table is not created, where the settings choose tables or give them other names. */
 async function tableChoice(
   source: Connection,
-  { tables, exclude, overrides }: ResolvedConfig,
+  config: ResolvedConfig,
 ): Promise<((schema: string, name: string) => string | undefined) | undefined> {
-  const renamed = Object.entries(overrides).filter(([, { target }]) => target !== undefined);
-  if (tables.length === 0 && exclude.length === 0 && renamed.length === 0) return undefined;
+  const { tables, exclude } = config;
+  if (tables.length === 0 && exclude.length === 0 && !hasMapping(config)) return undefined;
   const relations = await source.rows<{ schema: string; name: string }>(load("catalog/relations"));
   const { selected, unmatchedPatterns } = selectTables(relations, tables, exclude);
   if (unmatchedPatterns.length > 0) {
@@ -176,8 +177,9 @@ async function tableChoice(
   const chosen = new Set(selected.map(tableLabel));
   return (schema, name) => {
     if (!chosen.has(tableLabel({ schema, name }))) return "it is not among the tables of this sync";
-    const [, override] = renamed.find(([pattern]) => patternMatches(pattern, schema, name)) ?? [];
-    return override && `it is called ${override.target} on the target: create it there by hand`;
+    const there = tableLabel(targetName({ schema, name }, config));
+    if (there === tableLabel({ schema, name })) return undefined;
+    return `it is called ${there} on the target: create it there by hand`;
   };
 }
 

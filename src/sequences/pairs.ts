@@ -1,4 +1,5 @@
 /** Which sequences a sync carries, and where each goes. */
+import { targetColumn } from "../catalog/mapping.ts";
 import { selectTables } from "../catalog/patterns.ts";
 import { tableLabel } from "../catalog/table.ts";
 import type { Connection } from "../postgres/connect.ts";
@@ -41,7 +42,7 @@ export async function pairSequences(
   const pairs: SequencePair[] = [];
   const missing: string[] = [];
   for (const from of selectSequences(context, sources, tables)) {
-    const to = counterpart(from, targets, tables);
+    const to = counterpart(from, targets, tables, context.config.schemas);
     if (to === undefined) missing.push(tableLabel(from));
     else pairs.push({ from, to });
   }
@@ -61,16 +62,27 @@ function selectSequences(
   return [...all.filter(isOurs), ...selectTables(free, patterns, exclude).selected];
 }
 
-/** An owned sequence by its column, so that its name may differ; another one by its name. */
+/**
+ * An owned sequence by its column, so that its name may differ; another one by its name, where its schema is called so, or
+ * where the tables of its schema have gone.
+ */
 function counterpart(
   from: Sequence,
   targets: readonly Sequence[],
   tables: readonly SyncTable[],
+  schemas: Readonly<Record<string, string>>,
 ): Sequence | undefined {
   const table = tables.find((each) => each.sourceRelid === from.ownerRelid);
   const owned = targets.find(
     (each) =>
-      table !== undefined && each.ownerRelid === table.targetRelid && each.ownerColumn === from.ownerColumn,
+      table !== undefined &&
+      each.ownerRelid === table.targetRelid &&
+      each.ownerColumn === targetColumn(table.mapping, from.ownerColumn ?? ""),
   );
-  return owned ?? targets.find((each) => each.schema === from.schema && each.name === from.name);
+  if (owned !== undefined) return owned;
+  const others = tables.filter(({ sourceSchema }) => sourceSchema === from.schema);
+  const places = [schemas[from.schema] ?? from.schema, ...others.map(({ targetSchema }) => targetSchema)];
+  return places
+    .flatMap((schema) => targets.filter((each) => each.schema === schema && each.name === from.name))
+    .at(0);
 }

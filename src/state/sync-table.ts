@@ -1,4 +1,5 @@
 /** The tables of a sync as the target remembers them. */
+import type { TableMapping } from "../catalog/mapping.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { INVALID_SCHEMA, UNDEFINED_TABLE, sqlstateOf } from "../postgres/sqlstate.ts";
@@ -46,13 +47,16 @@ export interface SyncTable {
   readonly reloadBytes: number | null;
   /** How long the last reload took. */
   readonly reloadSeconds: number | null;
+  /** What the rows on the target correspond to; null: the rows as they are. */
+  readonly mapping: TableMapping | null;
 }
 
-/** Read in a way that works also where the state is of an earlier version, which has no keyless tables. */
-const reloadColumns = `coalesce((pg_catalog.to_jsonb(t) ->> 'keyless')::boolean, false) as "isKeyless",
+/** Read in a way that works also where the state is of an earlier version, which has none of it. */
+const laterColumns = `coalesce((pg_catalog.to_jsonb(t) ->> 'keyless')::boolean, false) as "isKeyless",
   (pg_catalog.to_jsonb(t) ->> 'reload_since')::timestamptz as "reloadSince",
   (pg_catalog.to_jsonb(t) ->> 'reload_bytes')::float8 as "reloadBytes",
-  (pg_catalog.to_jsonb(t) ->> 'reload_seconds')::float8 as "reloadSeconds"`;
+  (pg_catalog.to_jsonb(t) ->> 'reload_seconds')::float8 as "reloadSeconds",
+  nullif(pg_catalog.to_jsonb(t) -> 'mapping', 'null') as "mapping"`;
 
 /** All tables of a sync, by source name. Throws SYNC_UNKNOWN when the target knows no such sync. */
 export async function loadTables(target: Connection, sync: string): Promise<SyncTable[]> {
@@ -67,7 +71,7 @@ export async function loadTables(target: Connection, sync: string): Promise<Sync
               state, fingerprint, partitions, source_file as "sourceFile",
               rows_copied::float8 as "rowsCopied", bytes_copied::float8 as "bytesCopied",
               bytes_planned::float8 as "bytesPlanned", rows_applied::float8 as "rowsApplied",
-              last_change_at as "lastChangeAt", ${reloadColumns}
+              last_change_at as "lastChangeAt", ${laterColumns}
        from replicate.sync_table t where sync = $1
        order by source_schema, source_name`,
       [sync],

@@ -189,7 +189,7 @@ async function columnHashes(
   const found = await connection.rows<{ n: number; hashes: string[] }>(
     `select x.n::integer as n, array[${side.fields.map((field) => checksum.hashRow([field])).join(", ")}]::text[] as hashes
      from ${keyParametersSql(side.key)}
-     join ${side.table} as t on ${keyMatchesSql(side.key, (n, { type }) => `x.k${n}::${type}`)}`,
+     join ${side.rows} as t on ${keyMatchesSql(side.key, (n, { type }) => `x.k${n}::${type}`)}`,
     side.key.map((_, column) => keys.map((key) => key[column])),
   );
   return new Map(found.map((row) => [row.n, row.hashes]));

@@ -1,5 +1,7 @@
 /** What has to be known to compare one table: the statements' parts, for either side. */
 import { columnPlan, type ColumnPair } from "../catalog/columns.ts";
+import { mapEntries } from "../catalog/mapping.ts";
+import { rowsSql } from "../catalog/rows.ts";
 import { loadCaptures, type Capture } from "../catalog/delta.ts";
 import {
   describeTables,
@@ -20,8 +22,10 @@ import { unstableTypes, ValueForms, type TypeParts } from "./value-form.ts";
 /** One side of a table as SQL. The table's alias is `t` throughout. */
 export interface SideSql {
   readonly relid: number;
-  /** `only "public"."users"`. */
+  /** `only "public"."users"`: to be locked or sampled. */
   readonly table: string;
+  /** Its rows as the sync sees them, see `rowsSql`. */
+  readonly rows: string;
   /** Forms of the compared columns, in the same order on both sides. */
   readonly fields: readonly string[];
   readonly key: readonly KeyColumnSql[];
@@ -73,8 +77,15 @@ export async function planTables(
     describeSide(source, entries.map((entry) => entry.sourceRelid)),
     describeSide(target, entries.map((entry) => entry.targetRelid)),
   ]); // prettier-ignore
+  const mapped = await mapEntries(source, entries, from.tables, to.tables);
   const senders = unstableTypes(source.version, target.version);
-  const forms = { source: new ValueForms(from.types, senders), target: new ValueForms(to.types, senders) };
+  const oids = (side: "source" | "target"): number[] => [...mapped.values()].map((each) => each[side].oid);
+  const computed = [...mapped.values()].flatMap((each) => each.source.columns.filter(isComputed));
+  const [ownTypes, otherTypes] = await Promise.all([
+    readTypes(source, oids("source"), computed.map(({ baseOid }) => baseOid)),
+    readTypes(target, oids("target"), []),
+  ]); // prettier-ignore
+  const forms = { source: new ValueForms(ownTypes, senders), target: new ValueForms(otherTypes, senders) };
   const problems: Problem[] = [];
   const plans: TablePlan[] = [];
   for (const entry of entries) {
@@ -83,10 +94,9 @@ export async function planTables(
     if (capture === undefined) {
       throw new ReplicateError("CAPTURE_BROKEN", `the capture of ${label} is gone from the source`);
     }
-    const sourceTable = from.tables.get(entry.sourceRelid);
-    const targetTable = to.tables.get(entry.targetRelid);
+    const { source: sourceTable, target: targetTable } = mapped.get(entry.captureId) ?? {};
     if (sourceTable === undefined || targetTable === undefined) {
-      const side = sourceTable === undefined ? "source" : "target";
+      const side = from.tables.has(entry.sourceRelid) ? "target" : "source";
       problems.push({ subject: label, message: `its table on the ${side} does not exist any more` });
       continue;
     }
@@ -109,7 +119,9 @@ export async function planTables(
     const isCareful = [sourceTable, targetTable].some((table) => toastBytes(table) > CAREFUL_TOAST_BYTES);
     const write = (pair: ColumnPair): FieldPair => {
       const plain = {
-        source: from.plainTypes.get(pair.source, sourceTable),
+        source: isComputed(pair.source)
+          ? plainType(pair.source)
+          : from.plainTypes.get(pair.source, sourceTable),
         target: to.plainTypes.get(pair.target, targetTable),
       };
       return fieldPair(pair, plain, forms, isCareful ? checksum : null);
@@ -126,6 +138,7 @@ export async function planTables(
       source: {
         relid: sourceTable.oid,
         table: fromSql(sourceTable),
+        rows: rowsSql(sourceTable),
         fields: fields.map((field) => field.source),
         keyFields: keyFields.map((field) => field.source),
         key: keyPairs.map(({ source: column }, index) => ({
@@ -139,6 +152,7 @@ export async function planTables(
       target: {
         relid: targetTable.oid,
         table: fromSql(targetTable),
+        rows: rowsSql(targetTable),
         fields: fields.map((field) => field.target),
         keyFields: keyFields.map((field) => field.target),
         key: keyPairs.map(({ target: column }, index) => ({
@@ -171,7 +185,6 @@ export async function planTables(
 interface SideDescription {
   readonly tables: ReadonlyMap<number, Table>;
   readonly shapes: ReadonlyMap<number, string>;
-  readonly types: ReadonlyMap<number, TypeParts>;
   readonly plainTypes: { get(column: Column, table: Table): string };
 }
 
@@ -183,7 +196,6 @@ async function describeSide(connection: Connection, oids: readonly number[]): Pr
     [oids],
   );
   const tables = await describeTables(connection, oids);
-  const types = await connection.rows<Record<keyof TypeParts, unknown>>(load("verify/types"), [oids]);
   const plain = await connection.rows<{ relid: string; attnum: number; type: string }>(
     load("verify/plain-types"),
     [oids],
@@ -192,28 +204,50 @@ async function describeSide(connection: Connection, oids: readonly number[]): Pr
   return {
     tables: new Map(tables.map((table) => [table.oid, table])),
     shapes: new Map(shapes.map((row) => [Number(row.oid), row.shape])),
-    types: new Map(
-      types.map((row) => [
-        Number(row.oid),
-        {
-          oid: Number(row.oid),
-          name: String(row.name),
-          kind: String(row.kind),
-          element: Number(row.element),
-          base: Number(row.base),
-          subtype: Number(row.subtype),
-          attributes: row.attributes as TypeParts["attributes"],
-        },
-      ]),
-    ),
     plainTypes: { get: (column, table) => plainTypes.get(`${table.oid} ${column.attnum}`) ?? column.type },
   };
+}
+
+/** The types that the tables' columns are made of, and these, by oid. */
+async function readTypes(
+  connection: Connection,
+  tables: readonly number[],
+  others: readonly number[],
+): Promise<Map<number, TypeParts>> {
+  const types = await connection.rows<Record<keyof TypeParts, unknown>>(load("verify/types"), [
+    tables,
+    others,
+  ]);
+  return new Map(
+    types.map((row) => [
+      Number(row.oid),
+      {
+        oid: Number(row.oid),
+        name: String(row.name),
+        kind: String(row.kind),
+        element: Number(row.element),
+        base: Number(row.base),
+        subtype: Number(row.subtype),
+        attributes: row.attributes as TypeParts["attributes"],
+      },
+    ]),
+  );
+}
+
+function isComputed({ mapped }: Column): boolean {
+  return mapped?.as != null;
+}
+
+/** The type of an expression, without what a domain says of it. */
+function plainType({ isDomain, baseType, type }: Column): string {
+  return isDomain ? baseType : type;
 }
 
 /** Generated columns that both sides store. Nobody copies them, so they tell whether both sides compute alike. */
 function computedPairs(source: Table, target: Table): ColumnPair[] {
   return source.columns.flatMap((column) => {
-    const other = target.columns.find((each) => each.name === column.name);
+    const other = target.columns.find((each) => each.name === (column.mapped?.to ?? column.name));
+    if (column.mapped?.to === null) return [];
     return column.generated === "s" && other?.generated === "s" ? [{ source: column, target: other }] : [];
   });
 }

@@ -87,5 +87,5 @@ export function rangeConditions(range: KeyRange, value: string, type: string): s
 
 /** `only "public"."users" as t where …` */
 export function rowsFrom(side: SideSql, conditions: readonly string[]): string {
-  return `${side.table} as t${conditions.length === 0 ? "" : ` where ${conditions.join(" and ")}`}`;
+  return `${side.rows} as t${conditions.length === 0 ? "" : ` where ${conditions.join(" and ")}`}`;
 }

@@ -11,6 +11,7 @@ import { sleep, throwIfAborted } from "../postgres/sleep.ts";
 import { own } from "../postgres/sql.ts";
 import { asReplicateError } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
+import { refuseRemapping } from "../state/remapping.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
 import { Checksum } from "./checksum.ts";
 import type { Difference, Unpaired } from "./differences.ts";
@@ -151,6 +152,7 @@ async function prepare(context: SyncContext, watches: Watches, options: VerifyOp
   const pair = await SessionPair.open(context, watches);
   try {
     const entries = chooseTables(await loadTables(pair.target, context.config.name), options.tables);
+    refuseRemapping(context.config, entries);
     const checksum = await Checksum.agree(pair.source, pair.target);
     // Before any position is read, see part.ts.
     const files = await deltaFiles(pair, entries);

@@ -156,6 +156,34 @@ describe("README.md", () => {
     expect(options.overrides?.["public.event"]).toEqual({ capture: "statement", skipNoop: true });
   });
 
+  it("maps tables as it shows", async () => {
+    await using pair = await freePair();
+    await pair.source.sql(`
+      create table users (id int primary key, email text, name text, born date, legacy_flag bool, deleted_at timestamptz);
+      insert into users values (1, 'a@b', 'A', '2000-01-01', true, null), (2, 'c@d', 'C', '2000-01-01', true, now());
+      create table orders (id int primary key, what text);
+      insert into orders values (1, 'book')`);
+    await pair.target.sql(`
+      create schema app;
+      create table app.people (id int primary key, email text, full_name text, birth_year int, country text, deleted_at timestamptz);
+      create table app.orders (id int, shop int, what text, primary key (shop, id));
+      insert into app.orders values (1, 8, 'other')`);
+    const path = join(folder, "mapping.yaml");
+    writeFileSync(path, blocks("yaml")[1] ?? "");
+    const env = { HEROKU_DATABASE_URL: pair.source.url, RDS_DATABASE_URL: pair.target.url };
+    const { code, stderr } = await replicate(["run", "--config", path, "--until-caught-up"], { env });
+    expect(code, stderr).toBe(0);
+    const people =
+      "select id, email = md5('a@b') as is_hashed, full_name, birth_year, country from app.people";
+    expect(await pair.target.sql(people)).toEqual([
+      { id: 1, is_hashed: true, full_name: "A", birth_year: 2000, country: "de" },
+    ]);
+    expect(await pair.target.sql("select shop, what from app.orders order by shop")).toEqual([
+      { shop: 7, what: "book" },
+      { shop: 8, what: "other" },
+    ]);
+  });
+
   it("lists the commands and their options", () => {
     expectPart("commands", [
       "| command | what it does | options |",

@@ -115,12 +115,11 @@ describe("resolveConfig", () => {
       "copy.partSize": "has to be at least 8kB",
       "copy.indexMemory": "has to be a size such as 128MB or 1GB",
       "copy.jbos": 'is no setting; did you mean "jobs"?',
-      "overrides.public.users.where": "is not available in this version",
-      "overrides.public.users.columns": "is not available in this version",
       "overrides.public.users.capture": 'has to be one of row, statement; did you mean "row"?',
       "overrides.public.users.skipNoop": "has to be true or false",
       "overrides.public.people.conflict": expect.stringMatching(/^has to be one of source-wins, .*"skip"\?$/),
-      "overrides.public.people.target": "public.users is mapped to the same table",
+      "overrides.public.people.target":
+        "public.users is mapped to the same table: each needs a discriminator with a value of its own",
       "overrides.public.x*": "a pattern with * or ? cannot be mapped to one target table",
     });
   });

@@ -11,6 +11,7 @@ export const copy: Command = async (context) => {
     overwrite: values.overwrite === true,
     adopt: values.adopt === true,
     restart: values.restart === true,
+    remap: values.remap === true,
     dryRun: values["dry-run"] === true,
   });
   context.output.endProgress();
