@@ -12,11 +12,12 @@
  * Whoever dies in between leaves an entry with a winner that is not resolved: the same call again, or the runner
  * (`finishResolutions`), does the rest. To note a key twice does no harm.
  */
-import { deltaColumns, deltaTables, loadCaptures } from "../catalog/delta.ts";
+import { deltaColumns, deltaTables, keyMatchSql, loadCaptures, type Capture } from "../catalog/delta.ts";
 import { ReplicateError, type Problem } from "../errors.ts";
 import type { Side } from "../events.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
+import { fill } from "../postgres/sql.ts";
 import type { SyncContext } from "../state/context.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
 import { hasLog, ownId, pendingIds, publicId, type ConflictFilter } from "./log.ts";
@@ -95,7 +96,9 @@ export async function finishResolutions(
   let tables: SyncTable[] | undefined;
   for (const connection of [source, target]) {
     const begun = await connection.rows<{ id: number }>(
-      `select id::float8 as id from replicate.conflict where sync = $1 and resolved_at is null and winner <> 'skip'`,
+      // Whoever holds one is at it.
+      `select id::float8 as id from replicate.conflict
+       where sync = $1 and resolved_at is null and winner <> 'skip' for update skip locked`,
       [sync],
     );
     if (begun.length === 0) continue;
@@ -104,8 +107,13 @@ export async function finishResolutions(
     const ids = begun.map(({ id }) => publicId(connection.side, id));
     for (const entry of (await loadEntries(sides, ids)).values()) {
       if (entry.winner !== "source" && entry.winner !== "target") continue;
-      await settle(sides, entry, entry.winner);
-      finished++;
+      try {
+        await settle(sides, entry, entry.winner);
+        finished++;
+      } catch (error) {
+        // Its table has left the sync: no reason to stop.
+        if (!(error instanceof ReplicateError) || error.code !== "CAPTURE_BROKEN") throw error;
+      }
     }
   }
   return finished;
@@ -151,75 +159,119 @@ function problemOf(entry: Entry | undefined, id: number, winner: Side): Problem[
   ];
 }
 
-/** See the head of this file. Throws CONFLICT_UNKNOWN where somebody else resolves it otherwise meanwhile. */
+/**
+ * See the head of this file. Throws CONFLICT_UNKNOWN where somebody else resolves it otherwise meanwhile, and CAPTURE_BROKEN
+ * where the table has left the sync.
+ */
 async function settle(sides: Sides, entry: Entry, winner: Side): Promise<void> {
   const keeper = sides[entry.side];
-  const decideSql = `update replicate.conflict set winner = $2
-    where id = $1 and winner in ('skip', $2) and resolved_at is null returning id`;
-  const endSql = `update replicate.conflict set resolved_at = clock_timestamp() where id = $1`;
+  const capture = await captureOf(sides, entry, winner);
+  // Nobody reads changes there, so a row that stays needs no note.
+  if (capture === undefined && entry.side !== winner) throw leftSync(entry, winner);
   const decideEntry = async (): Promise<void> => {
-    const decided = await keeper.rows(decideSql, [entry.id, winner]);
+    const decided = await keeper.rows(
+      `update replicate.conflict set winner = $2
+       where id = $1 and winner in ('skip', $2) and resolved_at is null returning id`,
+      [entry.id, winner],
+    );
     if (decided.length > 0) return;
     const id = publicId(entry.side, entry.id);
     throw new ReplicateError("CONFLICT_UNKNOWN", `conflict ${id} was resolved by somebody else meanwhile`);
   };
+  const noteEntry = async (): Promise<void> => {
+    if (capture !== undefined) await noteChanged(sides[winner], capture, entry.keys);
+  };
+  const endEntry = async (): Promise<void> => {
+    await keeper.rows(`update replicate.conflict set resolved_at = clock_timestamp() where id = $1`, [
+      entry.id,
+    ]);
+  };
+  await keepLoser(sides, entry, winner === "source" ? "target" : "source");
   if (entry.side === winner) {
     await keeper.transaction(async () => {
       await decideEntry();
-      await noteEntry(sides, entry, winner);
-      await keeper.rows(endSql, [entry.id]);
+      await noteEntry();
+      await endEntry();
     });
     return;
   }
   await decideEntry();
   await failpoint("conflict.begun");
-  await sides[winner].transaction(async () => await noteEntry(sides, entry, winner));
+  await sides[winner].transaction(noteEntry);
   await failpoint("conflict.noted");
-  await keeper.rows(endSql, [entry.id]);
+  await endEntry();
 }
 
-/** Notes the keys of an entry as changed just now, in the open transaction. */
-async function noteEntry(sides: Sides, entry: Entry, winner: Side): Promise<void> {
-  const connection = sides[winner];
-  const relid = relidOf(sides, entry, winner);
-  const [found] = await connection.rows<{ id: number; active: "a" | "b"; tells: boolean }>(
-    `select id, active, coalesce((pg_catalog.to_jsonb(c) ->> 'tells')::boolean, false) as tells
-     from replicate.capture c where relid = $1 for share`,
-    [relid],
-  );
-  const [capture] = found === undefined ? [] : await loadCaptures(connection, [found.id]);
-  if (found === undefined || capture === undefined) {
-    // Nobody reads changes there, so the row that stays needs no note.
-    if (entry.side === winner) return;
-    throw new ReplicateError(
-      "CAPTURE_BROKEN",
-      `the changes of ${entry.table} are not recorded on the ${winner}`,
-      {
-        hint: "Run `replicate init` again, if the table shall be part of the sync.",
-      },
-    );
-  }
-  const names = capture.keyColumns.map(({ name }) => name);
-  const keys = entry.keys.map(({ byName, texts }) =>
-    // Columns that have other names on this side are known by their place.
-    names.every((name) => name in byName) ? names.map((name) => byName[name] ?? null) : texts,
-  );
-  const delta = deltaTables(found.id)[found.active === "a" ? 0 : 1];
-  const values = capture.keyColumns.map((column, index) => `(v ->> ${index})::${column.deltaType}`);
-  const columns = [...deltaColumns(capture), ...(found.tells ? ["op", "changed_at"] : [])];
-  const told = found.tells ? [`'U'`, "pg_catalog.clock_timestamp()"] : [];
-  await connection.rows(
-    `insert into ${delta} (${columns.join(", ")})
-     select ${[...values, ...told].join(", ")} from pg_catalog.jsonb_array_elements($1::jsonb) as v`,
-    [JSON.stringify(keys)],
-  );
-}
-
-/** The table of an entry in the database of the winner; 0 where the sync does not have the table any more. */
-function relidOf({ tables }: Sides, entry: Entry, winner: Side): number {
-  if (entry.side === winner) return entry.relid;
+/** The capture of the entry's table on one side; undefined where there is none. */
+async function captureOf(
+  { tables, ...sides }: Sides,
+  entry: Entry,
+  side: Side,
+): Promise<Capture | undefined> {
   const table = tables.find(
     ({ sourceRelid, targetRelid }) => (entry.side === "source" ? sourceRelid : targetRelid) === entry.relid,
   );
-  return (winner === "source" ? table?.sourceRelid : table?.targetRelid) ?? 0;
+  const other = side === "source" ? table?.sourceRelid : table?.targetRelid;
+  const found = await sides[side].rows<{ id: number }>(`select id from replicate.capture where relid = $1`, [
+    entry.side === side ? entry.relid : (other ?? 0),
+  ]);
+  const [capture] = await loadCaptures(sides[side], found.map(({ id }) => id)); // prettier-ignore
+  return capture;
+}
+
+function leftSync({ table }: Entry, side: Side): ReplicateError {
+  return new ReplicateError("CAPTURE_BROKEN", `the changes of ${table} are not recorded on the ${side}`, {
+    hint: "Run `replicate init` again, if the table shall be part of the sync.",
+  });
+}
+
+/** A key as a capture has it. Columns that have other names on that side are known by their place. */
+function keyTexts({ keyColumns }: Capture, { byName, texts }: Key): readonly (string | null)[] {
+  const names = keyColumns.map(({ name }) => name);
+  return names.every((name) => name in byName) ? names.map((name) => byName[name] ?? null) : texts;
+}
+
+/** Notes keys as changed just now by an application, in the open transaction. */
+async function noteChanged(connection: Connection, capture: Capture, keys: readonly Key[]): Promise<void> {
+  // Against a rotation meanwhile.
+  const { active } = await connection.row<{ active: "a" | "b" }>(
+    `select active from replicate.capture where id = $1 for share`,
+    [capture.id],
+  );
+  const values = capture.keyColumns.map((column, index) => `(v ->> ${index})::${column.deltaType}`);
+  const columns = [...deltaColumns(capture), ...(capture.tells ? ["op", "changed_at"] : [])];
+  const told = capture.tells ? [`'U'`, "pg_catalog.clock_timestamp()"] : [];
+  await connection.rows(
+    `insert into ${deltaTables(capture.id)[active === "a" ? 0 : 1]} (${columns.join(", ")})
+     select ${[...values, ...told].join(", ")} from pg_catalog.jsonb_array_elements($1::jsonb) as v`,
+    [JSON.stringify(keys.map((key) => keyTexts(capture, key)))],
+  );
+}
+
+/**
+ * The losing row may have been changed since the conflict was met, and goes now: the log keeps it as it is. What is changed
+ * from here on is a change like any other, and the next conflict.
+ */
+async function keepLoser(sides: Sides, entry: Entry, loser: Side): Promise<void> {
+  const capture = await captureOf(sides, entry, loser);
+  // Of two rows that want the same value, the second one is that of the side where it was met.
+  const key = entry.keys[entry.side === loser ? entry.keys.length - 1 : 0];
+  if (capture === undefined || key === undefined) return;
+  const { rel, only } = await sides[loser].row<{ rel: string; only: string }>(
+    `select c.oid::pg_catalog.regclass::text as rel, case when c.relkind = 'p' then '' else 'only' end as only
+     from pg_catalog.pg_class c where c.oid = $1`,
+    [capture.relid],
+  );
+  const values = capture.keyColumns.map(
+    ({ readType }, index) => `($1::jsonb ->> ${index})::${readType} as k${index + 1}`,
+  );
+  const [found] = await sides[loser].rows<{ image: string }>(
+    `select pg_catalog.to_jsonb(t)::text as image from ${only} ${rel} as t, (select ${values.join(", ")}) as d
+     where ${keyMatchSql(capture, "t", "d")}`,
+    [JSON.stringify(keyTexts(capture, key))],
+  );
+  await sides[entry.side].rows(fill("conflict/keep-loser", { side: loser }), [
+    entry.id,
+    found?.image ?? null,
+  ]);
 }

@@ -23,7 +23,7 @@ import {
 import type { Opposite } from "./opposite.ts";
 import { Reloads } from "./reload.ts";
 import { isRead, isReread, type Shape, type TableMode } from "./shape.ts";
-import { rotate, skipNoops, vacuumReloaded } from "./upkeep.ts";
+import { rotate, skipNoops, tendConflicts, vacuumReloaded } from "./upkeep.ts";
 
 /** How often a batch is begun anew because tables or partitions had changed, or another table had deltas. */
 const MOST_ATTEMPTS = 20;
@@ -445,6 +445,8 @@ export class FollowSession {
   /** Looks at every table, also those without changes. Throws as `DriftWatch.sweep` does. */
   async sweep(): Promise<void> {
     await this.#drift.sweep();
+    // One of both ways does it for both sides.
+    if (this.#opposite?.way === "forward") await tendConflicts(this.context, this.source, this.target);
   }
 
   /** Throws applied deltas away where there are enough of them, or all when nothing else is to be done. */

@@ -3,7 +3,10 @@ import { enableSkipNoop } from "../capture/capture.ts";
 import { clearInactive, switchDelta } from "../capture/rotate.ts";
 import { patternMatches } from "../catalog/patterns.ts";
 import { tableSql } from "../catalog/table.ts";
+import { pruneConflicts } from "../conflict/log.ts";
+import { finishResolutions } from "../conflict/resolve.ts";
 import type { Connection } from "../postgres/connect.ts";
+import { isRetryableConflict } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
 import type { BatchTable } from "./apply-batch.ts";
 import type { FollowedTables } from "./followed-tables.ts";
@@ -60,5 +63,24 @@ export async function vacuumReloaded(
       if (target.isBroken) throw error;
       context.log.debug({ table: shape.label, error: String(error) }, "could not be vacuumed");
     });
+  }
+}
+
+/**
+ * Completes resolutions of conflicts that were interrupted, and forgets conflicts that were resolved long ago. Where somebody
+ * holds an entry, that is left for another time.
+ */
+export async function tendConflicts(
+  { config, log }: SyncContext,
+  source: Connection,
+  target: Connection,
+): Promise<void> {
+  try {
+    await finishResolutions(source, target, config.name);
+    for (const connection of [source, target])
+      await pruneConflicts(connection, config.name, config.conflictLog.keepSeconds);
+  } catch (error) {
+    if (!isRetryableConflict(error)) throw error;
+    log.debug({ error: String(error) }, "the log of conflicts could not be tended");
   }
 }

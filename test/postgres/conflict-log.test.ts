@@ -219,7 +219,13 @@ describe("a skipped conflict", () => {
     await expect(logged.sync.resolveConflict(id, "target")).rejects.toMatchObject({
       problems: [{ message: "is about to be resolved with source: say that again to complete it" }],
     });
+    // The row that lost is in the log as it was before, whatever has been applied since.
+    const lost = async (): Promise<unknown> => (await logged.sync.conflicts())[0]?.target;
+    const image = { id: 1, group: "a", name: "Ann" };
+    expect(await lost()).toEqual({ node: "cloud", change: "insert", at: null, image });
+    await pair.target.sql("update users set name = 'applied' where id = 1");
     expect(await replicate(args(id), { env })).toMatchObject({ code: 0 });
+    expect(await lost()).toMatchObject({ image });
     expect(await entryOf(pair.target, id)).toBe("source resolved");
     expect(new Set(await logged.noted("source"))).toEqual(new Set(["1 a U now"]));
 
@@ -232,6 +238,6 @@ describe("a skipped conflict", () => {
     expect(await finishResolutions(source, target, "shop")).toBe(1);
     expect(await finishResolutions(source, target, "shop")).toBe(0);
     expect(await entryOf(pair.source, second)).toBe("target resolved");
-    expect(await logged.noted("target")).toEqual(["2 a U now"]);
+    expect(await logged.noted("target")).toContain("2 a U now");
   });
 });

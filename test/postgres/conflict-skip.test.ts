@@ -45,6 +45,7 @@ test.for(["source", "target"] as const)("it waits until it is resolved with the 
   await followed.drain();
   await pair.target.sql("update t set v = 't2' where id = 1");
   await followed.drain();
+  expect(await values(pair)).toEqual(["s2", "t2"]);
   await pair.source.sql("update t set v = 's3' where id = 1");
   await pair.target.sql("update t set v = 't3' where id = 1");
   await followed.drain();
@@ -53,12 +54,134 @@ test.for(["source", "target"] as const)("it waits until it is resolved with the 
 
   await sync.resolveConflict(entry?.id ?? 0, winner);
   await followed.drain();
-  const won = winner === "source" ? "s3" : "t3";
+  const [won, lost] = winner === "source" ? ["s3", "t3"] : ["t3", "s3"];
   expect(await values(pair)).toEqual([won, won]);
+  // What was overwritten is in the log, as it was then.
+  const [resolved] = await sync.conflicts();
+  expect(resolved).toMatchObject({ id: entry?.id, winner, resolved: true });
+  expect(resolved?.[winner === "source" ? "target" : "source"]).toMatchObject({
+    change: "update",
+    at: null,
+    image: { id: 1, v: lost },
+  });
   expect(await sync.conflicts({ state: "pending" })).toEqual([]);
   expect(await followed.differences()).toEqual([]);
   // The row is one like any other again.
   await pair.target.sql("update t set v = 't4' where id = 1");
   await followed.drain();
   expect(await values(pair)).toEqual(["t4", "t4"]);
+});
+
+test.for([
+  ["update t set v = 't2' where id = 1", "update t set v = 's2' where id = 1"],
+  ["delete from t where id = 1", "update t set v = 's2' where id = 1"],
+  ["update t set v = 't2' where id = 1", "delete from t where id = 1"],
+])(
+  "a row that is changed while a runner works and somebody resolves ends equal: %s",
+  async ([ours, theirs]) => {
+    await using pair = await freePair();
+    await using followed = await startFollowed(
+      pair,
+      `create table t (id int primary key, v text); insert into t values (1, 'v')`,
+      { direction: "both", conflict: "skip" },
+    );
+    const { sync } = followed;
+    await followed.drain();
+    await pair.source.sql("update t set v = 's1' where id = 1");
+    await pair.target.sql("update t set v = 't1' where id = 1");
+    await followed.drain();
+    const stop = new AbortController();
+    const running = (async () => {
+      for await (const _ of sync.follow({ signal: stop.signal })) continue;
+    })();
+    await pair.target.sql(ours ?? "");
+    await pair.source.sql(theirs ?? "");
+    // Whoever writes while it is resolved may make the next conflict, which is resolved in its turn.
+    await expect
+      .poll(
+        async () => {
+          for (const { id } of await sync.conflicts({ state: "pending" }))
+            await sync.resolveConflict(id, "source");
+          const [source, target] = await values(pair);
+          return source === target && (await sync.conflicts({ state: "pending" })).length === 0;
+        },
+        { timeout: 30_000, interval: 300 },
+      )
+      .toBe(true);
+    stop.abort();
+    await running;
+    expect(await followed.differences()).toEqual([]);
+  },
+);
+
+test("a runner completes what was interrupted, and forgets what is old", async () => {
+  await using pair = await freePair();
+  await using followed = await startFollowed(
+    pair,
+    `create table t (id int primary key, v text); insert into t values (1, 'v')`,
+    { direction: "both", conflict: "skip", conflictLog: { keep: "1h" } },
+  );
+  const { sync } = followed;
+  await followed.drain();
+  await pair.source.sql("update t set v = 's1' where id = 1");
+  await pair.target.sql("update t set v = 't1' where id = 1");
+  await followed.drain();
+  const [entry] = await sync.conflicts();
+  const side = (entry?.id ?? 0) % 2 === 0 ? pair.target : pair.source;
+  // As by a death after the first step.
+  const winner = side === pair.target ? "source" : "target";
+  await side.sql("update replicate.conflict set winner = $1", [winner]);
+  for (const each of [pair.source, pair.target])
+    await each.sql(`insert into replicate.conflict (sync, way, relid, table_name, key, key_texts, kind, source_change,
+        target_change, source_node, target_node, policy, winner, resolved_at)
+      values ('default', 'forward', 't'::regclass, 'public.t', '{}', '{}', 'insert_exists', 'insert', 'insert', 'a', 'b', 'latest',
+        'source', now() - interval '2 hours')`);
+  expect(await sync.conflicts()).toHaveLength(3);
+  await followed.drain();
+  await followed.drain();
+  expect((await sync.conflicts()).map(({ id, resolved }) => [id, resolved])).toEqual([[entry?.id, true]]);
+  const won = winner === "source" ? "s1" : "t1";
+  expect(await values(pair)).toEqual([won, won]);
+});
+
+test("what a resolution has noted is applied before it has ended", async () => {
+  await using pair = await freePair();
+  await using followed = await startFollowed(
+    pair,
+    `create table t (id int primary key, v text); insert into t values (1, 'v')`,
+    { direction: "both", conflict: "skip" },
+  );
+  const { sync } = followed;
+  await followed.drain();
+  await pair.source.sql("update t set v = 's1' where id = 1");
+  await pair.target.sql("update t set v = 't1' where id = 1");
+  await followed.drain();
+  const [{ id } = { id: 0 }] = await sync.conflicts();
+  const side = id % 2 === 0 ? pair.target : pair.source;
+  const winner = id % 2 === 0 ? "source" : "target";
+  // Nobody can end it as long as the lock is held.
+  await side.sql(`
+    create function wait() returns trigger language plpgsql as $$ begin
+      if new.resolved_at is not null then perform pg_advisory_xact_lock(42); end if;
+      return new;
+    end $$;
+    create trigger wait before update on replicate.conflict for each row execute procedure wait();
+    alter table replicate.conflict enable always trigger wait`);
+  const holder = await side.client();
+  await holder.query("select pg_advisory_lock(42)");
+  const stop = new AbortController();
+  const running = (async () => {
+    for await (const _ of sync.follow({ signal: stop.signal })) continue;
+  })();
+  const resolving = sync.resolveConflict(id, winner).catch((error: unknown) => error);
+  const won = winner === "source" ? "s1" : "t1";
+  await expect.poll(async () => await values(pair), { timeout: 30_000, interval: 100 }).toEqual([won, won]);
+  expect(await sync.conflicts()).toMatchObject([{ id, winner, resolved: false }]);
+  await holder.end();
+  // It may have waited for too long.
+  await resolving;
+  await sync.resolveConflict(id, winner);
+  stop.abort();
+  await running;
+  expect(await values(pair)).toEqual([won, won]);
 });
