@@ -13,8 +13,7 @@ import { carrySequences, type SequencesOptions, type SequencesReport } from "./s
 import { switchSides, type SwitchOptions, type SwitchReport } from "./cutover/cutover.ts";
 import { assertForward, assertOneWay, directionOf, followEitherWay } from "./cutover/direction.ts";
 import { finishSwitch } from "./cutover/finish.ts";
-import { beginOpposite, plantOpposite } from "./cutover/opposite.ts";
-import { openWays, withBoth, type OpenWay } from "./cutover/ways.ts";
+import { openWays, type OpenWay } from "./cutover/ways.ts";
 import { dropSync, type DropOptions, type DropReport } from "./drop/drop.ts";
 import { ReplicateError } from "./errors.ts";
 import type { Batch, OnEvent, Side } from "./events.ts";
@@ -25,12 +24,9 @@ import { asReplicateError } from "./postgres/sqlstate.ts";
 import { compareSchemas, type SchemaComparison } from "./schema/compare.ts";
 import { createSchema, type SchemaOptions, type SchemaReport } from "./schema/schema.ts";
 import type { Logger, SyncContext } from "./state/context.ts";
-import { nameNodes } from "./state/node.ts";
 import { makeContext, Sessions } from "./state/open-context.ts";
-import { loadTables } from "./state/sync-table.ts";
-import { isRunnerAlive } from "./state/runner-lock.ts";
-import { assertSetUp, readSetUp, writeSetUp } from "./state/two-sided.ts";
 import { readStatus, type Status } from "./status/status.ts";
+import { assertCopy, initBack } from "./two-sided.ts";
 import { verifySync, type VerifyOptions, type VerifyReport } from "./verify/verify.ts";
 
 export interface OpenOptions {
@@ -249,42 +245,6 @@ function finished(primary: SwitchReport["primary"]): SwitchReport {
     leftInvalid: [],
   };
   return { result: "finished", primary, ...nothing };
-}
-
-/** Captures what applications change on the target, so that conflicts are found, and changes can go both ways. */
-async function initBack(open: OpenWay): Promise<void> {
-  const forward = open("forward");
-  const { config } = forward;
-  const entries = await withBoth(forward, "init", async (source, target) => {
-    const { isTwoSided } = await readSetUp(target, config.name);
-    // It would go on as before, and what it applies would be taken for changes of an application.
-    if (!isTwoSided && (await isRunnerAlive(target, config.name))) {
-      throw new ReplicateError("RUNNER_ACTIVE", `sync ${config.name} is being followed one way`, {
-        hint: "Stop `replicate follow`, run this again, and start it with the new settings.",
-      });
-    }
-    await nameNodes(source, target, config.nodes);
-    await writeSetUp(target, config);
-    return await loadTables(target, config.name);
-  });
-  const reverse = open("reverse");
-  await plantOpposite(reverse, entries, true);
-  await beginOpposite(reverse);
-}
-
-/**
- * Throws CONFIG_INVALID as `assertSetUp` does, and RUNNER_ACTIVE where a runner of a two-way sync could write to tables
- * that are read for the copy.
- */
-async function assertCopy(context: SyncContext): Promise<void> {
-  const { config } = context;
-  await using target = await context.target("copy");
-  await assertSetUp(target, config);
-  if (config.direction === "both" && (await isRunnerAlive(target, config.name))) {
-    throw new ReplicateError("RUNNER_ACTIVE", `sync ${config.name} goes both ways and is being followed`, {
-      hint: "Stop `replicate follow` for the time of the copy.",
-    });
-  }
 }
 
 /** The status of the way back under the sync's own name, where the sync goes that way; or of both. */

@@ -45,6 +45,9 @@ export async function readHeldDeltas(source: Connection): Promise<HeldDeltas[]> 
      join replicate.subscription s on s.sync = y.name
      join replicate.capture c on c.id = s.capture_id
      where coalesce(y.acknowledged_at, y.created_at) < pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $1)
+       -- Where conflicts are found and nothing goes back, changes are kept for the comparison.
+       and not exists (select 1 from replicate.sync o where o.name || '.reverse' = y.name
+         and (o.settings ->> 'isTwoSided')::boolean and o.settings ->> 'direction' = 'one-way')
        and greatest(pg_catalog.pg_relation_size(c.delta_a), pg_catalog.pg_relation_size(c.delta_b)) >= $2`,
     [SILENT_SECONDS, LEAST_BYTES],
   );

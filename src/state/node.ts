@@ -41,6 +41,32 @@ export async function nameNodes(
   return names;
 }
 
+/** Names of a policy's order that no database has, as far as these two know. */
+export async function strangeNodes(connection: Connection, names: readonly string[]): Promise<string[]> {
+  const rows = await connection.rows<{ name: string }>(`select name from replicate.node`);
+  return names.filter((name) => !rows.some((row) => row.name === name));
+}
+
+/**
+ * How far the clock of the second database is ahead of that of the first, in seconds, and how far that may be off: half of
+ * the time that asking took.
+ */
+export async function clockDifference(
+  first: Connection,
+  second: Connection,
+): Promise<{ readonly seconds: number; readonly uncertainty: number }> {
+  const ask = async (connection: Connection): Promise<{ offset: number; took: number }> => {
+    const before = Date.now();
+    const { epoch } = await connection.row<{ epoch: number }>(
+      `select extract(epoch from pg_catalog.clock_timestamp())::float8 as epoch`,
+    );
+    const took = (Date.now() - before) / 1000;
+    return { offset: epoch - before / 1000 - took / 2, took };
+  };
+  const [one, other] = [await ask(first), await ask(second)];
+  return { seconds: other.offset - one.offset, uncertainty: (one.took + other.took) / 2 };
+}
+
 async function nameNode(connection: Connection, wanted: string | undefined): Promise<string> {
   const [known] = await connection.rows<{ name: string }>(`select name from replicate.node where is_own`);
   if (known !== undefined) {

@@ -1,5 +1,8 @@
 import { expect, test } from "vitest";
 
+import { openSync, type ReplicateError } from "../../src/index.ts";
+import { leastPrivilegedPair } from "../support/least-privileged-pair.ts";
+
 import { startFollowed } from "./follow-setup.ts";
 import { until } from "../support/until.ts";
 import { freePair, type Pair } from "../support/database.ts";
@@ -299,4 +302,40 @@ test("a conflict that is pending outlives TRUNCATE and re-reads of the table", a
     await pair.target.sql("select id, v from t order by id"),
   );
   expect((await log(pair)).filter(({ pending }) => pending === true)).toHaveLength(2);
+});
+
+test("what cannot go both ways is refused before anything is changed, and names have to be those of the databases", async () => {
+  await using pair = await leastPrivilegedPair();
+  for (const side of [pair.source, pair.target]) {
+    await side.sql(`create table parent (id int primary key); create table child (id int primary key, parent_id int references parent);
+      create table keyless (v text);`);
+  }
+  const attempt = async (options: object): Promise<void> => {
+    const sides = { source: pair.source.url, target: pair.target.url };
+    await using sync = await openSync({ ...sides, direction: "both", env: {}, ...options });
+    await sync.init();
+  };
+  const open = async (options: object): Promise<unknown> =>
+    await attempt(options).then(() => undefined, (error: unknown) => error); // prettier-ignore
+  const refusal = await open({ keyless: "reload" });
+  expect(refusal).toMatchObject({ code: "PREFLIGHT_BLOCKED" });
+  const messages = (refusal as ReplicateError).problems.map(
+    ({ subject, message }) => `${subject}: ${message}`,
+  );
+  expect(messages).toEqual([
+    expect.stringMatching(/keyless: has no key, so conflicts cannot be told/),
+    expect.stringMatching(
+      /session_replication_role on the source: role \S+ may not set it, so child_parent_id_fkey on public.child/,
+    ),
+    expect.stringMatching(/session_replication_role on the target/),
+  ]);
+  expect(await pair.source.sql("select 1 from pg_namespace where nspname = 'replicate'")).toEqual([]);
+  const plain = { tables: ["public.parent"], nodes: { source: "a", target: "b" } };
+  for (const side of [pair.source, pair.target]) await side.sql("drop table child");
+  expect(await open({ ...plain, conflict: { order: ["a", "c"] } })).toMatchObject({ code: "CONFIG_INVALID" });
+  expect(await open({ ...plain, conflict: { order: ["a", "b"] } })).toBeUndefined();
+  expect(await open({ ...plain, nodes: { source: "x", target: "b" } })).toMatchObject({
+    code: "CONFIG_INVALID",
+    message: "the source database is called a already, not x",
+  });
 });
