@@ -2,6 +2,7 @@
 import { statSync } from "node:fs";
 import { basename, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
+import { patternMatches } from "./catalog/patterns.ts";
 import { ReplicateError, type Problem } from "./errors.ts";
 import { configInvalid, type Check } from "./settings-check.ts";
 import { didYouMean } from "./spelling.ts";
@@ -68,6 +69,12 @@ export type ConflictPolicy =
   | { readonly kind: "latest-column"; readonly column: string }
   | { readonly kind: "order"; readonly nodes: readonly string[] }
   | { readonly kind: "custom"; readonly name: string; load(): Promise<ConflictResolver> };
+
+/** The part of the checked settings that policies are looked up in: that of the sync, and of tables by pattern. */
+interface Policies {
+  readonly conflict: ConflictPolicy;
+  readonly overrides: Readonly<Record<string, { readonly conflict?: ConflictPolicy }>>;
+}
 
 /** Names of the two databases in conflicts. What is not given is made up at `init`. */
 export interface NodeNames {
@@ -163,11 +170,16 @@ async function importResolver(path: string, file: string): Promise<ConflictResol
   return found as ConflictResolver;
 }
 
+/** The policy of a table of the source. */
+export function policyOf({ conflict, overrides }: Policies, schema: string, name: string): ConflictPolicy {
+  const found = Object.entries(overrides).find(
+    ([pattern, override]) => override.conflict !== undefined && patternMatches(pattern, schema, name),
+  );
+  return found?.[1].conflict ?? conflict;
+}
+
 /** Loads the modules of all custom policies, so that they fail early. Throws CONFIG_INVALID with every problem. */
-export async function loadResolvers(config: {
-  readonly conflict: ConflictPolicy;
-  readonly overrides: Readonly<Record<string, { readonly conflict?: ConflictPolicy }>>;
-}): Promise<void> {
+export async function loadResolvers(config: Policies): Promise<void> {
   const policies = [config.conflict, ...Object.values(config.overrides).map(({ conflict }) => conflict)];
   const problems: Problem[] = [];
   for (const policy of policies) {

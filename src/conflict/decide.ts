@@ -1,8 +1,6 @@
 /** Decides what becomes of one row that was changed on both sides. Pure, but for the resolver of a custom policy. */
 import { isDeepStrictEqual } from "node:util";
-import { patternMatches } from "../catalog/patterns.ts";
 import { policyLabel, type Conflict, type ConflictPolicy, type ConflictSide } from "../conflict-policy.ts";
-import type { ResolvedConfig } from "../config.ts";
 import { ReplicateError } from "../errors.ts";
 
 /**
@@ -14,18 +12,6 @@ export type Decision =
   | { readonly winner: "merged"; readonly image: Readonly<Record<string, unknown>> };
 
 type Winner = "source" | "target" | "equal";
-
-/** The policy of a table of the source. */
-export function policyOf(
-  { conflict, overrides }: Pick<ResolvedConfig, "conflict" | "overrides">,
-  schema: string,
-  name: string,
-): ConflictPolicy {
-  const found = Object.entries(overrides).find(
-    ([pattern, override]) => override.conflict !== undefined && patternMatches(pattern, schema, name),
-  );
-  return found?.[1].conflict ?? conflict;
-}
 
 /**
  * Decides by the policy. Which side deleted the row makes no difference but for `{ latest: COLUMN }`, which then

@@ -2,7 +2,7 @@
  * Both ways of a sync at once: changes go from source to target and back, batch by batch, never two at the same time. So
  * each way knows exactly how far the other has come, and what both sides changed meanwhile is a conflict.
  */
-import { policyOf } from "../conflict/decide.ts";
+import { policyOf } from "../conflict-policy.ts";
 import type { Batch } from "../events.ts";
 import type { Connection } from "../postgres/connect.ts";
 import type { SyncContext } from "../state/context.ts";

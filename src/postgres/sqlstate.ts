@@ -7,6 +7,7 @@ export const FOREIGN_KEY_VIOLATION = "23503";
 export const LOCK_NOT_AVAILABLE = "55P03";
 export const DEADLOCK = "40P01";
 export const UNDEFINED_TABLE = "42P01";
+export const UNDEFINED_FUNCTION = "42883";
 export const INVALID_SCHEMA = "3F000";
 export const DEPENDENT_OBJECTS = "2BP01";
 export const QUERY_CANCELED = "57014";

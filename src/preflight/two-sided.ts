@@ -6,6 +6,7 @@ import type { Connection } from "../postgres/connect.ts";
 import { ident, load } from "../postgres/sql.ts";
 import { withLeaves } from "./examination.ts";
 import { administrator, run, some, type Finding } from "./finding.ts";
+import { checkLatest } from "./latest.ts";
 import type { TablePair } from "./pairs.ts";
 
 export async function checkTwoSided(
@@ -15,7 +16,7 @@ export async function checkTwoSided(
   pairs: readonly TablePair[],
 ): Promise<Finding[]> {
   if (!config.isTwoSided) return [];
-  const findings = pairs.flatMap(keyFindings);
+  const findings = [...pairs.flatMap(keyFindings), ...(await checkLatest(config, target, pairs))];
   if (config.direction === "one-way") return findings;
   const isSourceReplica = await mayBeReplica(source);
   return [

@@ -5,8 +5,7 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 
 import { loadOptions } from "../../../src/config-file.ts";
 import { resolveConfig, type ResolvedConfig, type SyncOptions } from "../../../src/config.ts";
-import { loadResolvers, policyLabel, type Conflict } from "../../../src/conflict-policy.ts";
-import { policyOf } from "../../../src/conflict/decide.ts";
+import { loadResolvers, policyLabel, policyOf, type Conflict } from "../../../src/conflict-policy.ts";
 import { ReplicateError } from "../../../src/errors.ts";
 import { openSync } from "../../../src/index.ts";
 
