@@ -33,6 +33,14 @@ export function isReversible(mapping: TableMapping | null): boolean {
   );
 }
 
+/** True where the target's columns have the names and values of the source's. */
+export function keepsColumns(mapping: TableMapping | null): boolean {
+  return (
+    mapping === null ||
+    [mapping.columns, mapping.discriminator].every((each) => Object.keys(each).length === 0)
+  );
+}
+
 /** The mapping of the way back. Only for one that is reversible. */
 export function reversed(mapping: TableMapping | null): TableMapping | null {
   if (mapping === null) return null;

@@ -7,7 +7,7 @@ import {
   type Capture,
   type CaptureKeyColumn,
 } from "../catalog/delta.ts";
-import { mapTables } from "../catalog/mapping.ts";
+import { keepsColumns, mapTables } from "../catalog/mapping.ts";
 import { describeTables, tableLabel, tableSql, type Table } from "../catalog/table.ts";
 import { ReplicateError, type Problem } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
@@ -282,6 +282,8 @@ export function modeOf(shape: Shape, markers: readonly number[]): TableMode {
   if (markers.includes(0)) return { kind: "reread" };
   if (markers.includes(shape.source.oid)) return { kind: "truncate" };
   if (markers.length === 0) return { kind: "keys" };
+  // Its rows may be in other partitions there.
+  if (!keepsColumns(shape.entry.mapping)) return { kind: "reread" };
   const leaves: string[] = [];
   for (const oid of markers) {
     const leaf = shape.entry.partitions[oid];
