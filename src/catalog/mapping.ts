@@ -224,8 +224,10 @@ function mappedSource({ table, where, columns: wished, problems }: Wish): Table 
   });
   for (const [index, { name, mapped, expression }] of wished.entries()) {
     if (table.columns.some((column) => column.name === name)) continue;
-    if (mapped.as === null) refuse(expression.setting, "the source has no such column");
-    else if (expression.type !== undefined)
+    if (mapped.as === null) {
+      // One that is left out may be dropped from the source.
+      if (mapped.to !== null) refuse(expression.setting, "the source has no such column");
+    } else if (expression.type !== undefined)
       columns.push(computed(NO_COLUMN - index, name, expression.type, mapped));
   }
   if (where?.type !== undefined && where.type.baseType !== "boolean")

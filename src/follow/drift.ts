@@ -104,7 +104,7 @@ export async function settleDrift(
   }
   if (!same(before.columns, now.columns)) {
     await refreshKey(context, source, capture, table);
-    const found = renamedAndDropped(label, before.columns, table, target);
+    const found = renamedAndDropped(label, before.columns, table, target, shape.entry.mapping);
     if (found.length > 0) {
       throw new ReplicateError("TABLE_SHAPE_CHANGED", `columns of ${label} changed on the source`, {
         problems: found,
