@@ -3,6 +3,7 @@ import { capture } from "./capture.ts";
 import { copy } from "./copy.ts";
 import { follow } from "./follow.ts";
 import { link } from "./link.ts";
+import { mapping } from "./mapping.ts";
 import { memory } from "./memory.ts";
 import type { Benchmark } from "./support/benchmark.ts";
 import { readOptions, usage, type Options } from "./support/options.ts";
@@ -10,7 +11,15 @@ import { Report } from "./support/report.ts";
 import { stopServers } from "./support/servers.ts";
 import { verify } from "./verify.ts";
 
-const benchmarks: Readonly<Record<string, Benchmark>> = { copy, capture, follow, verify, memory, link };
+const benchmarks: Readonly<Record<string, Benchmark>> = {
+  copy,
+  capture,
+  follow,
+  verify,
+  memory,
+  link,
+  mapping,
+};
 
 const [name = "", ...args] = process.argv.slice(2);
 const benchmark = benchmarks[name];

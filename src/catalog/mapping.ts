@@ -33,6 +33,14 @@ export function isReversible(mapping: TableMapping | null): boolean {
   );
 }
 
+/** True where the target's columns have the names and values of the source's. */
+export function keepsColumns(mapping: TableMapping | null): boolean {
+  return (
+    mapping === null ||
+    [mapping.columns, mapping.discriminator].every((each) => Object.keys(each).length === 0)
+  );
+}
+
 /** The mapping of the way back. Only for one that is reversible. */
 export function reversed(mapping: TableMapping | null): TableMapping | null {
   if (mapping === null) return null;
@@ -216,8 +224,10 @@ function mappedSource({ table, where, columns: wished, problems }: Wish): Table 
   });
   for (const [index, { name, mapped, expression }] of wished.entries()) {
     if (table.columns.some((column) => column.name === name)) continue;
-    if (mapped.as === null) refuse(expression.setting, "the source has no such column");
-    else if (expression.type !== undefined)
+    if (mapped.as === null) {
+      // One that is left out may be dropped from the source.
+      if (mapped.to !== null) refuse(expression.setting, "the source has no such column");
+    } else if (expression.type !== undefined)
       columns.push(computed(NO_COLUMN - index, name, expression.type, mapped));
   }
   if (where?.type !== undefined && where.type.baseType !== "boolean")

@@ -12,6 +12,7 @@ import {
   type Removal,
 } from "../catalog/definitions.ts";
 import { isKeyless } from "../catalog/delta.ts";
+import { keepsColumns } from "../catalog/mapping.ts";
 import { ownRowsSql } from "../catalog/rows.ts";
 import { tableLabel, tableSql } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
@@ -80,6 +81,8 @@ async function leafMapping(
   table: CopyTable,
 ): Promise<(relid: number) => number> {
   if (table.source.kind !== "p" || table.target.kind !== "p") return () => table.target.oid;
+  // The columns that decide about the partition may have other values there.
+  if (!keepsColumns(table.entry.mapping)) return () => table.target.oid;
   const conditions = async (connection: Connection, oids: number[]): Promise<Map<number, string>> => {
     const rows = await connection.rows<{ oid: number; condition: string | null }>(
       load("copy/leaf-conditions"),

@@ -7,7 +7,7 @@ import {
   type Capture,
   type CaptureKeyColumn,
 } from "../catalog/delta.ts";
-import { mapTables } from "../catalog/mapping.ts";
+import { keepsColumns, mapTables } from "../catalog/mapping.ts";
 import { describeTables, tableLabel, tableSql, type Table } from "../catalog/table.ts";
 import { ReplicateError, type Problem } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
@@ -104,7 +104,7 @@ export async function settleDrift(
   }
   if (!same(before.columns, now.columns)) {
     await refreshKey(context, source, capture, table);
-    const found = renamedAndDropped(label, before.columns, table, target);
+    const found = renamedAndDropped(label, before.columns, table, target, shape.entry.mapping);
     if (found.length > 0) {
       throw new ReplicateError("TABLE_SHAPE_CHANGED", `columns of ${label} changed on the source`, {
         problems: found,
@@ -282,6 +282,8 @@ export function modeOf(shape: Shape, markers: readonly number[]): TableMode {
   if (markers.includes(0)) return { kind: "reread" };
   if (markers.includes(shape.source.oid)) return { kind: "truncate" };
   if (markers.length === 0) return { kind: "keys" };
+  // Its rows may be in other partitions there.
+  if (!keepsColumns(shape.entry.mapping)) return { kind: "reread" };
   const leaves: string[] = [];
   for (const oid of markers) {
     const leaf = shape.entry.partitions[oid];

@@ -1,4 +1,5 @@
 /** Columns that were renamed or dropped on the source since the fingerprint was taken. */
+import type { TableMapping } from "../catalog/mapping.ts";
 import { tableSql, type Column, type Table } from "../catalog/table.ts";
 import type { Problem } from "../errors.ts";
 import { ident } from "../postgres/sql.ts";
@@ -12,15 +13,16 @@ export function renamedAndDropped(
   before: readonly (readonly (string | number)[])[],
   source: Table,
   target: Table,
+  mapping: TableMapping | null,
 ): Problem[] {
-  // A column that a mapping names is missed by the mapping; one that is written to by its name is no namesake.
-  const mapped = source.columns.flatMap((column) => (column.mapped === undefined ? [] : [column.name]));
-  const written = source.columns.flatMap(({ mapped: { to } = { to: null } }) => to ?? []);
+  // A column that the mapping names is missed by the mapping; what it writes to is no namesake.
+  const named = mapping?.columns ?? {};
+  const written = Object.values(named).flatMap(({ to }) => to ?? []);
   const has = (name: string): boolean =>
     !written.includes(name) && target.columns.some((column) => column.name === name);
   return before.flatMap(([attnum, oldName, formerType]): Problem[] => {
     const name = String(oldName);
-    if (mapped.includes(name)) return [];
+    if (name in named) return [];
     const column = source.columns.find((each) => each.attnum === attnum);
     if (column === undefined) {
       const successor = source.columns.find((each) => each.name === name);

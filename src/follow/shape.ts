@@ -142,7 +142,7 @@ export async function loadShapes(
       continue;
     }
     const known = entry.fingerprint === null ? [] : (JSON.parse(entry.fingerprint) as Fingerprint).columns;
-    const moved = renamedAndDropped(label, known, sourceTable, targetTable);
+    const moved = renamedAndDropped(label, known, sourceTable, targetTable, entry.mapping);
     if (moved.length > 0) {
       // What else there is to say is seen when these are done.
       problems.push(...moved);

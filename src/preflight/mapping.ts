@@ -24,13 +24,25 @@ export async function checkMappings(
     if (pair.source.mappingProblems?.length === 0) findings.push(...(await checkExpressions(source, pair)));
     findings.push(...(await checkDiscriminator(target, pair)));
   }
-  for (const { source: table } of pairs) {
-    const entry = known.get(table.oid);
-    const problem =
-      entry === undefined || entry.state === "new" ? undefined : remappingProblem(config, entry);
+  for (const pair of pairs) {
+    const entry = known.get(pair.source.oid);
+    if (entry === undefined || entry.state === "new") {
+      findings.push(...checkLeftOut(pair));
+      continue;
+    }
+    const problem = remappingProblem(config, entry);
     if (problem !== undefined) findings.push({ severity: "blocking", ...problem });
   }
   return [...findings, ...checkCompany(pairs), ...(await checkOtherSyncs(target, pairs, config.name))];
+}
+
+/** Columns that are left out and were never there: probably misspelt. */
+function checkLeftOut({ source, mapping }: TablePair): Finding[] {
+  return Object.entries(mapping?.columns ?? {}).flatMap(([name, { to, as }]): Finding[] => {
+    if (to !== null || as !== null || source.columns.some((column) => column.name === name)) return [];
+    const message = `columns.${name}: the source has no such column`;
+    return [{ severity: "blocking", subject: tableLabel(source), message }];
+  });
 }
 
 /** Nodes of a plan that reads a table and computes something of each row. */
@@ -103,7 +115,7 @@ function whyNotPlain(node: PlanNode): string | null {
   if (node["Node Type"] === "Subquery Scan")
     return "must not call volatile functions: a row has to look the same whenever it is read";
   if (!plain.test(node["Node Type"])) return "must not aggregate rows, nor return more than one value";
-  const [found] = passing.exec(expressionsIn(node)) ?? [];
+  const [found] = passing.exec(expressionsIn(node).replaceAll(/"(?:[^"]|"")*"/g, "")) ?? [];
   if (found === undefined) return null;
   return `must not use ${found.replace(/\s*\($/, "()")}: rows change only when somebody writes to them`;
 }

@@ -1,5 +1,5 @@
 /** Compares the schemas of both sides, object by object, and names what differs. */
-import type { TableMapping } from "../catalog/mapping.ts";
+import { keepsColumns } from "../catalog/mapping.ts";
 import { parseTableName, selectTables } from "../catalog/patterns.ts";
 import { tableLabel } from "../catalog/table.ts";
 import { mappingOf, hasMapping, targetName } from "../mapping-settings.ts";
@@ -100,7 +100,7 @@ async function choice(
   // A table that is another one on the target has no counterpart, on either side.
   const isOther = (table: Relation): boolean =>
     tableLabel(targetName(table, config)) !== tableLabel(table) ||
-    hasOtherColumns(mappingOf(table, config)) ||
+    !keepsColumns(mappingOf(table, config)) ||
     Object.values(config.schemas).includes(table.schema) ||
     Object.values(config.overrides).some(
       ({ target: name }) => name !== undefined && tableLabel(parseTableName(name)) === tableLabel(table),
@@ -115,12 +115,6 @@ async function choice(
     if (relation !== null && others.has(plain(relation))) return false;
     return schema === null || schemas.has(schema);
   };
-}
-
-function hasOtherColumns(mapping: TableMapping | null): boolean {
-  return (
-    mapping !== null && [mapping.columns, mapping.discriminator].some((each) => Object.keys(each).length > 0)
-  );
 }
 
 /** Properties that are expressions: read again by another server, they get other casts and parentheses. */

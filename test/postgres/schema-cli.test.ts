@@ -1,4 +1,6 @@
+import { mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { expect, test } from "vitest";
 
 import { main } from "../../src/cli/main.ts";
@@ -94,3 +96,47 @@ test("an unfit PGBIN is an error with a code and a way on", async () => {
     /^error CLIENT_MISSING: .*\nhint: Install the package postgresql-client-\d+ .*by hand/,
   );
 });
+
+test.skipIf(isSkipped)(
+  "tables that are others on the target are left out, and passed over by the comparison",
+  async () => {
+    await using pair = await freePair();
+    const settings = {
+      source: pair.source.url,
+      target: pair.target.url,
+      tables: ["public.*"],
+      overrides: {
+        "public.users": { target: "app.people" },
+        "public.item": { columns: { note: null, price: { to: "cost" } } },
+      },
+    };
+    const file = join(mkdtempSync(join(tmpdir(), "replicate-schema-")), "mapped.yaml");
+    writeFileSync(file, JSON.stringify(settings));
+    await pair.source.sql(`
+    create table users (id int primary key);
+    create table item (id int primary key, price int, note text);
+    create table plain (id int primary key)`);
+    const run = async (...words: string[]): Promise<Outcome> =>
+      await replicate(pair, ...words, "--config", file);
+    const created = await run("schema");
+    expect(created).toMatchObject({ code: 0, err: "" });
+    expect(created.out).toContain(
+      "left out, since it is called app.people on the target: create it there by hand",
+    );
+    const there =
+      "select array_agg(relname::text order by 1) as tables from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace";
+    expect(await pair.target.sql(there)).toEqual([{ tables: ["item", "plain"] }]);
+    await pair.target.sql(`
+    create schema app;
+    create table app.people (id int primary key);
+    alter table item rename price to cost;
+    alter table item drop note;
+    alter table plain add more int`);
+    const compared = await run("verify", "--schema", "--json");
+    expect(JSON.parse(compared.out)).toMatchObject({ differences: [{ object: "column public.plain.more" }] });
+    const checked = JSON.parse((await run("preflight", "--json")).out) as {
+      findings: { severity: string; subject: string }[];
+    };
+    expect(checked.findings.filter(({ severity }) => severity !== "note")).toEqual([]);
+  },
+);

@@ -122,3 +122,43 @@ test("a column generated on one side only is refused", () => {
 test("tables without columns fit each other", () => {
   expect(columnPlan(table(), table())).toEqual({ columns: [], binary: false, problems: [] });
 });
+
+test("a mapping's columns go where it says, and are left out, computed and constant", () => {
+  const mapped = (name: string, type: string, to: string | null, as: string | null = null): Column =>
+    column(name, type, { mapped: { to, as } });
+  const source = table(
+    column("id", "integer"), mapped("name", "text", "full_name"), mapped("flag", "boolean", null),
+    mapped("email", "text", "email", "md5(email)"), column("shop", "text", { mapped: { to: "shop", as: "'7'", isConstant: true } }),
+  ); // prettier-ignore
+  const target = table(
+    column("id", "integer"), column("full_name", "text"), column("email", "character varying(40)"), column("shop", "integer"),
+    column("flag", "boolean"),
+  ); // prettier-ignore
+  const { columns, problems } = columnPlan(source, target);
+  expect(problems).toEqual([]);
+  expect(columns.map((pair) => [pair.source.name, pair.target.name])).toEqual([
+    ["id", "id"], ["name", "full_name"], ["email", "email"], ["shop", "shop"],
+  ]); // prettier-ignore
+});
+
+test("what a mapping cannot mean is a problem each", () => {
+  const source = table(
+    column("a", "integer", { mapped: { to: "b", as: null } }), column("b", "integer"),
+    column("c", "integer", { mapped: { to: "c", as: "c + 0.5" } }), column("d", "integer", { mapped: { to: null, as: null } }),
+  ); // prettier-ignore
+  const target = table(
+    column("b", "integer"),
+    column("c", "uuid"),
+    column("d", "integer", { notNull: true }),
+  );
+  const { problems } = columnPlan(
+    { ...source, mappingProblems: [{ subject: "public.t", message: "first" }] },
+    target,
+  );
+  expect(problems.map(({ message }) => message)).toEqual([
+    "first",
+    'two columns of the source go to column "b"',
+    'c + 0.5 is integer, and column "c" uuid on the target: the types do not match',
+    'column "d" gets no value from the source, is NOT NULL and has no default',
+  ]);
+});
