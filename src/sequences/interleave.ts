@@ -83,7 +83,11 @@ export async function interleaveSequences(
   await using source = await context.source("sequences");
   await using target = await context.target("sequences");
   const { pairs, missing } = await pairSequences(context, source, target);
-  const drawn = pairs.filter(({ isDrawn }) => isDrawn);
+  const isOneDatabase = await areSame(source, target);
+  // Tables that draw from one and the same sequence need no shares.
+  const drawn = pairs.filter(
+    ({ from, to, isDrawn }) => isDrawn && !(isOneDatabase && from.relid === to.relid),
+  );
   const halves = await bothHalves(source, target, drawn, shares);
   const values = await Promise.all([
     readValues(source, drawn.map(({ from }) => from)),
@@ -117,6 +121,18 @@ export async function interleaveSequences(
     sequences.push({ source: show(result[0], isDone), target: show(result[1], isDone), changed: !isDone });
   }
   return { sequences, missing, dryRun };
+}
+
+async function areSame(source: Connection, target: Connection): Promise<boolean> {
+  const [one, other] = await Promise.all(
+    [source, target].map(
+      async (side) =>
+        await side.row<{ identity: string }>(
+          `select pg_catalog.current_database() || '/' || pg_catalog.pg_postmaster_start_time()::text as identity`,
+        ),
+    ),
+  );
+  return one?.identity === other?.identity;
 }
 
 async function bothHalves(

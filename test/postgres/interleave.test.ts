@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 
-import type { InterleaveReport } from "../../src/index.ts";
+import { openSync, type InterleaveReport } from "../../src/index.ts";
 import { json, replicate } from "../cli/replicate.ts";
 import { connect } from "../support/admin.ts";
 import { freePair, type Database, type Pair } from "../support/database.ts";
@@ -287,4 +287,17 @@ test("by the command: printed, interrupted, done, and told", async () => {
   expect(odd?.every((n) => n > 29 && n % 2 === 1)).toBe(true);
   expect(even?.every((n) => n > 29 && n % 2 === 0)).toBe(true);
   expect((await run([])).stdout).toContain("2 sequences shared out between both sides: not carried");
+});
+
+test("tables of one database that draw from the same sequence are left alone", async () => {
+  await using pair = await freePair();
+  const { url } = pair.source;
+  await pair.source.sql(
+    "create table a (id serial primary key); create table b (id int primary key default nextval('a_id_seq'))",
+  );
+  await using sync = await openSync({
+    source: url, target: url, env: {}, tables: ["public.a"], overrides: { "public.a": { target: "public.b" } },
+  }); // prettier-ignore
+  await sync.init();
+  expect((await sync.interleave()).sequences).toEqual([]);
 });
