@@ -115,6 +115,8 @@ export const errorRules = {
     "never",
     "Its tables have to be copied anew: run `replicate drop --target-only`, then `replicate init` and `replicate copy --overwrite`.",
   ),
+  /** The numbers of sequences cannot be shared out; each is named with what stands in the way. */
+  SEQUENCES_UNFIT: rule(1, "never", "Settle what is listed, then run the same command again."),
   /** The target refused a row. */
   ROW_REFUSED: rule(3, "never", "Repair the target's constraint or the row on the source, then start again."),
   /** No pg_dump and pg_restore that fit the servers. */

@@ -56,5 +56,11 @@ export type { BatchAtHand } from "./state/runner-lock.ts";
 export type { Phase, Status, Wait } from "./status/status.ts";
 export type { SwitchOptions, SwitchReport } from "./cutover/cutover.ts";
 export type { Rehearsal } from "./cutover/rehearse.ts";
+export type {
+  InterleavedSequence,
+  InterleaveOptions,
+  InterleaveReport,
+  SideOfSequence,
+} from "./sequences/interleave.ts";
 export type { SequenceChange, SequencesOptions, SequencesReport } from "./sequences/carry.ts";
 export type { DropOptions, DropReport } from "./drop/drop.ts";

@@ -9,6 +9,11 @@ import {
 } from "./conflict/log.ts";
 import { resolveConflicts, type ResolveReport } from "./conflict/resolve.ts";
 import { copySync, type CopyOptions, type CopyReport } from "./copy/copy.ts";
+import {
+  interleaveSequences,
+  type InterleaveOptions,
+  type InterleaveReport,
+} from "./sequences/interleave.ts";
 import { carrySequences, type SequencesOptions, type SequencesReport } from "./sequences/carry.ts";
 import { switchSides, type SwitchOptions, type SwitchReport } from "./cutover/cutover.ts";
 import { assertForward, assertOneWay, directionOf, followEitherWay } from "./cutover/direction.ts";
@@ -92,6 +97,11 @@ export interface Sync extends AsyncDisposable {
   ): Promise<ResolveReport>;
   /** Carries the values of sequences, forward only. */
   sequences(options?: SequencesOptions & CallOptions): Promise<SequencesReport>;
+  /**
+   * Shares the numbers of sequences out, so that both sides can insert rows without giving out a number twice. Taken back
+   * by `drop`.
+   */
+  interleave(options?: InterleaveOptions & CallOptions): Promise<InterleaveReport>;
   /**
    * Switches the applications to the target: fences the source, brings over what is left to the last row, and opens the
    * target. The source is kept current by `follow` from then on.
@@ -214,6 +224,11 @@ export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync
       await run("conflicts", call, async (each) => {
         const ids = typeof which === "number" ? [which] : which;
         return await resolveConflicts(each, ids, winner);
+      }),
+    interleave: async (call = {}) =>
+      await run("sequences", call, async (each) => {
+        await assertForward(ways(call), "sequences --interleave");
+        return await interleaveSequences(each, call);
       }),
     sequences: async (call = {}) =>
       await runDirected("sequences", call, async (each) => await carrySequences(each, call)),

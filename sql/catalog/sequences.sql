@@ -1,8 +1,9 @@
 -- What: sequences and which column owns each of them.
 -- Runs on: source and target.
--- Returns: schema, name, increment, min, max, cycle, ownerRelid and ownerColumn (null for one without an owner), usedBy
+-- Returns: relid, schema, name, increment, min, max, cycle, ownerRelid and ownerColumn (null for one without an owner), usedBy
 --          (oids of the tables whose columns take their default from it).
-select n.nspname::text as "schema",
+select c.oid::bigint::float8 as "relid",
+       n.nspname::text as "schema",
        c.relname::text as "name",
        s.seqincrement::text as "increment",
        s.seqmin::text as "min",

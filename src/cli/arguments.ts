@@ -125,6 +125,10 @@ function checkCombinations(values: Readonly<Record<string, unknown>>, problems: 
     if (values[one] === undefined || values[other] === undefined) return;
     problems.push({ subject: `--${one}`, message: `does not go together with --${other}` });
   };
+  const needs = (one: OptionName, other: OptionName): void => {
+    if (values[one] !== undefined && values[other] === undefined)
+      problems.push({ subject: `--${one}`, message: `needs --${other}` });
+  };
   for (const side of ["source", "target"] as const) {
     const part = connectionParts.find((each) => values[`${side}-${each}`] !== undefined);
     if (part !== undefined) together(side, `${side}-${part}`);
@@ -135,6 +139,8 @@ function checkCombinations(values: Readonly<Record<string, unknown>>, problems: 
   together("remap", "adopt");
   together("until-caught-up", "once");
   together("limit", "all");
+  together("interleave", "margin");
+  for (const option of ["shares", "source-share", "target-share"] as const) needs(option, "interleave");
 }
 
 function checkValue(

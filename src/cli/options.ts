@@ -134,6 +134,13 @@ export const options = {
     value: "N",
     help: "set the target's sequences this many values ahead; 0 by default, 1000 when switching",
   },
+  interleave: {
+    type: "flag",
+    help: "share the numbers out between both sides instead, so that both can insert rows; taken back by drop",
+  },
+  shares: { type: "integer", value: "N", help: "how many databases share the numbers, 2 by default" },
+  "source-share": { type: "integer", value: "I", help: "the source's share of the numbers, 1 by default" },
+  "target-share": { type: "integer", value: "I", help: "the target's share of the numbers, 2 by default" },
   rehearse: { type: "flag", help: "predict the time without writes and what would stop it; change nothing" },
   timeout: {
     type: "text",
@@ -336,9 +343,19 @@ export const verbs = {
   },
   sequences: {
     summary: "carries the values of sequences to the target",
-    details: ["Needed before applications write to the target. Never sets a sequence of the target back."],
-    options: ["margin"],
-    examples: [{ command: "sequences --margin 1000", says: "leave room for numbers still being given out" }],
+    details: [
+      "Needed before applications write to the target. Never sets a sequence of the target back.",
+      "With --interleave, for applications that write to both sides: the source goes on with the odd and the target with the even numbers, beyond all that either has given out; or each with every Nth, where --shares N databases write. From then on nothing is carried between these sequences. drop gives them their increments back.",
+    ],
+    options: ["margin", "interleave", "shares", "source-share", "target-share", "print"],
+    examples: [
+      { command: "sequences --margin 1000", says: "leave room for numbers still being given out" },
+      { command: "sequences --interleave", says: "odd numbers on the source, even ones on the target" },
+      {
+        command: "sequences --interleave --shares 3 --target-share 3 --print",
+        says: "the SQL for the third of three databases",
+      },
+    ],
   },
   cutover: {
     summary: "switches the applications to the target",

@@ -10,6 +10,7 @@ import type { SyncContext } from "../state/context.ts";
 import { migrateOlder, SCHEMA_LOCK, stateVersion } from "../state/migrate.ts";
 import { countOwed, allKinds, payOwed, type LeftInvalid } from "../state/owed.ts";
 import { readFence, removeFence } from "../state/fence.ts";
+import { endInterleaving } from "../sequences/end-interleaving.ts";
 import { endReader, isRunnerAlive } from "../state/runner-lock.ts";
 import { closeSource, forgetExpelled } from "../state/source-identity.ts";
 import { isSwitching, markName } from "../state/switch.ts";
@@ -83,6 +84,7 @@ export async function dropSync(context: SyncContext, options: DropOptions = {}):
       }
     }
   }
+  await giveSequencesBack(context, options, note);
   if (!options.targetOnly) {
     await using source = await context.source("drop");
     isKnown = (await dropSource(context, source, options, note)) || isKnown;
@@ -95,6 +97,19 @@ export async function dropSync(context: SyncContext, options: DropOptions = {}):
   if (!isKnown && removed.length === 0)
     throw new ReplicateError("SYNC_UNKNOWN", `there is no sync named ${context.config.name} to drop`);
   return { removed, restored, leftInvalid, dryRun: options.dryRun ?? false };
+}
+
+/** As long as both sides know which tables, and so which sequences, belong together. */
+async function giveSequencesBack(
+  context: SyncContext,
+  options: DropOptions,
+  note: (side: Side, object: string) => void,
+): Promise<void> {
+  await using source = options.targetOnly ? undefined : await context.source("drop");
+  await using target = options.sourceOnly ? undefined : await context.target("drop");
+  const sides = [source, target].filter((each) => each !== undefined);
+  for (const { side, sequence } of await endInterleaving(context, sides, options.dryRun === true))
+    note(side, `share of sequence ${sequence}`);
 }
 
 /** Tables whose last changes the target never got. */

@@ -100,6 +100,7 @@ export class FollowSession {
       throw new ReplicateError("SYNC_UNKNOWN", `the target knows no sync named ${name}`);
     await checkSource(source, name, position);
     await migrateOlder(source);
+    await migrateOlder(target);
     const session = new FollowSession(
       context, source, target, await prepareReader(source, name), position, isDraining, opposite,
     ); // prettier-ignore

@@ -54,6 +54,7 @@ export const failpoints = [
   "cutover.undo.lifted",
   "cutover.undo.forgotten",
   "cutover.stood-by",
+  "interleave.target-committed",
   "drop.detached",
   "drop.forgotten",
 ] as const;

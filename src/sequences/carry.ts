@@ -1,8 +1,9 @@
 /** Sequences: their values go to the target, forward only. */
 import { tableLabel } from "../catalog/table.ts";
 import type { SyncContext } from "../state/context.ts";
-import { pairSequences } from "./pairs.ts";
-import { advance, readValues, setSql, type Value } from "./values.ts";
+import { migrateOlder } from "../state/migrate.ts";
+import { pairSequences, type Sequence } from "./pairs.ts";
+import { advance, readValues, setValues, type Value } from "./values.ts";
 
 export interface SequencesOptions {
   /** Values to leave free after the source's, in steps of the sequence. Default 0. */
@@ -13,6 +14,8 @@ export interface SequencesReport {
   readonly sequences: readonly SequenceChange[];
   /** Sequences that the source has and the target has not. */
   readonly missing: readonly string[];
+  /** Sequences whose numbers are shared out between both sides: they stay as they are. */
+  readonly interleaved: readonly string[];
 }
 
 export interface SequenceChange {
@@ -30,21 +33,24 @@ export async function carrySequences(
 ): Promise<SequencesReport> {
   await using source = await context.source("sequences");
   await using target = await context.target("sequences");
-  const { pairs, missing } = await pairSequences(context, source, target);
+  await migrateOlder(target);
+  const { pairs: all, missing } = await pairSequences(context, source, target);
+  const pairs = all.filter(({ isInterleaved }) => !isInterleaved);
+  const interleaved = all.filter((pair) => pair.isInterleaved).map(({ to }) => tableLabel(to));
   const [given, present] = await Promise.all([
     readValues(source, pairs.map(({ from }) => from)),
     readValues(target, pairs.map(({ to }) => to)),
   ]); // prettier-ignore
-  const statements: string[] = [];
+  const wanted: { sequence: Sequence; value: Value }[] = [];
   const sequences = pairs.map(({ from, to }, index) => {
     const before = present[index] as Value;
     const margin = BigInt(options.margin ?? 0);
     const after = advance(to, before, given[index] as Value, BigInt(from.increment), margin);
     const changed = after.value !== before.value || after.isCalled !== before.isCalled;
-    if (changed) statements.push(setSql(to, after));
+    if (changed) wanted.push({ sequence: to, value: after });
     const show = (value: Value): string | null => (value.isCalled ? String(value.value) : null);
     return { name: tableLabel(to), from: show(before), to: show(after), changed };
   });
-  if (statements.length > 0) await target.script(statements.join(";\n"));
-  return { sequences, missing };
+  await setValues(target, wanted);
+  return { sequences, missing, interleaved };
 }

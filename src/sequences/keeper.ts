@@ -6,7 +6,7 @@ import type { Connection } from "../postgres/connect.ts";
 import { asReplicateError } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
 import { pairSequences, type SequencePair } from "./pairs.ts";
-import { advance, readValues, setSql, type Value } from "./values.ts";
+import { advance, readValues, setValues, type Value } from "./values.ts";
 
 /** Values that stay free after the source's; more where a sequence moves faster than that between two looks. */
 const MARGIN = 1000n;
@@ -49,13 +49,13 @@ export class SequenceKeeper {
   async #refresh(source: Connection, target: Connection): Promise<void> {
     if (Date.now() - this.#listedAt > LIST_MS) {
       const { pairs } = await pairSequences(this.#context, source, target);
-      this.#pairs = pairs;
+      this.#pairs = pairs.filter(({ isInterleaved }) => !isInterleaved);
       this.#seen = [];
-      this.#ahead = await readValues(target, pairs.map(({ to }) => to)); // prettier-ignore
+      this.#ahead = await readValues(target, this.#pairs.map(({ to }) => to)); // prettier-ignore
       this.#listedAt = Date.now();
     }
     const given = await readValues(source, this.#pairs.map(({ from }) => from)); // prettier-ignore
-    const statements = this.#pairs.flatMap(({ from, to }, index) => {
+    const advanced = this.#pairs.flatMap(({ from, to }, index) => {
       const now = given[index] as Value;
       const before = this.#seen[index];
       if (before !== undefined && before.value === now.value && before.isCalled === now.isCalled) return [];
@@ -67,9 +67,9 @@ export class SequenceKeeper {
       if (advance(to, present, now, increment, margin / 2n) === present) return [];
       const wanted = advance(to, present, now, increment, margin);
       this.#ahead[index] = wanted;
-      return [setSql(to, wanted)];
+      return [{ sequence: to, value: wanted }];
     });
-    if (statements.length > 0) await target.script(statements.join(";\n"));
+    await setValues(target, advanced);
     this.#seen = given;
   }
 }

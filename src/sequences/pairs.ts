@@ -6,8 +6,10 @@ import type { Connection } from "../postgres/connect.ts";
 import { load } from "../postgres/sql.ts";
 import type { SyncContext } from "../state/context.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
+import { readInterleaved, type Interleaved } from "./interleaved.ts";
 
 export interface Sequence {
+  readonly relid: number;
   readonly schema: string;
   readonly name: string;
   readonly increment: string;
@@ -23,6 +25,10 @@ export interface Sequence {
 export interface SequencePair {
   readonly from: Sequence;
   readonly to: Sequence;
+  /** A table of the sync owns it or takes defaults from it. */
+  readonly isDrawn: boolean;
+  /** Its numbers are shared out on one side at least: each side goes on by itself. */
+  readonly isInterleaved: boolean;
 }
 
 /**
@@ -35,18 +41,27 @@ export async function pairSequences(
   target: Connection,
 ): Promise<{ readonly pairs: readonly SequencePair[]; readonly missing: readonly string[] }> {
   const tables = await loadTables(target, context.config.name);
-  const [sources, targets] = await Promise.all([
-    source.rows<Sequence>(load("catalog/sequences")),
-    target.rows<Sequence>(load("catalog/sequences")),
+  const [[sources, shared], [targets, sharedThere]] = await Promise.all([
+    readSequences(source),
+    readSequences(target),
   ]);
   const pairs: SequencePair[] = [];
   const missing: string[] = [];
   for (const from of selectSequences(context, sources, tables)) {
     const to = counterpart(from, targets, tables, context.config.schemas);
     if (to === undefined) missing.push(tableLabel(from));
-    else pairs.push({ from, to });
+    else {
+      const isInterleaved =
+        shared.some(({ relid }) => relid === from.relid) ||
+        sharedThere.some(({ relid }) => relid === to.relid);
+      pairs.push({ from, to, isDrawn: isDrawnBy(tables, from), isInterleaved });
+    }
   }
   return { pairs, missing };
+}
+
+async function readSequences(connection: Connection): Promise<[Sequence[], Interleaved[]]> {
+  return [await connection.rows<Sequence>(load("catalog/sequences")), await readInterleaved(connection)];
 }
 
 function selectSequences(
@@ -54,12 +69,14 @@ function selectSequences(
   all: readonly Sequence[],
   tables: readonly SyncTable[],
 ): Sequence[] {
-  const relids = new Set(tables.map(({ sourceRelid }) => sourceRelid));
-  const isOurs = ({ ownerRelid, usedBy }: Sequence): boolean =>
-    (ownerRelid !== null && relids.has(ownerRelid)) || usedBy.some((relid) => relids.has(relid));
+  const isOurs = (sequence: Sequence): boolean => isDrawnBy(tables, sequence);
   const free = all.filter((sequence) => sequence.ownerRelid === null && !isOurs(sequence));
   const { tables: patterns, exclude } = context.config;
   return [...all.filter(isOurs), ...selectTables(free, patterns, exclude).selected];
+}
+
+function isDrawnBy(tables: readonly SyncTable[], { ownerRelid, usedBy }: Sequence): boolean {
+  return tables.some(({ sourceRelid }) => sourceRelid === ownerRelid || usedBy.includes(sourceRelid));
 }
 
 /**

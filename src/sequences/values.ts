@@ -48,11 +48,27 @@ export function advance(
   return isAhead ? present : wanted;
 }
 
-/** Sets a sequence to a value; nobody who called it meanwhile is set back. */
-export function setSql(sequence: Sequence, { value, isCalled }: Value): string {
+/**
+ * Sets sequences to values; nobody who called one meanwhile is set back, and none whose numbers have been shared out
+ * meanwhile is touched: that waits for us, or we for it.
+ */
+export async function setValues(
+  connection: Connection,
+  wanted: readonly { readonly sequence: Sequence; readonly value: Value }[],
+): Promise<void> {
+  if (wanted.length === 0) return;
+  const statements = wanted.map(({ sequence, value }) => setSql(sequence, value));
+  await connection.transaction(async () => {
+    await connection.script("lock table replicate.interleaved in share mode");
+    await connection.script(statements.join(";\n"));
+  });
+}
+
+function setSql(sequence: Sequence, { value, isCalled }: Value): string {
   const name = tableSql(sequence);
   const later = BigInt(sequence.increment) < 0n ? ">" : "<";
   const isForward = `last_value ${later} ${value} or last_value = ${value} and ${isCalled} and not is_called`;
-  const set = `select pg_catalog.setval(${literal(name)}, ${value}, ${isCalled})`;
-  return sequence.cycle ? set : `${set} from ${name} where ${isForward}`;
+  return `select pg_catalog.setval(${literal(name)}, ${value}, ${isCalled}) from ${name}
+    where (${sequence.cycle ? "true" : isForward})
+      and not exists (select 1 from replicate.interleaved where relid = ${literal(name)}::pg_catalog.regclass)`;
 }

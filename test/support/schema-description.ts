@@ -39,6 +39,10 @@ const objects = `
   union all
   select 'type ' || t.oid::regtype::text || ' ' || t.typtype::text from pg_type t join s on s.oid = t.typnamespace
   union all
+  select 'sequence ' || q.seqrelid::regclass::text || ' ' || q.seqtypid::regtype::text || ' ' || q.seqstart || ' ' || q.seqincrement
+         || ' ' || q.seqmin || ' ' || q.seqmax || ' ' || q.seqcycle || ' ' || q.seqcache
+    from pg_sequence q join pg_class c on c.oid = q.seqrelid join s on s.oid = c.relnamespace
+  union all
   select 'policy ' || polname || ' ' || polrelid::regclass::text from pg_policy
   union all
   select 'event trigger ' || evtname from pg_event_trigger
