@@ -117,6 +117,12 @@ export const errorRules = {
   ),
   /** The target refused a row. */
   ROW_REFUSED: rule(3, "never", "Repair the target's constraint or the row on the source, then start again."),
+  /** Rows that the target has refused are put aside, and nobody said that it may do without them. */
+  ROWS_PARKED: rule(
+    1,
+    "never",
+    "See them with `replicate parked`, repair, and try them again with --retry; or go on without them with --accept-parked.",
+  ),
   /** No pg_dump and pg_restore that fit the servers. */
   CLIENT_MISSING: rule(
     3,

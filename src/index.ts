@@ -19,6 +19,7 @@ export type {
   CaptureMethod,
   Direction,
   KeylessPolicy,
+  RefusalPolicy,
   ResolvedConfig,
   ResolvedOverride,
   SyncOptions,
@@ -57,4 +58,6 @@ export type { Phase, Status, Wait } from "./status/status.ts";
 export type { SwitchOptions, SwitchReport } from "./cutover/cutover.ts";
 export type { Rehearsal } from "./cutover/rehearse.ts";
 export type { SequenceChange, SequencesOptions, SequencesReport } from "./sequences/carry.ts";
+export type { ParkedOptions, ParkedReport } from "./parked/parked.ts";
+export type { ParkedRow } from "./state/parked.ts";
 export type { DropOptions, DropReport } from "./drop/drop.ts";

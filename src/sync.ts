@@ -20,6 +20,7 @@ import { ReplicateError } from "./errors.ts";
 import type { Batch, OnEvent, Side } from "./events.ts";
 import type { FollowOptions } from "./follow/follow.ts";
 import { initSync, type InitOptions, type InitReport } from "./init/init.ts";
+import { listParked, type ParkedOptions, type ParkedReport } from "./parked/parked.ts";
 import { examine, type Finding, type PreflightOptions } from "./preflight/preflight.ts";
 import { asReplicateError } from "./postgres/sqlstate.ts";
 import { compareSchemas, type SchemaComparison } from "./schema/compare.ts";
@@ -94,6 +95,8 @@ export interface Sync extends AsyncDisposable {
     winner: Side,
     options?: CallOptions,
   ): Promise<ResolveReport>;
+  /** Lists the rows that the target has refused, or has them tried again. */
+  parked(options?: ParkedOptions & CallOptions): Promise<ParkedReport>;
   /** Carries the values of sequences, forward only. */
   sequences(options?: SequencesOptions & CallOptions): Promise<SequencesReport>;
   /**
@@ -219,6 +222,8 @@ export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync
         const ids = typeof which === "number" ? [which] : which;
         return await resolveConflicts(each, ids, winner);
       }),
+    parked: async (call = {}) =>
+      await runDirected("parked", call, async (each) => await listParked(each, call)),
     sequences: async (call = {}) =>
       await runDirected("sequences", call, async (each) => await carrySequences(each, call)),
     cutover: async (call = {}) =>

@@ -13,6 +13,7 @@ import type { SyncTable } from "../state/sync-table.ts";
 import { BatchWriter, type BatchTable, type Position } from "./apply-batch.ts";
 import { DriftSignal } from "./blocking-rows.ts";
 import { exceptPendingSql, isTwoSided, pendingKeysSql, type KeyTexts } from "./conflict-sql.ts";
+import { DeadLetters, RestageSignal } from "./dead-letters.ts";
 import { modeOf } from "./drift.ts";
 import { DriftWatch } from "./drift-watch.ts";
 import { FollowedTables } from "./followed-tables.ts";
@@ -21,6 +22,7 @@ import {
   type BatchRequest, type Dirty, type Examination, type Reader, type Window,
 } from "./read-batch.ts"; // prettier-ignore
 import type { Opposite } from "./opposite.ts";
+import { refused } from "./refused.ts";
 import { Reloads } from "./reload.ts";
 import { isRead, isReread, type Shape, type TableMode } from "./shape.ts";
 import { rotate, skipNoops, vacuumReloaded } from "./upkeep.ts";
@@ -50,6 +52,7 @@ export class FollowSession {
   /** Captures whose delta tables hold something, applied or not. */
   dirty: readonly Dirty[] = [];
   readonly #reader: Reader;
+  readonly #letters: DeadLetters;
   readonly #opposite: Opposite | undefined;
   readonly #tables: FollowedTables;
   readonly #drift: DriftWatch;
@@ -68,8 +71,10 @@ export class FollowSession {
     position: SessionPosition,
     isDraining: boolean,
     opposite: Opposite | undefined,
+    letters: DeadLetters,
   ) {
     this.#opposite = opposite;
+    this.#letters = letters;
     this.context = context;
     this.source = source;
     this.target = target;
@@ -102,6 +107,7 @@ export class FollowSession {
     await migrateOlder(source);
     const session = new FollowSession(
       context, source, target, await prepareReader(source, name), position, isDraining, opposite,
+      await DeadLetters.open(context, target),
     ); // prettier-ignore
     await session.#tables.load();
     return session;
@@ -164,6 +170,11 @@ export class FollowSession {
     } catch (error) {
       this.#batch = undefined;
       if (error instanceof DriftSignal) return await this.#pull(error);
+      if (error instanceof RestageSignal) {
+        const shape = this.#tables.shape(error.captureId);
+        if (shape !== undefined) await this.#letters.restage(error, shape);
+        return await this.next();
+      }
       if ([UNDEFINED_TABLE, TABLE_BEING_COPIED].includes(sqlstateOf(error) ?? "") && !this.source.isBroken) {
         // A table was renamed or dropped since we learned its name, which loading tells, or it left for a new copy.
         await this.source.script("rollback");
@@ -182,7 +193,7 @@ export class FollowSession {
 
   /** One round trip to the source, guessing that the batch touches the tables of the last one. */
   async #speculate(startedAt: number): Promise<Batch | null | undefined> {
-    const shapes = this.#tables.shapesOf(this.#expected);
+    const shapes = this.#tables.shapesOf(this.#expected).map((shape) => this.#letters.readingShape(shape));
     const tables = shapes.map((shape) => ({
       shape,
       mode: { kind: "keys" as const },
@@ -195,6 +206,7 @@ export class FollowSession {
       this.position,
       tables,
       this.#opposite,
+      this.#letters,
     );
     await writer.prepare();
     const token = randomUUID();
@@ -292,7 +304,8 @@ export class FollowSession {
 
   async #readAndApply(shapes: readonly Shape[], found: Examination, startedAt: number): Promise<Batch> {
     const tables: BatchTable[] = [];
-    for (const shape of shapes) {
+    for (const each of shapes) {
+      const shape = this.#letters.readingShape(each);
       const mode = this.#modeOf(shape, found);
       // One that is put off was not looked at.
       const fingerprint = found.fingerprints.get(shape.source.oid)?.text ?? shape.entry.fingerprint ?? "";
@@ -305,6 +318,7 @@ export class FollowSession {
       this.position,
       tables,
       this.#opposite,
+      this.#letters,
     );
     this.#batch = { changes: this.#openRows(found), writer };
     await writer.prepare();
@@ -326,7 +340,7 @@ export class FollowSession {
     } catch (error) {
       if (writer.failure === undefined) throw error;
       this.failedSide = "target";
-      throw writer.failure;
+      throw refused(writer.failure);
     }
     return await this.#commit(writer, tables, found, token, startedAt);
   }
@@ -445,6 +459,7 @@ export class FollowSession {
   /** Looks at every table, also those without changes. Throws as `DriftWatch.sweep` does. */
   async sweep(): Promise<void> {
     await this.#drift.sweep();
+    await this.#letters.retryDue(this.source, this.#tables);
   }
 
   /** Throws applied deltas away where there are enough of them, or all when nothing else is to be done. */
