@@ -16,6 +16,7 @@ import {
   mappingNames,
   type MappingSettings,
 } from "./mapping-settings.ts";
+import { checkHooks, type HooksSetting, type HooksSource } from "./hooks.ts";
 import type { ConnectionSettings } from "./postgres/conninfo.ts";
 import { Check, configInvalid } from "./settings-check.ts";
 
@@ -76,6 +77,8 @@ export interface SyncOptions {
   readonly schemas?: Readonly<Record<string, string>>;
   /** Default "stop". Not with `direction: both` or a conflict policy, whose target has changes of its own. */
   readonly onRefusal?: RefusalPolicy;
+  /** Functions that are called while rows are replicated. A path is relative as that of a conflict's module is. */
+  readonly hooks?: HooksSetting;
   readonly overrides?: Readonly<Record<string, TableOverride>>;
   readonly copy?: {
     readonly jobs?: number;
@@ -116,6 +119,7 @@ export interface ResolvedConfig {
   readonly keyless: KeylessPolicy;
   readonly keylessLimitBytes: number;
   readonly onRefusal: RefusalPolicy;
+  readonly hooks: HooksSource | undefined;
   readonly direction: Direction;
   readonly conflict: ConflictPolicy;
   /** Whether the target's changes are captured too: both sides are written to, or a policy is not the default. */
@@ -148,7 +152,7 @@ export const defaults = Object.freeze({
 });
 
 const settingNames = [
-  "name", "source", "target", "tables", "exclude", "conflict", "direction", "nodes", "conflictLog", "keyless", "keylessLimit", "deltaLimit", "schemas", "onRefusal", "overrides", "copy",
+  "name", "source", "target", "tables", "exclude", "conflict", "direction", "nodes", "conflictLog", "keyless", "keylessLimit", "deltaLimit", "schemas", "onRefusal", "hooks", "overrides", "copy",
 ] as const; // prettier-ignore
 const copyNames = ["jobs", "indexJobs", "partSize", "indexMemory"] as const;
 const overrideNames = [...mappingNames, "capture", "skipNoop", "keyless", "conflict", "onRefusal"] as const;
@@ -197,6 +201,7 @@ export function checkOptions(
   const deltaLimitBytes = check.size("deltaLimit", given["deltaLimit"] ?? defaults.deltaLimit, 0);
   const schemas = checkSchemas(check, given["schemas"]);
   const onRefusal = check.oneOf("onRefusal", given["onRefusal"], refusalPolicies) ?? defaults.onRefusal;
+  const hooks = checkHooks(check, "hooks", given["hooks"]);
   const overrides = checkOverrides(check, given["overrides"], nodes);
   const policies = [conflict, ...Object.values(overrides).map((override) => override.conflict)];
   const isTwoSided =
@@ -246,6 +251,7 @@ export function checkOptions(
     keyless,
     keylessLimitBytes,
     onRefusal,
+    hooks,
     direction,
     conflict,
     isTwoSided,

@@ -169,7 +169,7 @@ export const errorRules = {
     "now",
     "The old side may still refuse writes. Run `replicate cutover --undo` as soon as the servers can be reached.",
   ),
-  /** The new side is open, but the command that switches the application failed. */
+  /** The new side is open, but the command that switches the application failed; or a function of the user's has thrown. */
   HOOK_FAILED: rule(
     3,
     "later",

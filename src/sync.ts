@@ -19,6 +19,7 @@ import { dropSync, type DropOptions, type DropReport } from "./drop/drop.ts";
 import { ReplicateError } from "./errors.ts";
 import type { Batch, OnEvent, Side } from "./events.ts";
 import type { FollowOptions } from "./follow/follow.ts";
+import { loadHooks } from "./hooks.ts";
 import { initSync, type InitOptions, type InitReport } from "./init/init.ts";
 import { listParked, type ParkedOptions, type ParkedReport } from "./parked/parked.ts";
 import { examine, type Finding, type PreflightOptions } from "./preflight/preflight.ts";
@@ -124,6 +125,7 @@ export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync
   const { logger, onEvent, env, ...given } = options;
   const config = resolveConfig(given, env ?? process.env);
   await loadResolvers(config);
+  await loadHooks(config);
   const sessions = new Sessions();
 
   const context = (call: CallOptions, isCutBySignal = true): SyncContext =>

@@ -6,8 +6,10 @@ import { noteKeys } from "../capture/capture.ts";
 import { isKeyless } from "../catalog/delta.ts";
 import { patternMatches } from "../catalog/patterns.ts";
 import { ReplicateError } from "../errors.ts";
+import { askOnError, type Hooks } from "../hooks.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
+import { sleep } from "../postgres/sleep.ts";
 import type { StatementResult } from "../postgres/script.ts";
 import { literal } from "../postgres/sql.ts";
 import {
@@ -31,6 +33,8 @@ const MOST_PER_SYNC = 10_000;
 /** What was refused is tried again after so long even if nothing seems to have changed, and so many rows at a time. */
 const RETRY_SECONDS = 600;
 const RETRY_ROWS = 500;
+/** Before a batch is tried again because a hook says so. */
+const RETRY_PAUSE_MS = 1000;
 
 /** Thrown when rows cannot even be staged: the batch has to be read again, with this table's rows as text. */
 export class RestageSignal extends Error {
@@ -46,6 +50,7 @@ export class RestageSignal extends Error {
 export class DeadLetters {
   readonly #context: SyncContext;
   readonly #target: Connection;
+  readonly #onError: Hooks["onError"];
   /** Parked rows by capture. */
   #counts: ReadonlyMap<number, number>;
   /** Captures whose rows come as text, until they could be applied. */
@@ -53,14 +58,23 @@ export class DeadLetters {
   /** What the open transaction has parked. */
   #parked: (RefusedRow & { readonly isNew: boolean })[] = [];
 
-  private constructor(context: SyncContext, target: Connection, counts: ReadonlyMap<number, number>) {
+  /** How often the batch at hand was tried. */
+  #attempt = 1;
+
+  private constructor(
+    context: SyncContext,
+    target: Connection,
+    onError: Hooks["onError"],
+    counts: ReadonlyMap<number, number>,
+  ) {
     this.#context = context;
     this.#target = target;
+    this.#onError = onError;
     this.#counts = counts;
   }
 
-  static async open(context: SyncContext, target: Connection): Promise<DeadLetters> {
-    return new DeadLetters(context, target, await countParked(target, context.config.name));
+  static async open(context: SyncContext, target: Connection, { onError }: Hooks): Promise<DeadLetters> {
+    return new DeadLetters(context, target, onError, await countParked(target, context.config.name));
   }
 
   get #sync(): string {
@@ -70,6 +84,7 @@ export class DeadLetters {
   /** Whether refused rows of the table are put aside. */
   #parks({ capture, source }: Shape): boolean {
     if (isKeyless(capture)) return false;
+    if (this.#onError !== undefined) return true;
     const { overrides, onRefusal } = this.#context.config;
     const own = Object.entries(overrides).find(
       ([pattern, each]) =>
@@ -116,6 +131,7 @@ export class DeadLetters {
       if (columns === undefined || !isStaged(mode)) continue;
       const texts = `pg_temp.stage_${shape.capture.id}_text`;
       const found = await stageTexts(this.#target, { ...this.#search(shape), texts, columns });
+      if ((await this.#decide(shape, found)) === "retry") throw new RestageSignal(shape.capture.id);
       await this.#park(shape, found, false);
     }
     await this.#target.script("savepoint apply");
@@ -153,6 +169,7 @@ export class DeadLetters {
         findsCollisions: isReplacing && [UNIQUE_VIOLATION, EXCLUSION_VIOLATION].includes(state),
       });
       if (found.length === 0) continue;
+      if ((await this.#decide(shape, found)) === "retry") return true;
       await this.#park(shape, found, true);
       await this.#target.script(
         `delete from ${stageName(shape)} where ctid = any (${literal(`{${found.map(({ at }) => `"${at}"`).join(",")}}`)}::pg_catalog.tid[]);
@@ -161,6 +178,24 @@ export class DeadLetters {
       return true;
     }
     return false;
+  }
+
+  /** What becomes of the rows: by the policy, which parks them, or as the hook says. Throws ROW_REFUSED, HOOK_FAILED. */
+  async #decide({ label }: Shape, found: readonly FoundRow[]): Promise<"park" | "retry"> {
+    if (this.#onError === undefined) return "park";
+    let isRetry = false;
+    for (const { key, sqlstate, message } of found) {
+      const error = new ReplicateError("ROW_REFUSED", `the target refused a row of ${label}: ${message}`, {
+        sqlstate,
+      });
+      const answer = await askOnError(this.#onError, error, { table: label, key, attempt: this.#attempt });
+      if (answer === "stop") throw error;
+      if (answer === "retry") isRetry = true;
+    }
+    if (!isRetry) return "park";
+    this.#attempt += 1;
+    await sleep(RETRY_PAUSE_MS, this.#context.signal);
+    return "retry";
   }
 
   async #park(shape: Shape, found: readonly FoundRow[], isKeyTyped: boolean): Promise<void> {
@@ -213,6 +248,7 @@ export class DeadLetters {
   async committed(results: readonly StatementResult[], tables: readonly BatchTable[]): Promise<void> {
     const parked = this.#parked.splice(0);
     this.#textual.clear();
+    this.#attempt = 1;
     const settled = results.flatMap(({ rows: [row] }) => {
       const rows = Number(row?.["settled"] ?? 0);
       return rows === 0 ? [] : [{ captureId: Number(row?.["capture"]), rows }];

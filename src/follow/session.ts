@@ -4,6 +4,7 @@ import { noteKeys } from "../capture/capture.ts";
 import { foreignSql, isKeyless } from "../catalog/delta.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Batch } from "../events.ts";
+import { callHook, loadHooks, type Hooks } from "../hooks.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { POSITION_MOVED, TABLE_BEING_COPIED, UNDEFINED_TABLE, sqlstateOf } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
@@ -52,6 +53,7 @@ export class FollowSession {
   /** Captures whose delta tables hold something, applied or not. */
   dirty: readonly Dirty[] = [];
   readonly #reader: Reader;
+  readonly #hooks: Hooks;
   readonly #letters: DeadLetters;
   readonly #opposite: Opposite | undefined;
   readonly #tables: FollowedTables;
@@ -71,8 +73,10 @@ export class FollowSession {
     position: SessionPosition,
     isDraining: boolean,
     opposite: Opposite | undefined,
+    hooks: Hooks,
     letters: DeadLetters,
   ) {
+    this.#hooks = hooks;
     this.#opposite = opposite;
     this.#letters = letters;
     this.context = context;
@@ -105,9 +109,10 @@ export class FollowSession {
       throw new ReplicateError("SYNC_UNKNOWN", `the target knows no sync named ${name}`);
     await checkSource(source, name, position);
     await migrateOlder(source);
+    const hooks = await loadHooks(context.config);
     const session = new FollowSession(
       context, source, target, await prepareReader(source, name), position, isDraining, opposite,
-      await DeadLetters.open(context, target),
+      hooks, await DeadLetters.open(context, target, hooks),
     ); // prettier-ignore
     await session.#tables.load();
     return session;
@@ -247,7 +252,15 @@ export class FollowSession {
       this.examined = found.snapshot;
       return null;
     }
+    await this.#announce(tables);
     return await this.#commit(writer, tables, found, token, startedAt);
+  }
+
+  async #announce(tables: readonly BatchTable[]): Promise<void> {
+    const { beforeBatch } = this.#hooks;
+    if (beforeBatch === undefined) return;
+    const batch = { sync: this.context.config.name, tables: tables.map(({ shape }) => shape.label) };
+    await callHook("beforeBatch", () => beforeBatch(batch));
   }
 
   /** Looks, locks, examines, and only then reads. */
@@ -311,6 +324,7 @@ export class FollowSession {
       const fingerprint = found.fingerprints.get(shape.source.oid)?.text ?? shape.entry.fingerprint ?? "";
       tables.push({ shape, mode, fingerprint, kept: await this.#pendingKeys(shape, mode) });
     }
+    await this.#announce(tables);
     const writer = new BatchWriter(
       this.source,
       this.target,
@@ -385,7 +399,7 @@ export class FollowSession {
             .map(({ capture }) => capture.id)
         : [];
     const now = Date.now();
-    return {
+    const batch: Batch = {
       number: this.position.batches,
       position: found.snapshot,
       rows,
@@ -393,6 +407,9 @@ export class FollowSession {
       seconds: (now - startedAt) / 1000,
       lagSeconds: (now - found.takenAt) / 1000,
     };
+    const { afterBatch } = this.#hooks;
+    if (afterBatch !== undefined) await callHook("afterBatch", () => afterBatch(batch));
+    return batch;
   }
 
   #acknowledge(token: string): string {
