@@ -1,6 +1,6 @@
 /** Settings from where people put them: the configuration file, REPLICATE_… variables, flags. */
 import { readFileSync } from "node:fs";
-import { dirname } from "node:path";
+import { dirname, resolve } from "node:path";
 import { isAlias, isScalar, LineCounter, parseDocument, visit } from "yaml";
 import { checkOptions, type SyncOptions } from "./config.ts";
 import { withModulesFrom } from "./conflict-policy.ts";
@@ -92,6 +92,8 @@ export function loadOptions(sources: OptionSources, env: NodeJS.ProcessEnv): Syn
   ].filter(({ value }) => value !== undefined);
   const origins = new Map<string, string>();
   const settings = withModulesFrom(structuredClone(file.settings), dirname(path ?? ""));
+  if (typeof settings["hooks"] === "string" && settings["hooks"] !== "")
+    settings["hooks"] = resolve(dirname(path ?? ""), settings["hooks"]);
   for (const each of given) {
     origins.set(each.path, each.origin);
     assign(settings, each.path.split("."), each.value);

@@ -16,6 +16,7 @@ import {
   mappingNames,
   type MappingSettings,
 } from "./mapping-settings.ts";
+import { checkHooks, type HooksSetting, type HooksSource } from "./hooks.ts";
 import type { ConnectionSettings } from "./postgres/conninfo.ts";
 import { Check, configInvalid } from "./settings-check.ts";
 
@@ -27,6 +28,12 @@ export type CaptureMethod = "row" | "statement";
  * has the table read again as a whole.
  */
 export type KeylessPolicy = "refuse" | "reload";
+
+/**
+ * What becomes of a row that the target refuses: a check constraint that only it has, a value too long. stop: the sync
+ * stops. park: the row is put aside with its error, and tried again when it or the target's table has changed.
+ */
+export type RefusalPolicy = "stop" | "park";
 
 /** Whether changes go from the source to the target alone, or also the other way. */
 export type Direction = "one-way" | "both";
@@ -68,6 +75,10 @@ export interface SyncOptions {
   readonly deltaLimit?: string | number;
   /** Schema of the source to schema of the target, for tables without a `target` of their own. */
   readonly schemas?: Readonly<Record<string, string>>;
+  /** Default "stop". Not with `direction: both` or a conflict policy, whose target has changes of its own. */
+  readonly onRefusal?: RefusalPolicy;
+  /** Functions that are called while rows are replicated. A path is relative as that of a conflict's module is. */
+  readonly hooks?: HooksSetting;
   readonly overrides?: Readonly<Record<string, TableOverride>>;
   readonly copy?: {
     readonly jobs?: number;
@@ -91,6 +102,8 @@ export interface TableOverride extends MappingSettings {
   readonly keyless?: KeylessPolicy;
   /** Default: that of the sync. */
   readonly conflict?: ConflictSetting;
+  /** Default: that of the sync. */
+  readonly onRefusal?: RefusalPolicy;
 }
 
 /** The same, checked. */
@@ -105,6 +118,8 @@ export interface ResolvedConfig {
   readonly exclude: readonly string[];
   readonly keyless: KeylessPolicy;
   readonly keylessLimitBytes: number;
+  readonly onRefusal: RefusalPolicy;
+  readonly hooks: HooksSource | undefined;
   readonly direction: Direction;
   readonly conflict: ConflictPolicy;
   /** Whether the target's changes are captured too: both sides are written to, or a policy is not the default. */
@@ -128,6 +143,7 @@ export const defaults = Object.freeze({
   name: "default",
   keyless: "refuse" as KeylessPolicy,
   keylessLimit: "64MB",
+  onRefusal: "stop" as RefusalPolicy,
   direction: "one-way" as Direction,
   conflict: "source-wins" as ConflictSetting,
   conflictLog: Object.freeze({ keep: "30d" }),
@@ -136,10 +152,11 @@ export const defaults = Object.freeze({
 });
 
 const settingNames = [
-  "name", "source", "target", "tables", "exclude", "conflict", "direction", "nodes", "conflictLog", "keyless", "keylessLimit", "deltaLimit", "schemas", "overrides", "copy",
+  "name", "source", "target", "tables", "exclude", "conflict", "direction", "nodes", "conflictLog", "keyless", "keylessLimit", "deltaLimit", "schemas", "onRefusal", "hooks", "overrides", "copy",
 ] as const; // prettier-ignore
 const copyNames = ["jobs", "indexJobs", "partSize", "indexMemory"] as const;
-const overrideNames = [...mappingNames, "capture", "skipNoop", "keyless", "conflict"] as const;
+const overrideNames = [...mappingNames, "capture", "skipNoop", "keyless", "conflict", "onRefusal"] as const;
+const refusalPolicies = ["stop", "park"] as const;
 const keylessPolicies = ["refuse", "reload"] as const;
 
 const mostJobs = 64;
@@ -183,6 +200,8 @@ export function checkOptions(
   const keylessLimitBytes = check.size("keylessLimit", given["keylessLimit"] ?? defaults.keylessLimit, 0);
   const deltaLimitBytes = check.size("deltaLimit", given["deltaLimit"] ?? defaults.deltaLimit, 0);
   const schemas = checkSchemas(check, given["schemas"]);
+  const onRefusal = check.oneOf("onRefusal", given["onRefusal"], refusalPolicies) ?? defaults.onRefusal;
+  const hooks = checkHooks(check, "hooks", given["hooks"]);
   const overrides = checkOverrides(check, given["overrides"], nodes);
   const policies = [conflict, ...Object.values(overrides).map((override) => override.conflict)];
   const isTwoSided =
@@ -204,6 +223,18 @@ export function checkOptions(
     megabyte,
   );
 
+  const parking = [
+    ...(onRefusal === "park" ? ["onRefusal"] : []),
+    ...Object.keys(overrides)
+      .filter((table) => overrides[table]?.onRefusal === "park")
+      .map((table) => `overrides.${table}.onRefusal`),
+  ];
+  for (const path of isTwoSided ? parking : [])
+    check.problem(
+      path,
+      "park is not for a target with changes of its own, which would overwrite the source's row that was put aside",
+    );
+
   if (
     check.problems.length > 0 || name === undefined || source === undefined || target === undefined ||
     jobs === undefined || indexJobs === undefined || partBytes === undefined || indexMemoryBytes === undefined ||
@@ -219,6 +250,8 @@ export function checkOptions(
     exclude: Object.freeze(exclude ?? []),
     keyless,
     keylessLimitBytes,
+    onRefusal,
+    hooks,
     direction,
     conflict,
     isTwoSided,
@@ -249,6 +282,7 @@ function checkOverrides(check: Check, value: unknown, nodes: NodeNames): Record<
     const skipNoop = check.boolean(`${path}.skipNoop`, given["skipNoop"]);
     const keyless = check.oneOf(`${path}.keyless`, given["keyless"], keylessPolicies);
     const conflict = checkConflict(check, `${path}.conflict`, given["conflict"], nodes);
+    const onRefusal = check.oneOf(`${path}.onRefusal`, given["onRefusal"], refusalPolicies);
     overrides[table] = Object.freeze({
       ...(target === undefined ? {} : { target }),
       ...checkMapping(check, path, given),
@@ -256,6 +290,7 @@ function checkOverrides(check: Check, value: unknown, nodes: NodeNames): Record<
       ...(skipNoop === undefined ? {} : { skipNoop }),
       ...(keyless === undefined ? {} : { keyless }),
       ...(conflict === undefined ? {} : { conflict }),
+      ...(onRefusal === undefined ? {} : { onRefusal }),
     });
   }
   checkTargets(check, overrides);

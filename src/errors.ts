@@ -119,6 +119,12 @@ export const errorRules = {
   SEQUENCES_UNFIT: rule(1, "never", "Settle what is listed, then run the same command again."),
   /** The target refused a row. */
   ROW_REFUSED: rule(3, "never", "Repair the target's constraint or the row on the source, then start again."),
+  /** Rows that the target has refused are put aside, and nobody said that it may do without them. */
+  ROWS_PARKED: rule(
+    1,
+    "never",
+    "See them with `replicate parked`, repair, and try them again with --retry; or go on without them with --accept-parked.",
+  ),
   /** No pg_dump and pg_restore that fit the servers. */
   CLIENT_MISSING: rule(
     3,
@@ -165,7 +171,7 @@ export const errorRules = {
     "now",
     "The old side may still refuse writes. Run `replicate cutover --undo` as soon as the servers can be reached.",
   ),
-  /** The new side is open, but the command that switches the application failed. */
+  /** The new side is open, but the command that switches the application failed; or a function of the user's has thrown. */
   HOOK_FAILED: rule(
     3,
     "later",

@@ -59,6 +59,16 @@ export type SyncEvent =
   | { readonly type: "caught-up"; readonly position: string }
   | { readonly type: "constraint-validated"; readonly table: string; readonly constraint: string }
   | { readonly type: "table-reread"; readonly table: string; readonly reason: string }
+  /** Rows that the target has refused were put aside; key and message are those of the first. */
+  | {
+      readonly type: "rows-parked";
+      readonly table: string;
+      readonly rows: number;
+      readonly key: Readonly<Record<string, unknown>>;
+      readonly message: string;
+    }
+  /** Rows that had been put aside were applied, or are gone from the source. */
+  | { readonly type: "parked-rows-settled"; readonly table: string; readonly rows: number }
   /** A table without a key has changed, and is too large to be read again while `follow` runs. */
   | {
       readonly type: "reload-held";

@@ -19,6 +19,7 @@ export type {
   CaptureMethod,
   Direction,
   KeylessPolicy,
+  RefusalPolicy,
   ResolvedConfig,
   ResolvedOverride,
   SyncOptions,
@@ -36,6 +37,7 @@ export type {
 } from "./conflict-policy.ts";
 export { ReplicateError, errorRules, type ErrorCode, type Problem, type Retry } from "./errors.ts";
 export type { Batch, OnEvent, Side, SyncEvent, TableProgress } from "./events.ts";
+export type { BatchToCome, Hooks, HooksSetting, OnErrorAnswer, RefusedRowOfBatch } from "./hooks.ts";
 export type { Logger } from "./state/context.ts";
 export type { Finding, PreflightOptions, Severity } from "./preflight/preflight.ts";
 export type { SchemaComparison, SchemaDifference } from "./schema/compare.ts";
@@ -63,4 +65,6 @@ export type {
   SideOfSequence,
 } from "./sequences/interleave.ts";
 export type { SequenceChange, SequencesOptions, SequencesReport } from "./sequences/carry.ts";
+export type { ParkedOptions, ParkedReport } from "./parked/parked.ts";
+export type { ParkedRow } from "./state/parked.ts";
 export type { DropOptions, DropReport } from "./drop/drop.ts";

@@ -23,7 +23,9 @@ import { dropSync, type DropOptions, type DropReport } from "./drop/drop.ts";
 import { ReplicateError } from "./errors.ts";
 import type { Batch, OnEvent, Side } from "./events.ts";
 import type { FollowOptions } from "./follow/follow.ts";
+import { loadHooks } from "./hooks.ts";
 import { initSync, type InitOptions, type InitReport } from "./init/init.ts";
+import { listParked, type ParkedOptions, type ParkedReport } from "./parked/parked.ts";
 import { examine, type Finding, type PreflightOptions } from "./preflight/preflight.ts";
 import { asReplicateError } from "./postgres/sqlstate.ts";
 import { compareSchemas, type SchemaComparison } from "./schema/compare.ts";
@@ -95,6 +97,8 @@ export interface Sync extends AsyncDisposable {
     winner: Side,
     options?: CallOptions,
   ): Promise<ResolveReport>;
+  /** Lists the rows that the target has refused, or has them tried again. */
+  parked(options?: ParkedOptions & CallOptions): Promise<ParkedReport>;
   /** Carries the values of sequences, forward only. */
   sequences(options?: SequencesOptions & CallOptions): Promise<SequencesReport>;
   /**
@@ -127,6 +131,7 @@ export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync
   const { logger, onEvent, env, ...given } = options;
   const config = resolveConfig(given, env ?? process.env);
   await loadResolvers(config);
+  await loadHooks(config);
   const sessions = new Sessions();
 
   const context = (call: CallOptions, isCutBySignal = true): SyncContext =>
@@ -230,6 +235,8 @@ export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync
         await assertForward(ways(call), "sequences --interleave");
         return await interleaveSequences(each, call);
       }),
+    parked: async (call = {}) =>
+      await runDirected("parked", call, async (each) => await listParked(each, call)),
     sequences: async (call = {}) =>
       await runDirected("sequences", call, async (each) => await carrySequences(each, call)),
     cutover: async (call = {}) =>

@@ -94,6 +94,7 @@ export function settingsOf(values: Values, verb: VerbName): readonly GivenSettin
     ...selects,
     setting("keyless", "keyless"),
     setting("keyless-limit", "keylessLimit"),
+    setting("on-refusal", "onRefusal"),
     setting("direction", "direction"),
     setting("conflict", "conflict"),
     setting("delta-limit", "deltaLimit"),

@@ -9,6 +9,7 @@ import { cutover } from "./commands/cutover.ts";
 import { drop } from "./commands/drop.ts";
 import { follow } from "./commands/follow.ts";
 import { init } from "./commands/init.ts";
+import { parked } from "./commands/parked.ts";
 import { preflight } from "./commands/preflight.ts";
 import { rollback } from "./commands/rollback.ts";
 import { run } from "./commands/run.ts";
@@ -32,6 +33,7 @@ const commands: Readonly<Record<VerbName, Command>> = {
   run,
   verify,
   status,
+  parked,
   sequences,
   cutover,
   rollback,

@@ -96,6 +96,15 @@ export const options = {
     value: "SIZE",
     help: "tell when a sync of this source that takes nothing makes it keep more changes than that; 1GB by default",
   },
+  "on-refusal": {
+    type: "text",
+    value: "POLICY",
+    choices: ["stop", "park"],
+    help: "a row that the target refuses: stop, which is the default, or park it with its error and go on",
+  },
+  retry: { type: "flag", help: "try them again with the next batches of follow" },
+  ids: { type: "list", value: "ID…", help: "only these rows" },
+  "accept-parked": { type: "flag", help: "go on although rows are parked, which the new side lacks" },
   jobs: { type: "text", value: "N", help: "connections that work at the same time, 4 by default" },
   "index-jobs": { type: "text", value: "N", help: "indexes built at the same time, 2 by default" },
   "part-size": {
@@ -303,7 +312,9 @@ export const verbs = {
       "One batch is one transaction on the target, which so always equals the source at some moment. SIGINT or SIGTERM ends it cleanly with exit code 0; started again it goes on. Lost connections are opened again.",
       "A second one ends at once with exit code 4, or waits with --standby: it takes over when the first one ends, dies, or does not answer for ten seconds.",
     ],
-    options: ["until-caught-up", "once", "standby", "keyless-limit", "direction", "conflict", "delta-limit"],
+    options: [
+      "until-caught-up", "once", "standby", "keyless-limit", "on-refusal", "direction", "conflict", "delta-limit",
+    ], // prettier-ignore
     examples: [
       { command: "follow --until-caught-up", says: "apply what there is, then end" },
       { command: "follow --standby", says: "on another machine: goes on when the first one cannot" },
@@ -313,7 +324,7 @@ export const verbs = {
     summary: "init, copy and follow, one after another",
     details: ["What most people type. It may be stopped and started again at any time."],
     options: [
-      "tables", "exclude-tables", "keyless", "keyless-limit", "direction", "conflict", "delta-limit", "schema", ...copyOptions,
+      "tables", "exclude-tables", "keyless", "keyless-limit", "on-refusal", "direction", "conflict", "delta-limit", "schema", ...copyOptions,
       "until-caught-up",
     ], // prettier-ignore
     examples: [
@@ -341,6 +352,17 @@ export const verbs = {
     options: ["watch", "delta-limit"],
     examples: [{ command: "status --watch", says: "keep an eye on it" }],
   },
+  parked: {
+    summary: "lists rows that the target has refused, and tries them again",
+    details: [
+      "With --on-refusal park, or onRefusal in the file, a row that the target refuses is put aside with its error, and the others go on. The target keeps the row as it was. It is tried again when it changes on the source, when the target's table has changed, every ten minutes, and with --retry.",
+    ],
+    options: ["tables", "ids", "retry"],
+    examples: [
+      { command: "parked", says: "which rows, and why?" },
+      { command: "parked --retry --tables public.users", says: "these may be let in now" },
+    ],
+  },
   sequences: {
     summary: "carries the values of sequences to the target",
     details: [
@@ -364,7 +386,8 @@ export const verbs = {
       "Afterwards follow keeps the source current, which stays closed to applications, until --finish.",
     ],
     options: [
-      "rehearse", "timeout", "margin", "on-open", "no-reverse", "no-verify", "undo", "finish", "yes", "dry-run",
+      "rehearse", "timeout", "margin", "on-open", "no-reverse", "no-verify", "accept-parked", "on-refusal",
+      "undo", "finish", "yes", "dry-run",
     ], // prettier-ignore
     examples: [
       { command: "cutover --rehearse", says: "how long could applications not write?" },
@@ -374,7 +397,9 @@ export const verbs = {
   rollback: {
     summary: "switches the applications back to the source",
     details: ["A cutover the other way round: everything that was written to the target since is kept."],
-    options: ["rehearse", "timeout", "margin", "on-open", "no-verify", "undo", "yes", "dry-run"],
+    options: [
+      "rehearse", "timeout", "margin", "on-open", "no-verify", "accept-parked", "on-refusal", "undo", "yes", "dry-run",
+    ], // prettier-ignore
     examples: [{ command: "rollback --timeout 30s", says: "go back with what was written meanwhile" }],
   },
   conflicts: {

@@ -99,6 +99,14 @@ export function describe(
       return warn(
         `sync ${event.sync} has not taken anything since ${event.since}: it holds ${bytes(event.bytes)} of changes on the source, more than deltaLimit (${bytes(event.limitBytes)})`,
       );
+    case "rows-parked":
+      return warn(
+        `${event.table}: the target refuses ${count(event.rows, "row")}, which ${event.rows === 1 ? "is" : "are"} parked (\`replicate parked\`): ${JSON.stringify(event.key)}: ${event.message}`,
+      );
+    case "parked-rows-settled":
+      return info(
+        `${event.table}: ${count(event.rows, "row")} that had been parked ${event.rows === 1 ? "is" : "are"} settled`,
+      );
     case "partition-adopted":
       return info(`the new partition ${event.partition} of ${event.table} is replicated from now on`);
     case "connection-lost":

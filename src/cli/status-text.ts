@@ -60,6 +60,8 @@ export function statusLines(status: Status, now: Date): string[] {
       "conflicts",
       `${number(status.conflicts)} to be resolved: replicate conflicts --pending${name}`,
     ]);
+  if (status.parked > 0)
+    rows.push(["parked", `${count(status.parked, "row")} that the target refuses: replicate parked${name}`]);
   return [
     `${status.sync}: ${status.phase} - ${phaseText(status)}`,
     ...columns(rows.map(([label, text]) => [`  ${label}`, text])),

@@ -11,6 +11,7 @@ import { failpoint } from "../postgres/failpoint.ts";
 import { asReplicateError } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
 import { findGaps, liftFence, raiseFence, readFence } from "../state/fence.ts";
+import { countParked } from "../state/parked.ts";
 import { assertRoom } from "../state/room.ts";
 import { migrate } from "../state/migrate.ts";
 import {
@@ -44,6 +45,8 @@ export interface SwitchOptions {
   readonly onOpen?: string;
   /** Keep the old side current afterwards, for a rollback. Default true. Cutover only. */
   readonly reverse?: boolean;
+  /** Go on although rows are parked: the new side lacks them. Default false. */
+  readonly acceptParked?: boolean;
   /** Compare both sides as a whole before the fence. Default true; what changes since is compared in any case. */
   readonly verify?: boolean;
 }
@@ -71,7 +74,7 @@ const MARGIN = 1000;
 const FEW_DELTAS = 2000;
 
 /**
- * Throws PREFLIGHT_BLOCKED, VERIFY_DIFFERENT, LOCK_NOT_AVAILABLE, CUTOVER_TIMEOUT and others after everything was
+ * Throws PREFLIGHT_BLOCKED, ROWS_PARKED, VERIFY_DIFFERENT, LOCK_NOT_AVAILABLE, CUTOVER_TIMEOUT and others after everything was
  * undone; HOOK_FAILED when the new side is open and only the hook did not work; CUTOVER_STATE where the sync is in no state
  * for it; RUNNER_ACTIVE while another process switches it; CUTOVER_FENCED when it failed and could not be undone.
  */
@@ -164,6 +167,7 @@ async function untilOpen(
     await using target = await active.target("cutover");
     const isUp = (await readFence(source, turn.sync))?.isUp === true;
     if (!isUp) refuseBlocked(await rehearse(active, { isReversible }));
+    await refuseParked(target, active, options);
     await migrate(source);
     await migrate(target);
     await reopenWay(target, active.config.name);
@@ -249,11 +253,7 @@ async function prepare(run: Run, isUp: boolean): Promise<string> {
   if (options.verify !== false) {
     tell(active, "comparing both sides");
     const { tables } = await verifySync(active);
-    refuseDifferent(
-      tables
-        .map((each) => ({ table: each.table, total: each.differencesTotal }))
-        .filter(({ total }) => total > 0),
-    );
+    refuseDifferent(tables.map(({ table, differencesTotal: total, parked }) => ({ table, total, parked })));
   }
   await follower.reach(FEW_DELTAS, source, target, signal);
   const timeoutMs = options.timeoutMs ?? TIMEOUT_MS;
@@ -327,6 +327,7 @@ async function whileFenced(run: Run, mark: string): Promise<Opened> {
     tell(active, "draining");
     await follower.reach(0, source, target, active.signal);
     await failpoint("cutover.drained");
+    await refuseParked(target, active, options);
     tell(active, "comparing what has changed");
     const [compared] = await Promise.all([verifyChanged(active, { entries, mark }), follower.end()]);
     refuseDifferent(compared.tables);
@@ -395,7 +396,28 @@ async function complete(open: OpenWay, turn: Turn, state: Connection, options: S
   await moveSwitch(state, sync, ["opening"], "open");
 }
 
-function refuseDifferent(tables: readonly { readonly table: string; readonly total: number }[]): void {
+/** Rows that the new side refuses would be missing there. */
+async function refuseParked(
+  target: Connection,
+  { config }: SyncContext,
+  { acceptParked = false }: SwitchOptions,
+): Promise<void> {
+  if (acceptParked) return;
+  const rows = [...(await countParked(target, config.name)).values()].reduce((sum, count) => sum + count, 0);
+  if (rows === 0) return;
+  throw new ReplicateError(
+    "ROWS_PARKED",
+    `the new side has refused ${rows} ${rows === 1 ? "row" : "rows"}, which it would lack`,
+  );
+}
+
+/** Parked rows have been accepted by now. */
+function refuseDifferent(
+  compared: readonly { readonly table: string; readonly total: number; readonly parked: number }[],
+): void {
+  const tables = compared
+    .map(({ table, total, parked }) => ({ table, total: total - parked }))
+    .filter(({ total }) => total > 0);
   if (tables.length === 0) return;
   throw new ReplicateError("VERIFY_DIFFERENT", "the two sides are not equal", {
     problems: tables.map(({ table, total }) => ({

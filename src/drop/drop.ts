@@ -18,6 +18,8 @@ import { loadTables } from "../state/sync-table.ts";
 
 /** The version of the state in which switches and fences appeared. */
 const SWITCH_VERSION = 3;
+/** The same for parked rows. */
+const PARKED_VERSION = 9;
 
 export interface DropOptions {
   /** The target is gone, or given up: if it comes back it is told so, and has to be copied anew. */
@@ -187,6 +189,8 @@ async function dropTarget(
         if ((await stateVersion(target)) >= SWITCH_VERSION)
           await target.rows(`delete from replicate.switch where sync = $1`, [name]);
         await forgetConflicts(target, name);
+        if ((await stateVersion(target)) >= PARKED_VERSION)
+          await target.rows(`delete from replicate.parked where sync = $1`, [name]);
         await target.rows(`delete from replicate.sync where name = $1`, [name]);
       });
     }

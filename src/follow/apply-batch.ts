@@ -4,7 +4,6 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { isKeyless } from "../catalog/delta.ts";
-import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
 import {
@@ -25,11 +24,13 @@ import {
   completeRereadSql, isTwoSided, leavePendingSql, meetSql, noteEmptiedSql, spareSql, travelOnSql,
   type KeyTexts, type Met,
 } from "./conflict-sql.ts"; // prettier-ignore
-import { blockingRows, uniqueIndex } from "./blocking-rows.ts";
+import { blockingRows, DriftSignal, uniqueIndex } from "./blocking-rows.ts";
+import type { DeadLetters } from "./dead-letters.ts";
 import type { Opposite } from "./opposite.ts";
+import { refused } from "./refused.ts";
 import { Settlement } from "./settle-conflicts.ts";
 import {
-  applySql, copyInSql, createStageSql, isDirect, isRead, stageName, type Shape, type TableMode,
+  applySql, createStageSql, isDirect, isRead, stageName, type Shape, type TableMode,
 } from "./shape.ts"; // prettier-ignore
 
 export interface Position {
@@ -94,6 +95,7 @@ export class BatchWriter {
   readonly #sync: string;
   readonly #expected: Position;
   readonly #tables: readonly BatchTable[];
+  readonly #letters: DeadLetters;
   readonly #settlement: Settlement | undefined;
   /** Those that rows come for, in the order of their coming. */
   readonly #reads: readonly BatchTable[];
@@ -118,8 +120,10 @@ export class BatchWriter {
     expected: Position,
     tables: readonly BatchTable[],
     opposite: Opposite | undefined,
+    letters: DeadLetters,
   ) {
     this.#source = source;
+    this.#letters = letters;
     this.#settlement = opposite === undefined ? undefined : new Settlement(source, target, opposite);
     this.#target = target;
     this.#sync = sync;
@@ -184,7 +188,7 @@ export class BatchWriter {
       "begin",
       ...(this.#settlement === undefined ? [] : [`set local lock_timeout = ${LOCK_TIMEOUT_MS}`]),
       this.#advanceSql(),
-      ...this.#reads.map(({ shape, mode }) => copyInSql(shape, mode)),
+      ...this.#reads.map(({ shape, mode }) => this.#letters.copyInSql(shape, mode)),
       "savepoint apply",
       ...rest,
     ];
@@ -192,8 +196,8 @@ export class BatchWriter {
     this.#feeding = feeding;
     feeding.done.catch((error: unknown) => {
       this.#failure ??= error;
-      // Nobody reads the rest of the rows.
-      if (rest.length === 0) this.#source.destroy();
+      // Nobody reads the rest of the rows; unless all will be read again at once, which needs the session.
+      if (rest.length === 0 && !this.#letters.restages(error, this.#tables)) this.#source.destroy();
     });
     for (const frame of this.#buffered.splice(0)) feeding.send(frame);
     return feeding;
@@ -226,6 +230,7 @@ export class BatchWriter {
     try {
       return await this.#tryApply(replaced);
     } catch (error) {
+      this.#letters.rolledBack();
       if (!this.#target.isBroken) await this.#target.script("rollback").catch(() => this.#target.destroy());
       throw error;
     }
@@ -234,20 +239,22 @@ export class BatchWriter {
   async #tryApply(replaced: Set<number>): Promise<Map<number, number>> {
     let results: StatementResult[];
     try {
-      if (this.#feeding === undefined) {
+      if (this.#feeding === undefined && !this.#letters.hasTexts(this.#tables)) {
         this.#endCopies();
         results = await this.#startFeeding(this.#applyScript(replaced, false)).done;
         this.#noteCopied(results);
       } else {
         this.#endCopies();
-        this.#noteCopied(await this.#feeding.done);
+        this.#noteCopied(await (this.#feeding ?? this.#startFeeding([])).done);
         await failpoint("batch.staged");
+        if (this.#letters.hasTexts(this.#tables)) await this.#letters.stageTexts(this.#tables);
         results = await runScript(this.#target, this.#applyScript(replaced, true).join(";\n"));
       }
     } catch (error) {
       results = await this.#retry(error, replaced);
     }
     await failpoint("batch.committed");
+    await this.#letters.committed(results, this.#tables);
     const counts = countRows(this.#tables, results, replaced);
     for (const [index, { shape, mode }] of this.#reads.entries())
       if (isDirect(mode)) counts.set(shape.capture.id, this.#copied[index] ?? 0);
@@ -275,6 +282,9 @@ export class BatchWriter {
        where sync = ${literal(this.#sync)} and capture_id = ${shape.capture.id}`,
       ];
     });
+    const letters = this.#tables.flatMap(({ shape, mode }) =>
+      isKeyless(shape.capture) ? [] : this.#letters.settleSql(shape, mode),
+    );
     const meetings = this.#twoSided.map(({ shape, sides }) => meetSql(shape, sides));
     return [
       ...(meetings.length === 0 || isSettled ? [] : [...this.#completeStages(), ...meetings]),
@@ -283,6 +293,7 @@ export class BatchWriter {
       // What an application has committed here meanwhile; from now on our locks keep it out.
       ...meetings,
       ...this.#twoSided.flatMap((met) => travelOnSql(met)),
+      ...letters,
       // What a deferred constraint objects to, it has to say while the batch can still be applied in another way.
       "set constraints all immediate",
       "commit",
@@ -355,7 +366,7 @@ export class BatchWriter {
         });
         await sleep(WAIT_MS * Math.random());
       } else {
-        const isMet = state === CONFLICTS_MET || (await this.#replace(failure, replaced)) === "collided";
+        const isMet = state === CONFLICTS_MET || (await this.#adapt(failure, replaced)) === "collided";
         if (isMet) settlements += 1;
         if (settlements > MOST_SETTLEMENTS) throw failure;
       }
@@ -367,6 +378,17 @@ export class BatchWriter {
       } catch (again) {
         failure = again;
       }
+    }
+  }
+
+  /** Notes how the next try has to differ, or puts aside what keeps all tries from success. */
+  async #adapt(failure: unknown, replaced: Set<number>): Promise<"replaced" | "collided" | "parked"> {
+    try {
+      return await this.#replace(failure, replaced);
+    } catch (error) {
+      const isDrift = error instanceof DriftSignal && !this.#letters.areParked(error.drift);
+      if (isDrift || !(await this.#letters.park(failure, this.#tables, replaced))) throw error;
+      return "parked";
     }
   }
 
@@ -418,29 +440,6 @@ function isAbout(error: unknown, shape: Shape): boolean {
   return (
     (schema === shape.target.schema && table === shape.target.name) ||
     shape.target.leaves.some((leaf) => leaf.schema === schema && leaf.name === table)
-  );
-}
-
-/** Errors that a row's data cause, and not the state of a server. */
-function refused(error: unknown): unknown {
-  const state = sqlstateOf(error);
-  if (state === undefined || !/^(22|23)/.test(state)) return error;
-  const { message, detail, schema, table } = error as Error & {
-    detail?: string;
-    schema?: string;
-    table?: string;
-  };
-  const where = table === undefined ? "" : ` in ${schema}.${table}`;
-  return new ReplicateError(
-    "ROW_REFUSED",
-    `the target refused a row${where}: ${message}${detail ? ` (${detail})` : ""}`,
-    {
-      cause: error,
-      sqlstate: state,
-      ...(/invalid input value for enum/.test(message)
-        ? { hint: "Add the new value to the type on the target: alter type … add value …; then start again." }
-        : {}),
-    },
   );
 }
 

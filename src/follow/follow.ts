@@ -311,7 +311,8 @@ class FollowRun {
     const failure = asReplicateError(error, "follow");
     const now = Date.now();
     const isSpent = now - (this.#failingSince ?? now) > (this.#options.retryBudgetMs ?? RETRY_BUDGET_MS);
-    const isRetrying = isPassing && !isSpent && !signal.aborted;
+    // A row that is refused may have cut the session that was still reading others.
+    const isRetrying = isPassing && !isSpent && !signal.aborted && failure.code !== "ROW_REFUSED";
     await this.#session?.source.close();
     this.#session = undefined;
     if (this.#partner !== undefined) this.#partner.session = undefined;

@@ -4,6 +4,7 @@ import { noteKeys } from "../capture/capture.ts";
 import { foreignSql, isKeyless } from "../catalog/delta.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Batch } from "../events.ts";
+import { callHook, loadHooks, type Hooks } from "../hooks.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { POSITION_MOVED, TABLE_BEING_COPIED, UNDEFINED_TABLE, sqlstateOf } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
@@ -13,6 +14,7 @@ import type { SyncTable } from "../state/sync-table.ts";
 import { BatchWriter, type BatchTable, type Position } from "./apply-batch.ts";
 import { DriftSignal } from "./blocking-rows.ts";
 import { exceptPendingSql, isTwoSided, pendingKeysSql, type KeyTexts } from "./conflict-sql.ts";
+import { DeadLetters, RestageSignal } from "./dead-letters.ts";
 import { modeOf } from "./drift.ts";
 import { DriftWatch } from "./drift-watch.ts";
 import { FollowedTables } from "./followed-tables.ts";
@@ -21,6 +23,7 @@ import {
   type BatchRequest, type Dirty, type Examination, type Reader, type Window,
 } from "./read-batch.ts"; // prettier-ignore
 import type { Opposite } from "./opposite.ts";
+import { refused } from "./refused.ts";
 import { Reloads } from "./reload.ts";
 import { isRead, isReread, type Shape, type TableMode } from "./shape.ts";
 import { rotate, skipNoops, tendConflicts, vacuumReloaded } from "./upkeep.ts";
@@ -50,6 +53,8 @@ export class FollowSession {
   /** Captures whose delta tables hold something, applied or not. */
   dirty: readonly Dirty[] = [];
   readonly #reader: Reader;
+  readonly #hooks: Hooks;
+  readonly #letters: DeadLetters;
   readonly #opposite: Opposite | undefined;
   readonly #tables: FollowedTables;
   readonly #drift: DriftWatch;
@@ -68,8 +73,12 @@ export class FollowSession {
     position: SessionPosition,
     isDraining: boolean,
     opposite: Opposite | undefined,
+    hooks: Hooks,
+    letters: DeadLetters,
   ) {
+    this.#hooks = hooks;
     this.#opposite = opposite;
+    this.#letters = letters;
     this.context = context;
     this.source = source;
     this.target = target;
@@ -101,8 +110,10 @@ export class FollowSession {
     await checkSource(source, name, position);
     await migrateOlder(source);
     await migrateOlder(target);
+    const hooks = await loadHooks(context.config);
     const session = new FollowSession(
       context, source, target, await prepareReader(source, name), position, isDraining, opposite,
+      hooks, await DeadLetters.open(context, target, hooks),
     ); // prettier-ignore
     await session.#tables.load();
     return session;
@@ -165,6 +176,11 @@ export class FollowSession {
     } catch (error) {
       this.#batch = undefined;
       if (error instanceof DriftSignal) return await this.#pull(error);
+      if (error instanceof RestageSignal) {
+        const shape = this.#tables.shape(error.captureId);
+        if (shape !== undefined) await this.#letters.restage(error, shape);
+        return await this.next();
+      }
       if ([UNDEFINED_TABLE, TABLE_BEING_COPIED].includes(sqlstateOf(error) ?? "") && !this.source.isBroken) {
         // A table was renamed or dropped since we learned its name, which loading tells, or it left for a new copy.
         await this.source.script("rollback");
@@ -183,7 +199,7 @@ export class FollowSession {
 
   /** One round trip to the source, guessing that the batch touches the tables of the last one. */
   async #speculate(startedAt: number): Promise<Batch | null | undefined> {
-    const shapes = this.#tables.shapesOf(this.#expected);
+    const shapes = this.#tables.shapesOf(this.#expected).map((shape) => this.#letters.readingShape(shape));
     const tables = shapes.map((shape) => ({
       shape,
       mode: { kind: "keys" as const },
@@ -196,6 +212,7 @@ export class FollowSession {
       this.position,
       tables,
       this.#opposite,
+      this.#letters,
     );
     await writer.prepare();
     const token = randomUUID();
@@ -236,7 +253,15 @@ export class FollowSession {
       this.examined = found.snapshot;
       return null;
     }
+    await this.#announce(tables);
     return await this.#commit(writer, tables, found, token, startedAt);
+  }
+
+  async #announce(tables: readonly BatchTable[]): Promise<void> {
+    const { beforeBatch } = this.#hooks;
+    if (beforeBatch === undefined) return;
+    const batch = { sync: this.context.config.name, tables: tables.map(({ shape }) => shape.label) };
+    await callHook("beforeBatch", () => beforeBatch(batch));
   }
 
   /** Looks, locks, examines, and only then reads. */
@@ -293,12 +318,14 @@ export class FollowSession {
 
   async #readAndApply(shapes: readonly Shape[], found: Examination, startedAt: number): Promise<Batch> {
     const tables: BatchTable[] = [];
-    for (const shape of shapes) {
+    for (const each of shapes) {
+      const shape = this.#letters.readingShape(each);
       const mode = this.#modeOf(shape, found);
       // One that is put off was not looked at.
       const fingerprint = found.fingerprints.get(shape.source.oid)?.text ?? shape.entry.fingerprint ?? "";
       tables.push({ shape, mode, fingerprint, kept: await this.#pendingKeys(shape, mode) });
     }
+    await this.#announce(tables);
     const writer = new BatchWriter(
       this.source,
       this.target,
@@ -306,6 +333,7 @@ export class FollowSession {
       this.position,
       tables,
       this.#opposite,
+      this.#letters,
     );
     this.#batch = { changes: this.#openRows(found), writer };
     await writer.prepare();
@@ -327,7 +355,7 @@ export class FollowSession {
     } catch (error) {
       if (writer.failure === undefined) throw error;
       this.failedSide = "target";
-      throw writer.failure;
+      throw refused(writer.failure);
     }
     return await this.#commit(writer, tables, found, token, startedAt);
   }
@@ -372,7 +400,7 @@ export class FollowSession {
             .map(({ capture }) => capture.id)
         : [];
     const now = Date.now();
-    return {
+    const batch: Batch = {
       number: this.position.batches,
       position: found.snapshot,
       rows,
@@ -380,6 +408,9 @@ export class FollowSession {
       seconds: (now - startedAt) / 1000,
       lagSeconds: (now - found.takenAt) / 1000,
     };
+    const { afterBatch } = this.#hooks;
+    if (afterBatch !== undefined) await callHook("afterBatch", () => afterBatch(batch));
+    return batch;
   }
 
   #acknowledge(token: string): string {
@@ -448,6 +479,7 @@ export class FollowSession {
     await this.#drift.sweep();
     // One of both ways does it for both sides.
     if (this.#opposite?.way === "forward") await tendConflicts(this.context, this.source, this.target);
+    await this.#letters.retryDue(this.source, this.#tables);
   }
 
   /** Throws applied deltas away where there are enough of them, or all when nothing else is to be done. */

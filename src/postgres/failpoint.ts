@@ -29,6 +29,7 @@ export const failpoints = [
   "batch.committed",
   "conflict.begun",
   "conflict.noted",
+  "parked.written",
   "rotate.switched",
   "rotate.truncated",
   "cutover.marked",

@@ -14,6 +14,7 @@ import { readHeldDeltas, type HeldDeltas } from "../state/held-deltas.ts";
 import { refuseExpelled } from "../state/source-identity.ts";
 import { loadLeftInvalid, type LeftInvalid } from "../state/owed.ts";
 import { isRunnerAlive, type BatchAtHand, type StoredError } from "../state/runner-lock.ts";
+import { countParked } from "../state/parked.ts";
 import { isCutOver, isSwitching, readSwitch, type Switch } from "../state/switch.ts";
 import { readSetUp } from "../state/two-sided.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
@@ -69,6 +70,8 @@ export interface Status {
   readonly waits: readonly Wait[];
   /** Skipped ones that are to be resolved, as far as the servers can be asked. */
   readonly conflicts: number;
+  /** Rows that the target has refused, and that are put aside (see `parked`). */
+  readonly parked: number;
   readonly lastError: StoredError | null;
   readonly owed: { readonly open: number; readonly leftInvalid: readonly LeftInvalid[] };
   /** The last cutover or rollback; null: never begun, or undone. `isRunning`: a process is at it now. */
@@ -96,6 +99,7 @@ export interface Status {
     readonly rows: number;
     readonly bytes: number;
     readonly pending: number | null;
+    readonly parked: number;
     readonly lastChangeAt: string | null;
     /**
      * Of a table without a key: since when the target lacks changes for which it has to be read again as a whole, its size
@@ -167,6 +171,7 @@ export async function readStatus(context: SyncContext): Promise<Status> {
     await loadLeftInvalid(target, name),
     await askSource(context, tables, row),
   ];
+  const parked = await countParked(target, name);
   const pendingRows = waiting.rows;
   const known = await readSwitch(target, name);
   const isRunning = known !== undefined && (await isSwitching(target, name));
@@ -219,6 +224,7 @@ export async function readStatus(context: SyncContext): Promise<Status> {
     },
     waits: [...waiting.waits, ...(await waitsOn(target))],
     conflicts: (await countPending(target, name)) + waiting.conflicts,
+    parked: [...parked.values()].reduce((total, rows) => total + rows, 0),
     lastError: row.lastError,
     owed: { open: row.owedOpen, leftInvalid },
     switch: known === undefined ? null : { ...known, isRunning },
@@ -238,6 +244,7 @@ export async function readStatus(context: SyncContext): Promise<Status> {
       rows: table.rowsCopied,
       bytes: table.bytesCopied,
       pending: pendingOf(table, waiting.byCapture),
+      parked: parked.get(table.captureId) ?? 0,
       lastChangeAt: table.lastChangeAt?.toISOString() ?? null,
       reload:
         table.reloadSince === null

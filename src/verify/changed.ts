@@ -29,6 +29,8 @@ export interface ChangedReport {
   readonly tables: readonly {
     readonly table: string;
     readonly total: number;
+    /** Those of rows that the target has refused. */
+    readonly parked: number;
     readonly differences: readonly Difference[];
   }[];
 }
@@ -52,13 +54,14 @@ export async function verifyChanged(context: SyncContext, options: ChangedOption
     if (entries.length === 0) return { equal: true, rows: 0, tables: [] };
     const checksum = await Checksum.agree(pair.source, pair.target);
     const plans = await planTables(pair.source, pair.target, checksum, entries);
-    const tables: { table: string; total: number; differences: readonly Difference[] }[] = [];
+    const tables: ChangedReport["tables"][number][] = [];
     let rows = 0;
     for (const plan of plans) {
       const change = changes.get(plan.capture.id) as Change;
       const found = await compare(pair, context, plan, checksum, change, options.mark);
       rows += found.rows;
-      if (found.total > 0) tables.push({ table: plan.label, total: found.total, differences: found.listed });
+      const { total, parked, listed } = found;
+      if (total > 0) tables.push({ table: plan.label, total, parked, differences: listed });
     }
     return { equal: tables.length === 0, rows, tables };
   } finally {
@@ -101,7 +104,7 @@ async function compare(
   checksum: Checksum,
   change: Change,
   mark: string,
-): Promise<{ rows: number; total: number; listed: readonly Difference[] }> {
+): Promise<{ rows: number; total: number; parked: number; listed: readonly Difference[] }> {
   const changed = `select distinct * from (${changedKeysSql(plan.capture, windowSql(mark))}) as d`;
   try {
     await pair.both(
@@ -137,8 +140,10 @@ async function compare(
       pair.target.row<Total>(checksum.totalSql(plan.target.fields, rowsFrom(plan.target, conditions.target))),
     );
     const rows = Number(ours.rows);
-    if (ours.rows === theirs.rows && ours.sum === theirs.sum) return { rows, total: 0, listed: [] };
-    const { total, listed } = await findDifferences(pair, {
+    if (ours.rows === theirs.rows && ours.sum === theirs.sum)
+      return { rows, total: 0, parked: 0, listed: [] };
+    const found = await findDifferences(pair, {
+      sync: context.config.name,
       plan,
       conditions,
       checksum,
@@ -147,7 +152,7 @@ async function compare(
       maxListed: () => mostListed,
       repair: false,
     });
-    return { rows, total, listed };
+    return { rows, ...found };
   } finally {
     await pair.rollback();
   }

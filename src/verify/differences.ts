@@ -3,6 +3,7 @@ import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { relayCopy } from "../postgres/copy-relay.ts";
 import type { Checksum } from "./checksum.ts";
+import { isParkedSql } from "../state/parked.ts";
 import { eachKeySql, keyColumnsSql, keyMatchesSql, keyParametersSql } from "./key-sql.ts";
 import type { SideSql, TablePlan } from "./plan.ts";
 import { rowsFrom } from "./ranges.ts";
@@ -20,11 +21,15 @@ export interface Difference {
   readonly kind: "missing" | "extra" | "changed";
   /** Source names of the columns that differ; empty unless changed. */
   readonly columns: readonly string[];
+  /** The target has refused the row as it is on the source, and it is put aside (see `parked`). Else absent. */
+  readonly parked?: true;
 }
 
 export interface PartDifferences {
   /** How many there are. */
   readonly total: number;
+  /** Those of rows that the target has refused. */
+  readonly parked: number;
   readonly listed: readonly Difference[];
   /** Keys noted as changed on the source, so that the next batch brings them. */
   readonly repaired: number;
@@ -38,6 +43,7 @@ export interface Unpaired {
 }
 
 export interface DrillRequest {
+  readonly sync: string;
   readonly plan: TablePlan;
   /** Conditions on the rows of the part, for either side. */
   readonly conditions: { readonly source: readonly string[]; readonly target: readonly string[] };
@@ -94,15 +100,18 @@ export async function findDifferences(pair: SessionPair, request: DrillRequest):
     full join pg_temp.${SOURCE_KEYS} as s
       on ${plan.target.key.map(({ equals }, index) => `s.s${index + 1} ${equals} t.t${index + 1}`).join(" and ")}
     where s.hash is null or t.hash is null or s.hash::numeric <> t.hash`);
-  const { total } = await target.row<{ total: string }>(
-    `select pg_catalog.count(*)::text as total from ${DIFFERENCES}`,
+  const texts = `array[${plan.key.map((_, n) => `coalesce(d.s${n + 1}, d.t${n + 1})::text`).join(", ")}]`;
+  const isParked = await isParkedSql(target, request.sync, plan.capture.id, texts);
+  const { total, parked } = await target.row<{ total: string; parked: string }>(
+    `select pg_catalog.count(*)::text as total, (pg_catalog.count(*) filter (where ${isParked}))::text as parked
+     from ${DIFFERENCES} as d`,
   );
   if (Number(total) === 0) {
     throw new ReplicateError("INTERNAL", `the sums of ${plan.label} differ, but none of its rows does`);
   }
-  const listed = await list(pair, request);
+  const listed = await list(pair, request, isParked);
   const repaired = request.repair ? await noteDifferences(pair, plan, signal) : 0;
-  return { total: Number(total), listed, repaired };
+  return { total: Number(total), parked: Number(parked), listed, repaired };
 }
 
 /** Conditions that keep the rows in differing buckets; none where there is little to gain. */
@@ -144,19 +153,20 @@ function bucketSql(plan: TablePlan, side: "source" | "target", checksum: Checksu
   return checksum.bucket(keyFields.length === 0 ? fields : keyFields, count);
 }
 
-async function list(pair: SessionPair, request: DrillRequest): Promise<Difference[]> {
+async function list(pair: SessionPair, request: DrillRequest, isParked: string): Promise<Difference[]> {
   const { plan } = request;
   const most = request.maxListed();
   if (most <= 0) return [];
   const n = plan.key.length;
   const result = await pair.target.client.query<string[]>({
     rowMode: "array",
-    text: `select d.kind, ${eachKeySql(plan.target.key, (i) => `d.s${i}::text`)}, ${eachKeySql(plan.target.key, (i) => `d.t${i}::text`)}
+    text: `select d.kind, (${isParked})::text, ${eachKeySql(plan.target.key, (i) => `d.s${i}::text`)}, ${eachKeySql(plan.target.key, (i) => `d.t${i}::text`)}
            from ${DIFFERENCES} as d
            order by ${eachKeySql(plan.target.key, (i) => `coalesce(d.s${i}, d.t${i})`)} limit ${most}`,
   });
-  const found = result.rows.map(([kind, ...keys]) => ({
+  const found = result.rows.map(([kind, parked, ...keys]) => ({
     kind: kind as Difference["kind"],
+    isParked: parked === "true",
     source: keys.slice(0, n),
     target: keys.slice(n),
   }));
@@ -175,6 +185,7 @@ async function list(pair: SessionPair, request: DrillRequest): Promise<Differenc
     key: keyOf(plan, difference.kind === "extra" ? difference.target : difference.source),
     kind: difference.kind,
     columns: columns.get(difference) ?? [],
+    ...(difference.isParked ? { parked: true as const } : {}),
   }));
 }
 

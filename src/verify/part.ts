@@ -94,9 +94,10 @@ export async function comparePart(pair: SessionPair, request: PartRequest): Prom
   const result = { rows: Number(ours.rows), pending, isUnproven: false };
   if (ours.rows === theirs.rows && ours.sum === theirs.sum) {
     await commit(pair);
-    return { ...result, total: 0, listed: [], repaired: 0 };
+    return { ...result, total: 0, parked: 0, listed: [], repaired: 0 };
   }
   const found = await findDifferences(pair, {
+    sync: request.sync,
     plan,
     conditions,
     checksum,
@@ -117,7 +118,7 @@ async function unproven(pair: SessionPair, { plan, range }: PartRequest): Promis
   await commit(pair);
   // A table without a key may have become empty since, which has to show.
   const pending = Math.max(isKeyless(plan.capture) ? 1 : 0, Number(rows));
-  return { rows: 0, pending, isUnproven: true, total: 0, listed: [], repaired: 0 };
+  return { rows: 0, pending, isUnproven: true, total: 0, parked: 0, listed: [], repaired: 0 };
 }
 
 interface Total {

@@ -33,6 +33,7 @@ export async function countUnpaired(
   );
   return {
     total: missing + extra,
+    parked: 0,
     listed: [],
     unpaired: { missing, extra },
     repaired: request.repair ? await askReload(pair, plan.capture.id, missing + extra) : 0,

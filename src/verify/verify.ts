@@ -48,6 +48,8 @@ export interface TableVerifyReport {
   readonly equal: boolean;
   readonly differences: readonly Difference[];
   readonly differencesTotal: number;
+  /** Those of rows that the target has refused, and that are put aside. */
+  readonly parked: number;
   /** Of a table without a key, whose differences are counted only; a changed row counts on either side. */
   readonly unpaired?: Unpaired;
   /** Keys noted for `follow`; only with `repair`. */
@@ -214,6 +216,7 @@ class ReportBuilder {
   #rows = 0;
   #pending = 0;
   #total = 0;
+  #parked = 0;
   #repaired = 0;
   #unpaired: Unpaired | undefined;
   listed = 0;
@@ -227,6 +230,7 @@ class ReportBuilder {
     this.#rows += result.rows;
     this.#pending += result.pending;
     this.#total += result.total;
+    this.#parked += result.parked;
     this.#repaired += result.repaired;
     // A table without a key is compared in one part.
     this.#unpaired = result.unpaired;
@@ -245,6 +249,7 @@ class ReportBuilder {
       // Parts that ended at the same moment may have listed a few too many.
       differences: listed.slice(0, maxDifferences),
       differencesTotal: this.#total,
+      parked: this.#parked,
       ...(this.#unpaired === undefined ? {} : { unpaired: this.#unpaired }),
       ...(this.#isRepair ? { repaired: this.#repaired } : {}),
     };

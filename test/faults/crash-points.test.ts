@@ -17,8 +17,8 @@ const later = ["init.captured:4", "copy.part.loaded:7", "owed.restored:5", "drop
 const isOf = (name: string, ...stages: string[]): boolean =>
   stages.some((stage) => name.startsWith(`${stage}.`));
 
-// Those of a cutover, of conflicts that are resolved and of sequences have tests of their own.
-const names = failpoints.filter((name) => !isOf(name, "cutover", "conflict", "interleave"));
+// Those of a cutover, of conflicts that are resolved, of sequences, and of rows that are refused, have tests of their own.
+const names = failpoints.filter((name) => !isOf(name, "cutover", "conflict", "interleave", "parked"));
 
 test.for([...names, ...later])("a death at %s", { timeout: 180_000 }, async (name) => {
   const random = seededRandom(name);

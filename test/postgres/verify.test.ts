@@ -121,6 +121,7 @@ describe("differences", () => {
           { key: { id: 2147483647 }, kind: "extra", columns: [] },
         ],
         differencesTotal: 6,
+        parked: 0,
       },
     ]);
     // Looking changes nothing.

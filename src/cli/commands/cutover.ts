@@ -44,6 +44,7 @@ function switchOptions({ values }: CommandContext, verb: "cutover" | "rollback")
     ...(values["on-open"] === undefined ? {} : { onOpen: values["on-open"] }),
     ...(values.undo === true ? { undo: true } : {}),
     ...(values.finish === true ? { finish: true } : {}),
+    ...(values["accept-parked"] === true ? { acceptParked: true } : {}),
     ...(values["no-verify"] === true ? { verify: false } : {}),
     ...reverseOf({ reverse: values["no-reverse"] !== true }),
   };

@@ -43,9 +43,9 @@ function tableLines(report: VerifyReport["tables"][number]): string[] {
   const hidden = differencesTotal - shown.length;
   return [
     `${table}: ${count(differencesTotal, "difference")}`,
-    ...shown.map(({ kind, key, columns }) => {
+    ...shown.map(({ kind, key, columns, parked }) => {
       const where = columns.length === 0 ? "" : ` in ${columns.join(", ")}`;
-      return `  ${kind} ${toJson(key)}${where}`;
+      return `  ${kind} ${toJson(key)}${where}${parked === true ? ", parked: the target has refused it" : ""}`;
     }),
     ...(hidden > 0
       ? [`  and ${count(hidden, "more", "more")}; --json lists up to ${number(1000)} per table`]
@@ -57,12 +57,13 @@ function summary({ equal, tables, seconds }: VerifyReport): string {
   const sum = (of: (table: VerifyReport["tables"][number]) => number): number =>
     tables.reduce((total, table) => total + of(table), 0);
   const pending = sum((table) => table.pending);
+  const parked = sum((table) => table.parked);
   const verdict = equal
     ? "equal"
     : `different: ${count(
         sum((table) => table.differencesTotal),
         "difference",
-      )}`;
+      )}${parked === 0 ? "" : `, ${number(parked)} of them rows that are parked`}`;
   const compared = `${count(tables.length, "table")}, ${count(
     sum((table) => table.rows),
     "row",

@@ -1,0 +1,311 @@
+/**
+ * Rows that the target refuses: found in the batch that brings them, put aside by policy, tried again when they change on
+ * the source, when the target's table has changed, and from time to time.
+ */
+import { noteKeys } from "../capture/capture.ts";
+import { isKeyless } from "../catalog/delta.ts";
+import { patternMatches } from "../catalog/patterns.ts";
+import { ReplicateError } from "../errors.ts";
+import { askOnError, type Hooks } from "../hooks.ts";
+import type { Connection } from "../postgres/connect.ts";
+import { failpoint } from "../postgres/failpoint.ts";
+import { sleep } from "../postgres/sleep.ts";
+import type { StatementResult } from "../postgres/script.ts";
+import { literal } from "../postgres/sql.ts";
+import {
+  EXCLUSION_VIOLATION,
+  FOREIGN_KEY_VIOLATION,
+  UNIQUE_VIOLATION,
+  sqlstateOf,
+} from "../postgres/sqlstate.ts";
+import type { SyncContext } from "../state/context.ts";
+import { countParked, forgetParkedSql, park, takeDue, type RefusedRow } from "../state/parked.ts";
+import type { BatchTable } from "./apply-batch.ts";
+import type { Drift } from "./blocking-rows.ts";
+import { findRefused, stageColumns, stageTexts, type FoundRow, type StageColumn } from "./find-refused.ts";
+import type { FollowedTables } from "./followed-tables.ts";
+import { isRefusal, stagingOf } from "./refused.ts";
+import { applySql, copyInSql, isDirect, isRead, stageName, type Shape, type TableMode } from "./shape.ts";
+
+/** Rows that are put aside at most; beyond, something is wrong with more than a row. */
+const MOST_PER_BATCH = 1000;
+const MOST_PER_SYNC = 10_000;
+/** What was refused is tried again after so long even if nothing seems to have changed, and so many rows at a time. */
+const RETRY_SECONDS = 600;
+const RETRY_ROWS = 500;
+/** Before a batch is tried again because a hook says so. */
+const RETRY_PAUSE_MS = 1000;
+
+/** Thrown when rows cannot even be staged: the batch has to be read again, with this table's rows as text. */
+export class RestageSignal extends Error {
+  override readonly name = "RestageSignal";
+  readonly captureId: number;
+  constructor(captureId: number) {
+    super("rows have to be staged as text");
+    this.captureId = captureId;
+  }
+}
+
+/** A session's dealings with them. */
+export class DeadLetters {
+  readonly #context: SyncContext;
+  readonly #target: Connection;
+  readonly #onError: Hooks["onError"];
+  /** Parked rows by capture. */
+  #counts: ReadonlyMap<number, number>;
+  /** Captures whose rows come as text, until they could be applied. */
+  readonly #textual = new Map<number, readonly StageColumn[]>();
+  /** What the open transaction has parked. */
+  #parked: (RefusedRow & { readonly isNew: boolean })[] = [];
+
+  /** How often the batch at hand was tried. */
+  #attempt = 1;
+
+  private constructor(
+    context: SyncContext,
+    target: Connection,
+    onError: Hooks["onError"],
+    counts: ReadonlyMap<number, number>,
+  ) {
+    this.#context = context;
+    this.#target = target;
+    this.#onError = onError;
+    this.#counts = counts;
+  }
+
+  static async open(context: SyncContext, target: Connection, { onError }: Hooks): Promise<DeadLetters> {
+    return new DeadLetters(context, target, onError, await countParked(target, context.config.name));
+  }
+
+  get #sync(): string {
+    return this.#context.config.name;
+  }
+
+  /** Whether refused rows of the table are put aside. */
+  #parks({ capture, source }: Shape): boolean {
+    if (isKeyless(capture)) return false;
+    if (this.#onError !== undefined) return true;
+    const { overrides, onRefusal } = this.#context.config;
+    const own = Object.entries(overrides).find(
+      ([pattern, each]) =>
+        each.onRefusal !== undefined && patternMatches(pattern, source.schema, source.name),
+    );
+    return (own?.[1].onRefusal ?? onRefusal) === "park";
+  }
+
+  /** The shape in which rows of the table are read: as text where some of them could not be staged otherwise. */
+  readingShape(shape: Shape): Shape {
+    return this.#textual.has(shape.capture.id) ? { ...shape, plan: { ...shape.plan, binary: false } } : shape;
+  }
+
+  /** Has the table's rows come as text with the next batch. */
+  async restage({ captureId }: RestageSignal, shape: Shape): Promise<void> {
+    this.#textual.set(captureId, await stageColumns(this.#target, shape));
+  }
+
+  /** Whether the batch is to be read again because of this error, see RestageSignal. */
+  restages(error: unknown, tables: readonly BatchTable[]): boolean {
+    const staging = isRefusal(error) ? stagingOf(error) : undefined;
+    if (staging === undefined || staging.isText) return false;
+    return tables.some(({ shape }) => shape.capture.id === staging.captureId && this.#parks(shape));
+  }
+
+  copyInSql(shape: Shape, mode: TableMode): string {
+    const columns = this.#textual.get(shape.capture.id);
+    if (columns === undefined || isDirect(mode)) return copyInSql(shape, mode);
+    const name = `stage_${shape.capture.id}_text`;
+    const list = columns.map((column) => column.name);
+    return `create temporary table ${name} (n bigint generated always as identity, ${list.map((each) => `${each} text`).join(", ")}) on commit drop;
+      copy pg_temp.${name} (${list.join(", ")}) from stdin`;
+  }
+
+  /** Whether rows of the batch have come as text. */
+  hasTexts(tables: readonly BatchTable[]): boolean {
+    return tables.some(({ shape, mode }) => isStaged(mode) && this.#textual.has(shape.capture.id));
+  }
+
+  /** Stages what has come as text, and puts aside what cannot be read as the target's types. */
+  async stageTexts(tables: readonly BatchTable[]): Promise<void> {
+    for (const { shape, mode } of tables) {
+      const columns = this.#textual.get(shape.capture.id);
+      if (columns === undefined || !isStaged(mode)) continue;
+      const texts = `pg_temp.stage_${shape.capture.id}_text`;
+      const found = await stageTexts(this.#target, { ...this.#search(shape), texts, columns });
+      if ((await this.#decide(shape, found)) === "retry") throw new RestageSignal(shape.capture.id);
+      await this.#park(shape, found, false);
+    }
+    await this.#target.script("savepoint apply");
+  }
+
+  #search(shape: Shape): { sync: string; shape: Shape; most: number } {
+    const most = MOST_PER_BATCH + 1 + (this.#counts.get(shape.capture.id) ?? 0);
+    return { sync: this.#sync, shape, most };
+  }
+
+  /**
+   * After a failure in the open transaction: finds the rows that it is about, and puts them aside. False where that is not
+   * to be done, or none was found. Throws ROW_REFUSED where there are too many, and RestageSignal.
+   */
+  async park(
+    failure: unknown,
+    tables: readonly BatchTable[],
+    replaced: ReadonlySet<number>,
+  ): Promise<boolean> {
+    const staging = stagingOf(failure);
+    if (this.restages(failure, tables)) throw new RestageSignal(staging?.captureId ?? 0);
+    if (!isRefusal(failure) || staging !== undefined) return false;
+    const state = sqlstateOf(failure) ?? "";
+    const candidates = tables.filter(({ shape, mode }) => isStaged(mode) && this.#parks(shape));
+    if (candidates.length === 0) return false;
+    await this.#target.script("rollback to savepoint apply");
+    for (const { shape, mode } of candidates) {
+      const isReplacing = replaced.has(shape.capture.id);
+      const found = await findRefused(this.#target, {
+        ...this.#search(shape),
+        mode,
+        isReplacing,
+        // What a foreign key wants may come with the same batch.
+        first: state === FOREIGN_KEY_VIOLATION ? othersSql(tables, shape, replaced) : [],
+        findsCollisions: isReplacing && [UNIQUE_VIOLATION, EXCLUSION_VIOLATION].includes(state),
+      });
+      if (found.length === 0) continue;
+      if ((await this.#decide(shape, found)) === "retry") return true;
+      await this.#park(shape, found, true);
+      await this.#target.script(
+        `delete from ${stageName(shape)} where ctid = any (${literal(`{${found.map(({ at }) => `"${at}"`).join(",")}}`)}::pg_catalog.tid[]);
+         savepoint apply`,
+      );
+      return true;
+    }
+    return false;
+  }
+
+  /** What becomes of the rows: by the policy, which parks them, or as the hook says. Throws ROW_REFUSED, HOOK_FAILED. */
+  async #decide({ label }: Shape, found: readonly FoundRow[]): Promise<"park" | "retry"> {
+    if (this.#onError === undefined) return "park";
+    let isRetry = false;
+    for (const { key, sqlstate, message } of found) {
+      const error = new ReplicateError("ROW_REFUSED", `the target refused a row of ${label}: ${message}`, {
+        sqlstate,
+      });
+      const answer = await askOnError(this.#onError, error, { table: label, key, attempt: this.#attempt });
+      if (answer === "stop") throw error;
+      if (answer === "retry") isRetry = true;
+    }
+    if (!isRetry) return "park";
+    this.#attempt += 1;
+    await sleep(RETRY_PAUSE_MS, this.#context.signal);
+    return "retry";
+  }
+
+  async #park(shape: Shape, found: readonly FoundRow[], isKeyTyped: boolean): Promise<void> {
+    if (found.length === 0) return;
+    const rows = found.map(({ key, keyTexts, sqlstate, message, constraint, isParked }) => ({
+      captureId: shape.capture.id,
+      relid: shape.target.oid,
+      table: shape.label,
+      key,
+      keyTexts,
+      isKeyTyped,
+      sqlstate,
+      message,
+      constraint: constraint === "" ? null : constraint,
+      isNew: !isParked,
+    }));
+    this.#parked.push(...rows);
+    const fresh = this.#parked.filter(({ isNew }) => isNew).length;
+    const known = [...this.#counts.values()].reduce((sum, count) => sum + count, 0);
+    if (fresh > MOST_PER_BATCH || known + fresh > MOST_PER_SYNC) throw tooMany(rows[0] as RefusedRow);
+    await park(this.#target, this.#sync, rows);
+    await failpoint("parked.written");
+  }
+
+  /** Whether a batch is blocked by nothing but rows that it has parked itself. */
+  areParked({ shape, keys }: Drift): boolean {
+    return keys.every((key) =>
+      this.#parked.some(
+        ({ captureId, keyTexts }) =>
+          captureId === shape.capture.id && keyTexts.every((text, n) => text === key[n]),
+      ),
+    );
+  }
+
+  /** Forgets what was parked of the rows that the batch has applied. */
+  settleSql({ entry, capture, targetKey, ...shape }: Shape, mode: TableMode): string[] {
+    if (!this.#counts.has(capture.id)) return [];
+    const isWhole = entry.state === "copied" || mode.kind === "truncate" || mode.kind === "reread";
+    const stage = stageName({ entry, capture, targetKey, ...shape });
+    const typed = targetKey.map(
+      ({ column, equals }, n) => `(p.key_texts[${n + 1}])::${column.baseType} ${equals} s.k${n + 1}`,
+    );
+    const texts = targetKey.map((_, n) => `p.key_texts[${n + 1}] = s.k${n + 1}::text`);
+    const isApplied = `exists (select 1 from ${stage} as s
+      where case when p.is_key_typed then ${typed.join(" and ")} else ${texts.join(" and ")} end)`;
+    return [forgetParkedSql(this.#sync, capture.id, isWhole ? "true" : isApplied)];
+  }
+
+  /** The batch is committed; `results`: of its last script. Tells what was parked, and what is settled. */
+  async committed(results: readonly StatementResult[], tables: readonly BatchTable[]): Promise<void> {
+    const parked = this.#parked.splice(0);
+    this.#textual.clear();
+    this.#attempt = 1;
+    const settled = results.flatMap(({ rows: [row] }) => {
+      const rows = Number(row?.["settled"] ?? 0);
+      return rows === 0 ? [] : [{ captureId: Number(row?.["capture"]), rows }];
+    });
+    if (parked.length === 0 && settled.length === 0) return;
+    this.#counts = await countParked(this.#target, this.#sync);
+    for (const { shape } of tables) {
+      const table = shape.label;
+      const fresh = parked.filter((row) => row.captureId === shape.capture.id && row.isNew);
+      const [first] = fresh;
+      if (first !== undefined)
+        this.#context.emit({
+          type: "rows-parked",
+          table,
+          rows: fresh.length,
+          key: first.key,
+          message: first.message,
+        });
+      const { rows = 0 } = settled.find((each) => each.captureId === shape.capture.id) ?? {};
+      if (rows > 0) this.#context.emit({ type: "parked-rows-settled", table, rows });
+    }
+  }
+
+  rolledBack(): void {
+    this.#parked = [];
+  }
+
+  /** Has rows read again that may be let in now. */
+  async retryDue(source: Connection, tables: FollowedTables): Promise<void> {
+    const shapes = tables.shapesOf(this.#counts.keys()).filter(({ entry }) => entry.state === "following");
+    if (shapes.length === 0) return;
+    const due = await takeDue(
+      this.#target,
+      this.#sync,
+      shapes.map(({ capture }) => capture.id),
+      { pauseSeconds: RETRY_SECONDS, most: RETRY_ROWS },
+    );
+    for (const { capture } of shapes) {
+      const keys = due.filter(({ captureId }) => captureId === capture.id).map(({ keyTexts }) => keyTexts);
+      if (keys.length > 0) await noteKeys(source, capture, keys);
+    }
+  }
+}
+
+const isStaged = (mode: TableMode): boolean => isRead(mode) && !isDirect(mode);
+
+/** What the batch does to the other tables. */
+function othersSql(tables: readonly BatchTable[], own: Shape, replaced: ReadonlySet<number>): string[] {
+  return tables
+    .filter(({ shape, mode }) => isStaged(mode) && shape.capture.id !== own.capture.id)
+    .flatMap(({ shape, mode }) => applySql(shape, mode, replaced.has(shape.capture.id)));
+}
+
+function tooMany({ table, message }: RefusedRow): ReplicateError {
+  return new ReplicateError(
+    "ROW_REFUSED",
+    `the target refuses more rows than are put aside (${MOST_PER_BATCH} of one batch, ${MOST_PER_SYNC} of a sync), one of them in ${table}: ${message}`,
+    { hint: "Something is wrong with more than a row: repair the target's table, then start again." },
+  );
+}

@@ -1,0 +1,43 @@
+/** Errors that a row's data cause, and not the state of a server. */
+import { ReplicateError } from "../errors.ts";
+import { sqlstateOf } from "../postgres/sqlstate.ts";
+
+interface ServerError {
+  readonly message: string;
+  readonly detail?: string;
+  readonly schema?: string;
+  readonly table?: string;
+  /** What the server was at: for a COPY, the table and the line. */
+  readonly where?: string;
+}
+
+/** data_exception, integrity_constraint_violation. */
+export function isRefusal(error: unknown): boolean {
+  return /^(22|23)/.test(sqlstateOf(error) ?? "");
+}
+
+/** ROW_REFUSED for such an error, any other as it is. */
+export function refused(error: unknown): unknown {
+  if (!isRefusal(error)) return error;
+  const { message, detail, schema, table } = error as ServerError;
+  const where = table === undefined ? "" : ` in ${schema}.${table}`;
+  return new ReplicateError(
+    "ROW_REFUSED",
+    `the target refused a row${where}: ${message}${detail ? ` (${detail})` : ""}`,
+    {
+      cause: error,
+      ...(sqlstateOf(error) === undefined ? {} : { sqlstate: sqlstateOf(error) as string }),
+      ...(/invalid input value for enum/.test(message)
+        ? { hint: "Add the new value to the type on the target: alter type … add value …; then start again." }
+        : {}),
+    },
+  );
+}
+
+/** Where the error came while rows were put into staging: whose, and whether that takes them as text already. */
+export function stagingOf(
+  error: unknown,
+): { readonly captureId: number; readonly isText: boolean } | undefined {
+  const found = /\bstage_(\d+)(_text)?\b/.exec((error as Partial<ServerError>).where ?? "");
+  return found === null ? undefined : { captureId: Number(found[1]), isText: found[2] !== undefined };
+}
