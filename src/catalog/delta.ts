@@ -8,7 +8,7 @@
  * whatever its size.
  *
  * The delta tables of a capture that tells have in addition `op` (I, U or D; an update that changes the key is the D of
- * the old one and the I of the new one; null: noted by us), `changed_at` (when the change was made, by the clock of the
+ * the old one and the I of the new one; X: found to differ; null: noted by us), `changed_at` (when the change was made, by the clock of the
  * server where it was made; null: noted by us), `origin` (name of the database where an application made it; null: this
  * one) and `via` (the sync that brought it here; null: an application made it here).
  */
@@ -22,6 +22,8 @@ export const REREAD = 0;
 /** The same, without delay. No relation of a user has this oid. */
 export const RELOAD_NOW = 1;
 
+/** `op` of a key that was found to differ: whatever the other side has is a conflict. */
+export const DISPUTED = "X";
 /** Setting that sessions show which apply a two-way sync. */
 export const APPLYING = "replicate.applying";
 
@@ -139,12 +141,12 @@ export function changedKeysSql(capture: Capture, window: string, more: readonly 
 }
 
 /**
- * The changed keys, each once, with `did` (the first of its changes: I, U, D, or null where we noted the key), `changed_at`
+ * The changed keys, each once, with `did` (the first of its changes: I, U, D, or null where we noted the key; X if one of them is), `changed_at`
  * and `origin` of the last one. For captures that tell.
  */
 export function toldChangesSql(capture: Capture, window: string): string {
   const keys = capture.keyColumns.map((_, index) => `k${index + 1}`).join(", ");
-  return `select ${keys}, (pg_catalog.array_agg(op order by changed_at))[1] as did, pg_catalog.max(changed_at) as changed_at,
+  return `select ${keys}, case when pg_catalog.bool_or(op = '${DISPUTED}') then '${DISPUTED}' else (pg_catalog.array_agg(op order by changed_at))[1] end as did, pg_catalog.max(changed_at) as changed_at,
       (pg_catalog.array_agg(origin order by changed_at desc nulls last))[1] as origin
     from (${changedKeysSql(capture, window, ["op", "changed_at", "origin"])}) as c group by ${keys}`;
 }

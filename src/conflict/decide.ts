@@ -37,8 +37,14 @@ export async function decide(policy: ConflictPolicy, conflict: Conflict): Promis
   }
 }
 
-/** The later change wins, and one whose time is not known loses. */
+/**
+ * The later change wins, and one whose time is not known loses. Where neither is known, because the sides were found to
+ * differ, a row wins against none.
+ */
 function byTime({ source, target }: Conflict): Winner {
+  const isUnknown = source.at === null && target.at === null;
+  if (isUnknown && (source.image === null) !== (target.image === null))
+    return source.image === null ? "target" : "source";
   if (source.at === target.at) return "equal";
   if (source.at === null || target.at === null) return source.at === null ? "target" : "source";
   return source.at > target.at ? "source" : "target";

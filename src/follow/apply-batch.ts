@@ -21,7 +21,7 @@ import {
   CONFLICTS_MET, DEADLOCK, LOCK_NOT_AVAILABLE, EXCLUSION_VIOLATION, UNIQUE_VIOLATION, sqlstateOf,
 } from "../postgres/sqlstate.ts"; // prettier-ignore
 import {
-  completeRereadSql, isTwoSided, leavePendingSql, meetSql, noteEmptiedSql, spareSql, travelOnSql,
+  completeRereadSql, isTwoSided, leavePendingSql, meetSql, noteDisputedSql, noteEmptiedSql, spareSql, travelOnSql,
   type KeyTexts, type Met,
 } from "./conflict-sql.ts"; // prettier-ignore
 import { blockingRows, DriftSignal, uniqueIndex } from "./blocking-rows.ts";
@@ -315,6 +315,7 @@ export class BatchWriter {
       ...completeRereadSql(shape, sides, mode),
       ...leavePendingSql(shape, sides, kept),
       ...noteEmptiedSql(shape, sides),
+      ...noteDisputedSql(shape),
     ]);
   }
 

@@ -4,7 +4,7 @@
  * yet. A key that both have changed is a conflict.
  */
 import {
-  deltaColumns, deltaTables, foreignSql, toldChangesSql, changedKeysSql, windowSql,
+  DISPUTED, deltaColumns, deltaTables, foreignSql, toldChangesSql, changedKeysSql, windowSql,
 } from "../catalog/delta.ts"; // prettier-ignore
 import { rowsSql } from "../catalog/rows.ts";
 import { fromSql, tableLabel, tableSql } from "../catalog/table.ts";
@@ -173,6 +173,16 @@ export function noteEmptiedSql(shape: TwoSided, sides: Sides): string[] {
     `(select pg_catalog.count(*) as n, pg_catalog.max(changed_at) as changed_at from (${emptied}) as x) as e, ${stageName(shape)} as s
      where e.n > 0 and s.present and s.did is distinct from 'I'
        and not exists (select 1 from ${fromSql(shape.target)} as t where ${matchRow(shape, "s")})`,
+  );
+}
+
+/** What was found to differ is a conflict, whether they have changed it or not: their row is noted too. */
+export function noteDisputedSql(shape: TwoSided): string[] {
+  return intoTheirsSql(
+    shape,
+    (n) => `s.k${n + 1}`,
+    `'U', null, null, null`,
+    `${stageName(shape)} as s where s.did = '${DISPUTED}'`,
   );
 }
 

@@ -151,6 +151,7 @@ async function compare(
       rows: Math.max(rows, Number(theirs.rows)),
       maxListed: () => mostListed,
       repair: false,
+      isTwoSided: false,
     });
     return { rows, ...found };
   } finally {

@@ -53,6 +53,8 @@ export interface DrillRequest {
   readonly rows: number;
   readonly maxListed: () => number;
   readonly repair: boolean;
+  /** The target has changes of its own, see `noteDifferences`. */
+  readonly isTwoSided: boolean;
 }
 
 /** Below this many rows all of them are compared one by one; above, by bucket first. */
@@ -110,7 +112,7 @@ export async function findDifferences(pair: SessionPair, request: DrillRequest):
     throw new ReplicateError("INTERNAL", `the sums of ${plan.label} differ, but none of its rows does`);
   }
   const listed = await list(pair, request, isParked);
-  const repaired = request.repair ? await noteDifferences(pair, plan, signal) : 0;
+  const repaired = request.repair ? await noteDifferences(pair, plan, request.isTwoSided, signal) : 0;
   return { total: Number(total), parked: Number(parked), listed, repaired };
 }
 

@@ -3,7 +3,7 @@
  *
  * The target's snapshot holds the sync's position A, at which it equals the source. The source's snapshot S is taken
  * later. What was changed between A and S has a delta that is not visible in A: those keys are left out on both sides,
- * and everything else has to be the same.
+ * and everything else has to be the same. Where changes go both ways, see two-way.ts for those of the target.
  */
 import { changedKeysSql, deltaTables, isKeyless, windowSql } from "../catalog/delta.ts";
 import { ReplicateError } from "../errors.ts";
@@ -15,9 +15,12 @@ import { keyColumnsSql, keyMatchesSql } from "./key-sql.ts";
 import { shapeSql, type SideSql, type TablePlan } from "./plan.ts";
 import { rangeConditions, rowsFrom, type KeyRange } from "./ranges.ts";
 import type { SessionPair } from "./session-pair.ts";
+import { BACK, holdBack, stageBack, type BackCapture } from "./two-way.ts";
 
 export interface PartRequest {
   readonly plan: TablePlan;
+  /** Where changes also go from the target to the source. */
+  readonly back: BackCapture | undefined;
   readonly range: KeyRange;
   readonly sync: string;
   /** See `keylessLimit` in the settings: what is larger is not reloaded soon. */
@@ -29,6 +32,7 @@ export interface PartRequest {
   /** How many differences may still be listed. */
   readonly maxListed: () => number;
   readonly repair: boolean;
+  readonly isTwoSided: boolean;
   /** Compare although the table is in flux, leaving out what is unproven: the caller has waited long enough. */
   readonly isFinal: boolean;
 }
@@ -66,8 +70,7 @@ const PENDING = "replicate_pending";
  */
 export async function comparePart(pair: SessionPair, request: PartRequest): Promise<PartResult> {
   const { plan, range, signal, checksum } = request;
-  const position = await beginOnTarget(pair, request);
-  const { window, hasPending, isUnsettled, ...begun } = await beginOnSource(pair, request, position);
+  const { position, window, hasPending, isUnsettled, returning, ...begun } = await begin(pair, request);
   const isTruncated = begun.isTruncated || position.owesReload || (hasPending && isKeyless(plan.capture));
 
   if (position.isPutOff) return await unproven(pair, request);
@@ -77,21 +80,19 @@ export async function comparePart(pair: SessionPair, request: PartRequest): Prom
 
   const changed = changedKeysIn(plan, range, window);
   const pending = hasPending ? await sendPending(pair, plan, changed, signal) : 0;
+  const exclusions = (side: SideSql, keys: string): string[] => [
+    ...(pending > 0 ? [exclusion(side, keys)] : []),
+    ...(returning > 0 ? [exclusion(side, `pg_temp.${BACK}`)] : []),
+  ];
   const conditions = {
-    source: [
-      ...inRange(plan.source, range),
-      ...(pending > 0 ? [exclusion(plan.source, `(${changed})`)] : []),
-    ],
-    target: [
-      ...inRange(plan.target, range),
-      ...(pending > 0 ? [exclusion(plan.target, `pg_temp.${PENDING}`)] : []),
-    ],
+    source: [...inRange(plan.source, range), ...exclusions(plan.source, `(${changed})`)],
+    target: [...inRange(plan.target, range), ...exclusions(plan.target, `pg_temp.${PENDING}`)],
   };
   const [ours, theirs] = await pair.both(
     pair.source.row<Total>(checksum.totalSql(plan.source.fields, rowsFrom(plan.source, conditions.source))),
     pair.target.row<Total>(checksum.totalSql(plan.target.fields, rowsFrom(plan.target, conditions.target))),
   );
-  const result = { rows: Number(ours.rows), pending, isUnproven: false };
+  const result = { rows: Number(ours.rows), pending: pending + returning, isUnproven: false };
   if (ours.rows === theirs.rows && ours.sum === theirs.sum) {
     await commit(pair);
     return { ...result, total: 0, parked: 0, listed: [], repaired: 0 };
@@ -105,10 +106,30 @@ export async function comparePart(pair: SessionPair, request: PartRequest): Prom
     rows: Math.max(Number(ours.rows), Number(theirs.rows)),
     maxListed: request.maxListed,
     repair: request.repair,
+    isTwoSided: request.isTwoSided,
   });
   // Nothing to commit; and after a repair, a failure here must not have the part compared again.
   await pair.rollback();
   return { ...result, ...found };
+}
+
+/** Takes both snapshots, and finds what is on its way back. */
+async function begin(
+  pair: SessionPair,
+  request: PartRequest,
+): Promise<Window & { readonly position: Position; readonly returning: number }> {
+  const { plan, back, signal } = request;
+  const brake = back === undefined ? undefined : await pair.brake();
+  try {
+    const delivered = brake === undefined || back === undefined ? null : await holdBack(brake, back);
+    const position = await beginOnTarget(pair, request);
+    const window = await beginOnSource(pair, request, position);
+    if (back === undefined) return { ...window, position, returning: 0 };
+    const { keys, isTruncated } = await stageBack(pair, plan, back, delivered, signal);
+    return { ...window, isTruncated: window.isTruncated || isTruncated, position, returning: keys };
+  } finally {
+    await brake?.script("rollback").catch(() => brake.destroy());
+  }
 }
 
 async function unproven(pair: SessionPair, { plan, range }: PartRequest): Promise<PartResult> {

@@ -1,5 +1,8 @@
-/** Repair: differing keys are noted as changed on the source, so that the next batch brings them like any other. */
-import { deltaColumns, deltaTables } from "../catalog/delta.ts";
+/**
+ * Repair: differing keys are noted as changed on the source, so that the next batch brings them like any other. Where the
+ * target has changes of its own they are noted as disputed: the batch meets what is there as a conflict.
+ */
+import { deltaColumns, deltaTables, DISPUTED } from "../catalog/delta.ts";
 import { throwIfAborted } from "../postgres/sleep.ts";
 import { eachKeySql, keyParametersSql } from "./key-sql.ts";
 import type { TablePlan } from "./plan.ts";
@@ -32,16 +35,22 @@ export class RepairError extends Error {
 export async function noteDifferences(
   pair: SessionPair,
   plan: TablePlan,
+  isDisputed: boolean,
   signal: AbortSignal,
 ): Promise<number> {
   try {
-    return await note(pair, plan, signal);
+    return await note(pair, plan, isDisputed, signal);
   } catch (error) {
     throw new RepairError(error);
   }
 }
 
-async function note(pair: SessionPair, plan: TablePlan, signal: AbortSignal): Promise<number> {
+async function note(
+  pair: SessionPair,
+  plan: TablePlan,
+  isDisputed: boolean,
+  signal: AbortSignal,
+): Promise<number> {
   const { source, target } = pair;
   const { id, keyColumns } = plan.capture;
   await target.script(
@@ -50,7 +59,7 @@ async function note(pair: SessionPair, plan: TablePlan, signal: AbortSignal): Pr
   );
   // From here on nobody has to wait for our locks, however long this takes.
   await Promise.all([source.script("commit"), target.script("commit")]);
-  const columns = deltaColumns(plan.capture).join(", ");
+  const columns = [...deltaColumns(plan.capture), ...(isDisputed ? ["op"] : [])].join(", ");
   // Through the column's own type, so that a key which only the target's type can hold fails here and not in `follow`.
   const values = keyColumns
     .map((column, index) => `x.k${index + 1}::${column.readType}::${column.deltaType}`)
@@ -71,7 +80,7 @@ async function note(pair: SessionPair, plan: TablePlan, signal: AbortSignal): Pr
     );
     await source.rows(
       `insert into ${deltaTables(id)[active === "a" ? 0 : 1]} (${columns})
-       select ${values} from ${keyParametersSql(plan.source.key)}`,
+       select ${values}${isDisputed ? `, '${DISPUTED}'` : ""} from ${keyParametersSql(plan.source.key)}`,
       plan.source.key.map((_, column) => rows.map((row) => row[column])),
     );
     noted += rows.length;

@@ -17,10 +17,12 @@ import { comparePart, PartNotReadySignal, type PartResult } from "./part.ts";
 import type { TablePlan } from "./plan.ts";
 import type { KeyRange } from "./ranges.ts";
 import { RepairError } from "./repair.ts";
+import type { BackCapture } from "./two-way.ts";
 import { SessionPair, type Watches } from "./session-pair.ts";
 
 export interface PartTask {
   readonly plan: TablePlan;
+  readonly back: BackCapture | undefined;
   readonly range: KeyRange;
   /** Within the table, from 0. */
   readonly number: number;
@@ -205,12 +207,14 @@ class PartRun {
     const { checksum, repair, maxListed, onResult } = this.#options;
     const result = await comparePart(pair, {
       plan: task.plan,
+      back: task.back,
       range: task.range,
       files: task.files,
       sync: this.#context.config.name,
       keylessLimitBytes: this.#context.config.keylessLimitBytes,
       checksum,
       repair,
+      isTwoSided: this.#context.config.isTwoSided,
       signal: this.#context.signal,
       maxListed: () => maxListed(task.plan),
       isFinal:

@@ -18,6 +18,7 @@ export class SessionPair {
   readonly #watches: Watches;
   #stopped: Promise<unknown> = Promise.resolve();
   #brokenSide: Side | undefined;
+  #brake: Connection | undefined;
 
   private constructor(context: SyncContext, source: Connection, target: Connection, watches: Watches) {
     this.source = source;
@@ -51,6 +52,12 @@ export class SessionPair {
       await pair.close();
       throw error;
     }
+  }
+
+  /** A session on the source besides, for as long as the pair: see two-way.ts. */
+  async brake(): Promise<Connection> {
+    if (this.#brake?.isBroken !== false) this.#brake = await this.#context.source("verify");
+    return this.#brake;
   }
 
   get isBroken(): boolean {
@@ -104,6 +111,7 @@ export class SessionPair {
   async close(): Promise<void> {
     this.#context.signal.removeEventListener("abort", this.#onAbort);
     await this.#stopped;
+    await this.#brake?.close();
     await Promise.all(
       sides.map(async (side) => {
         this.#watches[side].unwatch(this[side]);

@@ -20,6 +20,7 @@ import { keyRanges } from "./ranges.ts";
 import { isAboutLocks, lockPauseMs, lockTries, runParts, type PartTask } from "./run-parts.ts";
 import type { PartResult } from "./part.ts";
 import { SessionPair, type Watches } from "./session-pair.ts";
+import { backCapture, backCaptures } from "./two-way.ts";
 
 export { verifyChanged, type ChangedOptions, type ChangedReport } from "./changed.ts";
 
@@ -160,11 +161,16 @@ async function prepare(context: SyncContext, watches: Watches, options: VerifyOp
     const files = await deltaFiles(pair, entries);
     const plans = await planTables(pair.source, pair.target, checksum, entries);
     const tasks: PartTask[] = [];
+    const returning = await backCaptures(pair.target, context.config);
     for (const plan of plans) {
+      const capture = returning.get(plan.entry.targetRelid);
+      const back = capture === undefined ? undefined : backCapture(context.config, plan, capture);
       const ranges = await keyRanges(pair.source, plan, options.partBytes);
       const shared = { current: files.get(plan.capture.id) ?? "" };
       const bytes = plan.bytes / ranges.length;
-      tasks.push(...ranges.map((range, number) => ({ plan, range, number, bytes, files: { ...shared } })));
+      tasks.push(
+        ...ranges.map((range, number) => ({ plan, back, range, number, bytes, files: { ...shared } })),
+      );
     }
     return { plans, tasks: tasks.sort((a, b) => b.bytes - a.bytes), checksum };
   } finally {
