@@ -124,8 +124,15 @@ test("error stops before anything is written, and another policy goes on", async
     phase: "failed",
     lastError: { code: "CONFLICT", cleared: false },
   });
+  expect((await run("status")).stdout).toMatch(
+    /not over yet:\n +CONFLICT: changed on both sides: public\.t id=1/,
+  );
   expect(await run("follow", "--until-caught-up", "--conflict", "source-wins")).toMatchObject({ code: 0 });
   expect(await rows(pair.target, "t")).toBe("1 office, 2 office");
+  expect(json<Status>(await run("status", "--json"))).toMatchObject({
+    phase: "following",
+    lastError: { code: "CONFLICT", cleared: true },
+  });
 });
 
 test("latest is about the change, not about when its transaction began or ended", async () => {
