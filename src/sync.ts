@@ -284,12 +284,26 @@ async function readStatusEitherWay(context: SyncContext, open: OpenWay): Promise
     const { sync, phase, fence } = status;
     if (isBack) return { ...back, sync, phase, switch: known, fence };
     const { lag, follow, lastError } = back;
-    return { ...status, back: { lag, follow, lastError } };
+    return {
+      ...status,
+      phase: back.phase === "failed" ? back.phase : phase,
+      // Whichever way it was: what is not over yet, else what was last.
+      lastError:
+        [status.lastError, lastError].filter((each) => each !== null).toSorted(moreUrgent)[0] ?? null,
+      back: { lag, follow, lastError },
+    };
   } catch (error) {
     // The old side may be away.
     if (!(error instanceof ReplicateError) || error.retry !== "now") throw error;
     return { ...status, sourceError: error.message };
   }
+}
+
+type LastError = NonNullable<Status["lastError"]>;
+
+function moreUrgent(one: LastError, other: LastError): number {
+  if (one.cleared !== other.cleared) return one.cleared ? 1 : -1;
+  return one.at < other.at ? 1 : -1;
 }
 
 /** Drops the way back too, where there is one. */

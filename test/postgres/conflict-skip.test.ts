@@ -185,3 +185,82 @@ test("what a resolution has noted is applied before it has ended", async () => {
   await running;
   expect(await values(pair)).toEqual([won, won]);
 });
+
+test.for(["source", "target"] as const)(
+  "of two rows with one unique value, that of the %s stays",
+  async (winner) => {
+    await using pair = await freePair();
+    await using followed = await startFollowed(
+      pair,
+      `create table t (id int primary key, v text unique); insert into t values (1, 'v')`,
+      { direction: "both", conflict: "skip" },
+    );
+    const { sync } = followed;
+    const rows = async (): Promise<unknown[]> =>
+      await Promise.all(
+        [pair.source, pair.target].map(
+          async (side) => await side.sql("select id, v from t where id > 1 order by id"),
+        ),
+      );
+    await followed.drain();
+    await pair.source.sql("insert into t values (10, 'same')");
+    await pair.target.sql("insert into t values (11, 'same')");
+    await followed.drain();
+    const ours = [{ id: 10, v: "same" }];
+    const theirs = [{ id: 11, v: "same" }];
+    expect(await rows()).toEqual([ours, theirs]);
+    const [entry, ...more] = await sync.conflicts({ state: "pending" });
+    expect(more).toEqual([]);
+    expect(entry).toMatchObject({
+      kind: "multiple_unique_conflicts",
+      constraint: "t_v_key",
+      source: { image: ours[0] },
+      target: { image: theirs[0] },
+    });
+    // The value is still wanted by both, whatever else becomes of the rows.
+    await pair.source.sql("update t set v = v where id = 10");
+    await pair.target.sql("update t set v = v where id = 11");
+    await followed.drain();
+    expect(await rows()).toEqual([ours, theirs]);
+    await sync.resolveConflict({}, winner);
+    await followed.drain();
+    const won = winner === "source" ? ours : theirs;
+    expect(await rows()).toEqual([won, won]);
+    expect(await sync.conflicts({ state: "pending" })).toEqual([]);
+    expect(await sync.conflicts()).toMatchObject([
+      { source: { image: ours[0] }, target: { image: theirs[0] } },
+    ]);
+    expect(await followed.differences()).toEqual([]);
+  },
+);
+
+test("one way: the target keeps its row, or gets the source's", async () => {
+  await using pair = await freePair();
+  await using followed = await startFollowed(
+    pair,
+    `create table t (id int primary key, v text); insert into t values (1, 'v')`,
+    { conflict: "skip" },
+  );
+  const { sync } = followed;
+  const resolve = async (winner: "source" | "target"): Promise<void> => {
+    const [entry, ...more] = await sync.conflicts({ state: "pending" });
+    expect([entry?.table, more]).toEqual(["public.t", []]);
+    await sync.resolveConflict(entry?.id ?? 0, winner);
+    await followed.drain();
+    expect(await sync.conflicts({ state: "pending" })).toEqual([]);
+  };
+  await followed.drain();
+  await pair.source.sql("update t set v = 's1'");
+  await pair.target.sql("update t set v = 't1'");
+  await followed.drain();
+  await resolve("target");
+  expect(await values(pair)).toEqual(["s1", "t1"]);
+  // The target still has what the source does not know of.
+  await pair.source.sql("update t set v = 's2'");
+  await followed.drain();
+  expect(await values(pair)).toEqual(["s2", "t1"]);
+  await resolve("source");
+  expect(await values(pair)).toEqual(["s2", "s2"]);
+  await pair.source.sql("update t set v = 's3'");
+  expect(await followed.differences()).toEqual([]);
+});
