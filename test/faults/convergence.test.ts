@@ -25,8 +25,9 @@ const tables = twoWayTables.map((table) => `public.${table}`);
 
 /** Both images are kept in one value, that both sides are told apart by; a row that is gone on one side is gone. */
 const merging = `import { createHash } from "node:crypto";
-  export default ({ source, target, kind }) => {
-    if (kind === "multiple_unique_conflicts") return "target";
+  export default ({ table, source, target }) => {
+    // Where a value has to be unique, a row with values of both sides might meet a third one.
+    if (table === "public.member") return "target";
     if (source.image === null || target.image === null) return "source";
     const both = [source.image.v, target.image.v].sort().join(" and ");
     return { row: { ...source.image, v: "merged " + createHash("sha1").update(both).digest("hex").slice(0, 16) } };
@@ -83,10 +84,9 @@ test.for(["source-wins", "target-wins", "latest", "order", "custom"])(
       }
     }
     await runToEnd({ ...orders, follow: { untilCaughtUp: true } });
-    await assertConverged([pair.source, pair.target], [orders.sync], policy === "latest").then(({ conflicts, changes }) => {
-      process.stderr.write(`${policy}: ${changes} changes, ${conflicts.length} conflicts; ${deaths.join(", ")}\n`);
-      expect(conflicts.length).toBeGreaterThan(0);
-    });
+    const { conflicts } = await assertConverged([pair.source, pair.target], [orders.sync], policy === "latest");
+    process.stderr.write(`${policy}: ${conflicts.length} conflicts; ${deaths.join(", ")}\n`);
+    expect(conflicts.length).toBeGreaterThan(0);
   },
 ); // prettier-ignore
 

@@ -158,8 +158,12 @@ function notLatest(changes: readonly Change[], entries: readonly Entry[], rows: 
     cells.set(cell, [...(cells.get(cell) ?? []), change]);
   }
   for (const [cell, each] of cells) {
-    const last = Math.max(...each.map(({ at }) => at));
-    const possible = each.filter(({ at }) => at >= last - UNSURE).map(({ new_v }) => new_v);
+    each.sort((one, other) => one.at - other.at);
+    const last = each.at(-1) as Change;
+    const possible = each.filter(({ at }) => at >= last.at - UNSURE).map(({ new_v }) => new_v);
+    // One that made a row and deleted it again did nothing, as far as others can know.
+    const isUndone = last.op === "D" && each.some(({ side, op }) => op === "I" && side === last.side);
+    if (isUndone) possible.push(each.findLast(({ side }) => side !== last.side)?.new_v ?? null);
     const found = rows.get(cell) ?? null;
     if (!possible.includes(found)) wrong.push(
         `${cell}: holds ${found}, and the last change made ${possible.join(" or ")}: ${JSON.stringify(each.slice(-4))}, ${JSON.stringify(entries.filter((entry) => cellOf(entry.tab, entry.key) === cell).slice(-3))}`,
