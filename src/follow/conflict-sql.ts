@@ -222,18 +222,17 @@ function meeting(shape: TwoSided, sides: Sides): string {
 }
 
 /**
- * What looks like a conflict and is none: both sides did the same; or one of them made a row and deleted it again. Their
- * deltas are settled then, or ours are left out.
+ * What looks like a conflict and is none: both sides did the same; or one of them made a row and deleted it again, unless
+ * the later change has to win (`isTimed`). Their deltas are settled then, or ours are left out.
  */
-export function agreeSql(met: Met): string[] {
+export function agreeSql(met: Met, isTimed: boolean): string[] {
   const { shape, sides } = met;
   const keys = shape.targetKey.map((_, n) => `s.k${n + 1}`).join(", ");
-  const undone = `d.did = 'I' and t.tableoid is null`;
+  const agreed = (condition: string): string[] =>
+    forgetTheirsSql(met, `select ${keys} from ${meeting(shape, sides)} where ${condition}`);
+  if (isTimed) return agreed(isSame(shape));
   return [
-    ...forgetTheirsSql(
-      met,
-      `select ${keys} from ${meeting(shape, sides)} where ${isSame(shape)} or (${undone})`,
-    ),
+    ...agreed(`${isSame(shape)} or (d.did = 'I' and t.tableoid is null)`),
     `delete from ${stageName(shape)} as s
      using (${changedKeysSql(shape.opposite.capture, window(shape, sides))}) as d
      where ${match(shape)} and s.did = 'I' and not s.present`,
