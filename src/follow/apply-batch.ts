@@ -21,7 +21,7 @@ import {
   CONFLICTS_MET, DEADLOCK, LOCK_NOT_AVAILABLE, EXCLUSION_VIOLATION, UNIQUE_VIOLATION, sqlstateOf,
 } from "../postgres/sqlstate.ts"; // prettier-ignore
 import {
-  completeRereadSql, isTwoSided, leavePendingSql, meetSql, noteDisputedSql, noteEmptiedSql, spareSql, travelOnSql,
+  completeRereadSql, isTwoSided, leavePendingSql, meetSql, noteDisputedSql, noteEmptiedSql, travelOnSql,
   type KeyTexts, type Met,
 } from "./conflict-sql.ts"; // prettier-ignore
 import { blockingRows, DriftSignal, uniqueIndex } from "./blocking-rows.ts";
@@ -46,6 +46,8 @@ export interface BatchTable {
   readonly fingerprint: string;
   /** Where the whole table is read: keys that stay as they are, see `leavePendingSql`. */
   readonly kept?: readonly KeyTexts[];
+  /** Where it was emptied by a TRUNCATE: when, if that is known. */
+  readonly emptiedAt?: string | null;
 }
 
 /** Staging tables that a session may have; beyond, all are dropped, because each commit visits each of them. */
@@ -276,7 +278,7 @@ export class BatchWriter {
       if (isKeyless(shape.capture)) return [this.#keylessSql(table)];
       return [
         ...(analyze ? [`analyze ${stageName(shape)}`] : []),
-        ...applySql(shape, mode, replaced.has(shape.capture.id), this.#spareSql(table)),
+        ...applySql(shape, mode, replaced.has(shape.capture.id)),
         `update replicate.sync_table set state = 'following', last_change_at = pg_catalog.clock_timestamp(),
          rows_applied = rows_applied + (select count(*) from ${stageName(shape)}), fingerprint = ${literal(fingerprint)}${shape.entry.reloadSince === null ? "" : ", reload_since = null"}
        where sync = ${literal(this.#sync)} and capture_id = ${shape.capture.id}`,
@@ -301,28 +303,22 @@ export class BatchWriter {
   }
 
   /** The tables whose changes here may be in conflict with the batch. */
-  get #twoSided(): readonly (Met & Required<Pick<BatchTable, "mode" | "kept">>)[] {
+  get #twoSided(): readonly (Met & Required<Pick<BatchTable, "mode" | "kept" | "emptiedAt">>)[] {
     const settlement = this.#settlement;
     if (settlement === undefined) return [];
     const { sides, after } = settlement;
-    return this.#tables.flatMap(({ shape, mode, kept = [] }) =>
-      isTwoSided(shape) ? [{ shape, sides, after, seen: "", mode, kept }] : [],
+    return this.#tables.flatMap(({ shape, mode, kept = [], emptiedAt = null }) =>
+      isTwoSided(shape) ? [{ shape, sides, after, seen: "", mode, kept, emptiedAt }] : [],
     );
   }
 
   #completeStages(): string[] {
-    return this.#twoSided.flatMap(({ shape, sides, mode, kept }) => [
-      ...completeRereadSql(shape, sides, mode),
+    return this.#twoSided.flatMap(({ shape, sides, mode, kept, emptiedAt }) => [
+      ...completeRereadSql(shape, sides, mode, emptiedAt),
       ...leavePendingSql(shape, sides, kept),
       ...noteEmptiedSql(shape, sides),
       ...noteDisputedSql(shape),
     ]);
-  }
-
-  #spareSql({ shape, kept = [] }: BatchTable): string {
-    return this.#settlement !== undefined && isTwoSided(shape)
-      ? spareSql(shape, this.#settlement.sides, kept)
-      : "";
   }
 
   /** What becomes of a keyless table, whose rows are in it by now if they were read. */

@@ -6,7 +6,7 @@
 import {
   DISPUTED, deltaColumns, deltaTables, foreignSql, toldChangesSql, changedKeysSql, windowSql,
 } from "../catalog/delta.ts"; // prettier-ignore
-import { rowsSql } from "../catalog/rows.ts";
+import { ownConditions, rowsSql } from "../catalog/rows.ts";
 import { fromSql, tableLabel, tableSql } from "../catalog/table.ts";
 import { ident, literal } from "../postgres/sql.ts";
 import { isReread, otherColumns, stageName, type Shape, type TableMode } from "./shape.ts";
@@ -134,28 +134,40 @@ const open = (base: string, { oid }: { readonly oid: number }): string =>
 const pending = (base: string, table: { readonly oid: number }): string =>
   `${open(base, table)} and c.winner = 'skip'`;
 
-/** Rows that a re-read does not find on our side, and that stay here because they are theirs, or pending. */
-export function spareSql(shape: TwoSided, sides: Sides, kept: readonly KeyTexts[]): string {
-  return ` and not exists (select 1 from (${changedKeysSql(shape.opposite.capture, window(shape, sides))}) as d where ${matchRow(shape, "d")})
-      and not exists (select 1 from replicate.conflict as c where ${pending(sides.base, shape.target)} and ${rowTexts(shape)} in (c.key_texts, c.other_key_texts))
-      ${kept.length === 0 ? "" : `and ${rowTexts(shape)} not in (${texts(kept)})`}`;
-}
-
 /**
- * Completes what a re-read has staged: keys of theirs that we do not have any more, because they went with a TRUNCATE; and,
- * where the re-read was for a TRUNCATE, without the rows that we have not touched.
+ * Completes what a re-read has staged by the rows here that we do not have, so that they go key by key, as conflicts where
+ * they have to: all but those that they have made. Where the re-read was for a TRUNCATE, which was made at `emptiedAt`, rows
+ * that we have not touched are left out where they have changed them.
  */
-export function completeRereadSql(shape: TwoSided, sides: Sides, mode: TableMode): string[] {
+export function completeRereadSql(
+  shape: TwoSided,
+  sides: Sides,
+  mode: TableMode,
+  emptiedAt: string | null,
+): string[] {
   if (!isReread(shape, mode)) return [];
   const stage = stageName(shape);
   const keys = shape.targetKey.map((_, n) => `k${n + 1}`).join(", ");
-  const theirKeys = shape.opposite.key.map((k) => `d.k${k + 1}`).join(", ");
+  const rowKeys = shape.targetKey
+    .map(({ column }) => `(t.${ident(column.name)})::${column.baseType}`)
+    .join(", ");
   const told = toldChangesSql(shape.opposite.capture, window(shape, sides));
-  const gone = `insert into ${stage} (${keys}, present, did)
-    select ${theirKeys}, false, 'D' from (${told}) as d
-    where d.did is distinct from 'I' and not exists (select 1 from ${stage} as s where ${match(shape)})`;
+  const conditions = [
+    ...ownConditions(shape.target, "t"),
+    `not exists (select 1 from ${stage} as s where ${matchRow(shape, "s")})`,
+    `not exists (select 1 from (${told}) as d where d.did = 'I' and ${matchRow(shape, "d")})`,
+  ];
+  const at = emptiedAt === null ? "null" : literal(emptiedAt);
+  const gone = `insert into ${stage} (${keys}, present, did, changed_at)
+    select ${rowKeys}, false, 'D', ${at}::timestamptz from ${fromSql(shape.target)} as t where ${conditions.join(" and ")}`;
   if (mode.kind === "reread") return [gone];
   return [gone, `delete from ${stage} as s using (${told}) as d where s.did is null and ${match(shape)}`];
+}
+
+/** When the source's table was emptied, as far as the batch brings it. */
+export function emptiedAtSql(shape: TwoSided, window: string): string {
+  const emptied = deltaTables(shape.capture.id).map((delta) => `select changed_at from ${delta} where truncated is not null and ${window}`); // prettier-ignore
+  return `select pg_catalog.max(changed_at)::text as at from (${emptied.join(" union all ")}) as x`;
 }
 
 /**
@@ -219,18 +231,17 @@ function meeting(shape: TwoSided, sides: Sides): string {
 }
 
 /**
- * What looks like a conflict and is none: both sides did the same; or one of them made a row and deleted it again. Their
- * deltas are settled then, or ours are left out.
+ * What looks like a conflict and is none: both sides did the same; or one of them made a row and deleted it again, unless
+ * the later change has to win (`isTimed`). Their deltas are settled then, or ours are left out.
  */
-export function agreeSql(met: Met): string[] {
+export function agreeSql(met: Met, isTimed: boolean): string[] {
   const { shape, sides } = met;
   const keys = shape.targetKey.map((_, n) => `s.k${n + 1}`).join(", ");
-  const undone = `d.did = 'I' and t.tableoid is null`;
+  const agreed = (condition: string): string[] =>
+    forgetTheirsSql(met, `select ${keys} from ${meeting(shape, sides)} where ${condition}`);
+  if (isTimed) return agreed(isSame(shape));
   return [
-    ...forgetTheirsSql(
-      met,
-      `select ${keys} from ${meeting(shape, sides)} where ${isSame(shape)} or (${undone})`,
-    ),
+    ...agreed(`${isSame(shape)} or (d.did = 'I' and t.tableoid is null)`),
     `delete from ${stageName(shape)} as s
      using (${changedKeysSql(shape.opposite.capture, window(shape, sides))}) as d
      where ${match(shape)} and s.did = 'I' and not s.present`,

@@ -1,7 +1,7 @@
 /** One life of the runner between two reconnects: its sessions, its tables, and the next batch. */
 import { randomUUID } from "node:crypto";
 import { noteKeys } from "../capture/capture.ts";
-import { foreignSql, isKeyless } from "../catalog/delta.ts";
+import { foreignSql, isKeyless, windowSql } from "../catalog/delta.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Batch } from "../events.ts";
 import { callHook, loadHooks, type Hooks } from "../hooks.ts";
@@ -13,7 +13,7 @@ import { checkSource, sourceLost } from "../state/source-identity.ts";
 import type { SyncTable } from "../state/sync-table.ts";
 import { BatchWriter, type BatchTable, type Position } from "./apply-batch.ts";
 import { DriftSignal } from "./blocking-rows.ts";
-import { exceptPendingSql, isTwoSided, pendingKeysSql, type KeyTexts } from "./conflict-sql.ts";
+import { emptiedAtSql, exceptPendingSql, isTwoSided, pendingKeysSql } from "./conflict-sql.ts";
 import { DeadLetters, RestageSignal } from "./dead-letters.ts";
 import { modeOf } from "./drift.ts";
 import { DriftWatch } from "./drift-watch.ts";
@@ -323,7 +323,7 @@ export class FollowSession {
       const mode = this.#modeOf(shape, found);
       // One that is put off was not looked at.
       const fingerprint = found.fingerprints.get(shape.source.oid)?.text ?? shape.entry.fingerprint ?? "";
-      tables.push({ shape, mode, fingerprint, kept: await this.#pendingKeys(shape, mode) });
+      tables.push({ shape, mode, fingerprint, ...(await this.#rereading(shape, mode)) });
     }
     await this.#announce(tables);
     const writer = new BatchWriter(
@@ -360,11 +360,14 @@ export class FollowSession {
     return await this.#commit(writer, tables, found, token, startedAt);
   }
 
-  /** Keys of conflicts that wait to be resolved, where they cannot be left out of what is read. In the batch's snapshot. */
-  async #pendingKeys(shape: Shape, mode: TableMode): Promise<readonly KeyTexts[]> {
-    if (this.#opposite === undefined || !isTwoSided(shape) || !isReread(shape, mode)) return [];
+  /** What else is to be known where the whole table is read and conflicts may be met. In the batch's snapshot. */
+  async #rereading(shape: Shape, mode: TableMode): Promise<Pick<BatchTable, "kept" | "emptiedAt">> {
+    if (this.#opposite === undefined || !isTwoSided(shape) || !isReread(shape, mode)) return {};
     const rows = await this.source.rows<{ key: string[] }>(pendingKeysSql(shape, this.#opposite.base));
-    return rows.map(({ key }) => key);
+    const { id } = shape.capture;
+    const window = `${windowSql(this.#positionOf(id))}${this.#conditionOf(id)}`;
+    const { at } = await this.source.row<{ at: string | null }>(emptiedAtSql(shape, window));
+    return { kept: rows.map(({ key }) => key), emptiedAt: at };
   }
 
   async #commit(

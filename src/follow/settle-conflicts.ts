@@ -89,9 +89,11 @@ export class Settlement {
    * caller rolls back.
    */
   async settle(shape: TwoSided): Promise<void> {
-    const label = policyLabel(this.#opposite.policyOf(shape));
+    const policy = this.#opposite.policyOf(shape);
+    const label = policyLabel(policy);
+    const isTimed = policy.kind === "latest" || policy.kind === "latest-column";
     await this.#lockRows(shape);
-    await this.#settle(shape, (met) => [...agreeSql(met), recordConflictsSql(met, label)]);
+    await this.#settle(shape, (met) => [...agreeSql(met, isTimed), recordConflictsSql(met, label)]);
     // One by one: a row that lost by one index does not meet others by the next. And again, until none has lost: one that
     // stays out leaves the row here with the value that it had, which another of the batch may want.
     for (let isAny = true; isAny;) {

@@ -335,10 +335,10 @@ export function copyOutSql(
 }
 
 /**
- * Makes the target's rows equal the staged ones. `replace` deletes and inserts all instead of upserting. `spare` continues
- * the condition on rows `t` that are deleted because all of the source's were read, and they are not among them.
+ * Makes the target's rows equal the staged ones. `replace` deletes and inserts all instead of upserting. Where conflicts are
+ * to be found, also the rows that a re-read deletes are staged.
  */
-export function applySql(shape: Shape, mode: TableMode, replace: boolean, spare = ""): string[] {
+export function applySql(shape: Shape, mode: TableMode, replace: boolean): string[] {
   const table = tableSql(shape.target);
   const rows = fromSql(shape.target);
   const stage = stageName(shape);
@@ -353,9 +353,8 @@ export function applySql(shape: Shape, mode: TableMode, replace: boolean, spare 
 
   const statements: string[] = [];
   if (isReread(shape, mode)) {
-    statements.push(
-      `delete from ${rows} as t where ${[...own, `not exists (select 1 from ${stage} as s where ${match})`].join(" and ")}${spare}`,
-    );
+    const gone = [...own, `not exists (select 1 from ${stage} as s where ${match})`].join(" and ");
+    if (shape.opposite === undefined) statements.push(`delete from ${rows} as t where ${gone}`);
   } else if (mode.kind === "truncate") statements.push(emptySql(shape.target));
   else if (mode.kind === "leaf") statements.push(...mode.leaves.map((leaf) => emptySql(shape.target, leaf)));
   statements.push(

@@ -8,6 +8,7 @@ import { twoWayTables } from "./two-way-workload.ts";
 interface Change {
   readonly side: string;
   readonly op: "I" | "U" | "D" | "T";
+  readonly txid: string;
   readonly tab: string;
   readonly key: string;
   /** Seconds. */
@@ -42,15 +43,22 @@ export interface Account {
 
 const cellOf = (tab: string, key: string): string => `${tab} ${key}`;
 
-/** Call when all databases are equal; rows are taken from the first. `isLatest`: whether the later change has to win everywhere. */
-export async function takeAccount(sides: readonly Database[], isLatest: boolean): Promise<Account> {
+export interface AccountOptions {
+  /** The later change has to win everywhere. */
+  readonly isLatest?: boolean;
+  /** Somebody has resolved conflicts, and has thrown away what was made of these rows meanwhile. */
+  readonly isResolved?: boolean;
+}
+
+/** Call when all databases are equal; rows are taken from the first. */
+export async function takeAccount(sides: readonly Database[], options: AccountOptions): Promise<Account> {
   const changes: Change[] = [];
   const entries: Entry[] = [];
   const rows = new Map<string, string>();
   for (const [n, side] of sides.entries()) {
     await withClient(side.url, async (client) => {
       const noted = await client.query<Change>(
-        `select $1::text as side, op, tab, key, extract(epoch from at)::float8 as at, old_v, new_v from audit.change order by seq`,
+        `select $1::text as side, op, txid::text as txid, tab, key, extract(epoch from at)::float8 as at, old_v, new_v from audit.change order by seq`,
         [side.name],
       );
       changes.push(...noted.rows);
@@ -72,8 +80,14 @@ export async function takeAccount(sides: readonly Database[], isLatest: boolean)
       }
     });
   }
-  const wrong = [...lost(changes, entries, rows), ...revived(changes, entries, rows), ...incomplete(entries)];
-  if (isLatest) wrong.push(...notLatest(changes, entries, rows));
+  const isMet = ({ tab, key }: Change): boolean =>
+    entries.some((entry) => entry.tab === tab && [entry.key, entry.other_key].includes(key));
+  if (options.isResolved === true)
+    for (const { tab, key, other_key } of entries)
+      for (const each of [key, other_key]) rows.delete(cellOf(tab, String(each)));
+  const counted = options.isResolved === true ? changes.filter((change) => !isMet(change)) : changes;
+  const wrong = [...lost(counted, entries, rows), ...revived(counted, entries, rows), ...incomplete(entries)];
+  if (options.isLatest === true) wrong.push(...notLatest(changes, entries, rows));
   return { changes: changes.length, conflicts: entries, wrong };
 }
 
@@ -158,15 +172,29 @@ function notLatest(changes: readonly Change[], entries: readonly Entry[], rows: 
     cells.set(cell, [...(cells.get(cell) ?? []), change]);
   }
   for (const [cell, each] of cells) {
-    const last = Math.max(...each.map(({ at }) => at));
-    const possible = each.filter(({ at }) => at >= last - UNSURE).map(({ new_v }) => new_v);
+    each.sort((one, other) => one.at - other.at);
+    const last = each.at(-1) as Change;
+    const possible = each.filter(({ at }) => at >= last.at - UNSURE).map(({ new_v }) => new_v);
     const found = rows.get(cell) ?? null;
+    if (last.op === "D" && isLateInsert(each, found)) continue;
     if (!possible.includes(found)) wrong.push(
         `${cell}: holds ${found}, and the last change made ${possible.join(" or ")}: ${JSON.stringify(each.slice(-4))}, ${JSON.stringify(entries.filter((entry) => cellOf(entry.tab, entry.key) === cell).slice(-3))}`,
       );
   }
   return wrong;
 } // prettier-ignore
+
+/**
+ * Whether the row was inserted by a transaction that may have been open when the deletion arrived: where there is no row,
+ * nothing makes one wait for the other, and it is the insert that came later.
+ */
+function isLateInsert(changes: readonly Change[], found: string | null): boolean {
+  const made = changes.find(({ new_v }) => new_v === found && found !== null);
+  return (
+    made !== undefined &&
+    changes.some(({ op, side, txid }) => op === "I" && side === made.side && txid === made.txid)
+  );
+}
 
 /** Rows of all delta tables: what is still to be brought over, or was not thrown away yet. */
 export async function deltasOf(sides: readonly Database[]): Promise<number> {
