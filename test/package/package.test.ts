@@ -4,13 +4,14 @@ import {
   existsSync,
   mkdirSync,
   mkdtempSync,
+  readFileSync,
   readdirSync,
   rmSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, posix } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { publint } from "publint";
@@ -41,6 +42,7 @@ beforeAll(async () => {
     "LICENSE",
     "README.md",
     "bin",
+    "docs",
     "sql",
     "src",
   ]) {
@@ -80,12 +82,20 @@ async function script(text: string, env: NodeJS.ProcessEnv = {}): Promise<string
 
 it("holds what is needed to run and nothing else", () => {
   const expected =
-    /^(bin\/replicate\.js|dist\/.+\.(js|d\.ts)|sql\/.+\.sql|sql\/README\.md|package\.json|LICENSE|README\.md)$/;
+    /^(bin\/replicate\.js|dist\/.+\.(js|d\.ts)|sql\/.+\.sql|sql\/README\.md|docs\/.+\.md|package\.json|LICENSE|README\.md)$/;
   expect(files.filter((path) => !expected.test(path))).toEqual([]);
   const sql = readdirSync(join(root, "sql"), { recursive: true, encoding: "utf8" }).filter((path) =>
     path.endsWith(".sql"),
   );
   for (const path of sql) expect(files).toContain(`sql/${path}`);
+  // Links of the documents lead to files that are there, or to what only the repository has.
+  for (const path of files.filter((each) => each.endsWith(".md"))) {
+    const text = readFileSync(join(root, path), "utf8");
+    for (const [, link = ""] of text.matchAll(/\]\(([^)#:]+)(?:#[^)]*)?\)/g)) {
+      const linked = posix.join(posix.dirname(path), link);
+      expect(linked.startsWith("benchmarks/") || files.includes(linked), `${path}: ${link}`).toBe(true);
+    }
+  }
 });
 
 it("is found correct by publint", async () => {

@@ -234,3 +234,99 @@ test("two sources into one target", async () => {
   await right.drop();
   expect(await describeSchema(pair.target.url)).toEqual(before);
 });
+
+test("one hub and eight leaves, which join under writes and are left one by one", async () => {
+  const random = seededRandom("hub");
+  const owned: AsyncDisposable[] = [];
+  const own = <T extends AsyncDisposable>(each: T): T => {
+    owned.push(each);
+    return each;
+  };
+  await using _ = {
+    [Symbol.asyncDispose]: async () => {
+      for (const each of owned.toReversed()) await each[Symbol.asyncDispose]();
+    },
+  };
+  const pairs = await Promise.all(
+    Array.from({ length: 5 }, async () => own(await freePair({ leaks: "ignore" }))),
+  );
+  const [first, ...rest] = pairs.flatMap((pair) => [pair.source, pair.target]);
+  const hub = first as NonNullable<typeof first>;
+  const leaves = rest.slice(0, 8);
+  for (const side of [hub, ...leaves]) {
+    await side.sql(`
+      create table node (id int primary key, at int not null, text text);
+      create table link (a int, b int, weight numeric, primary key (a, b));`);
+  }
+  await hub.sql(`
+    insert into node select g, g % 7, repeat('x', g % 100) from generate_series(1, 2000) g;
+    insert into link select g, g * 2, g / 7.0 from generate_series(1, 2000) g`);
+  const before = await Promise.all([hub, ...leaves].map(async ({ url }) => await describeSchema(url)));
+  const stop = new AbortController();
+  let writes = 0;
+  const writers = [1, 2].map(async (number) => {
+    const chance = random.fork(String(number));
+    const client = await hub.client();
+    while (!stop.signal.aborted) {
+      const [a, b] = [chance.int(1, 2500), chance.int(1, 2500)];
+      await client.query(`
+        begin; insert into node values (${a}, ${b}, 'w') on conflict (id) do update set at = ${b};
+        delete from link where a = ${a}; insert into link values (${a}, ${b}, 1) on conflict (a, b) do update set weight = link.weight + 1;
+        delete from node where id = ${b}; commit`);
+      writes += 1;
+      await new Promise((resolve) => setTimeout(resolve, chance.int(2, 20)));
+    }
+  });
+  const syncs: Sync[] = [];
+  const stops: (() => Promise<number>)[] = [];
+  for (const [index, leaf] of leaves.entries()) {
+    const sync = own(
+      await openSync({
+        name: `leaf_${index}`,
+        source: hub.url,
+        target: leaf.url,
+        env: {},
+        copy: { jobs: 1 },
+      }),
+    );
+    await sync.init();
+    await sync.copy();
+    syncs.push(sync);
+    stops.push(followInBackground(sync));
+  }
+  expect(await hub.sql("select count(*)::int as n from replicate.capture")).toEqual([{ n: 2 }]);
+  await someTime(random);
+  stop.abort();
+  await Promise.all(writers);
+  expect(writes).toBeGreaterThan(20);
+  const tables = ["public.node", "public.link"];
+  for (const leaf of leaves) {
+    await expect
+      .poll(async () => (await compareDatabases(hub.url, leaf.url, tables)).differences, { timeout: 60_000 })
+      .toEqual([]);
+  }
+  // All have taken it, so nothing is kept.
+  const kept = async (): Promise<unknown> =>
+    await hub.sql(
+      "select sum(pg_relation_size(delta_a) + pg_relation_size(delta_b))::int as n from replicate.capture",
+    );
+  await expect.poll(kept, { timeout: 60_000 }).toEqual([{ n: 0 }]);
+  // Halfway through, the others go on.
+  for (const [index, sync] of syncs.entries()) {
+    if (index === 4) {
+      await hub.sql("update node set text = 'half'; delete from link where a % 2 = 0");
+      for (const leaf of leaves.slice(4)) {
+        await expect
+          .poll(async () => (await compareDatabases(hub.url, leaf.url, tables)).differences, {
+            timeout: 60_000,
+          }) // prettier-ignore
+          .toEqual([]);
+      }
+    }
+    await stops[index]?.();
+    await sync.drop();
+  }
+  expect(await Promise.all([hub, ...leaves].map(async ({ url }) => await describeSchema(url)))).toEqual(
+    before,
+  );
+});
