@@ -158,13 +158,14 @@ describe("the way back from a mapped table", () => {
   it("is refused where rows or values are lost, and goes where names alone change", async () => {
     await using pair = await freePair();
     await pair.source.sql(`
-      create table t (id int primary key, v text);
+      create table t (id serial primary key, v text);
       create table u (id int primary key, v text);
+      select setval('t_id_seq', 300);
       insert into t values (1, 'one'), (2, 'two');
       insert into u values (1, 'one'), (2, 'two')`);
     await pair.target.sql(`
       create schema app;
-      create table app.t (nr int primary key, word text);
+      create table app.t (nr serial primary key, word text);
       create table app.u (id int primary key, v text)`);
     const run = mapped(pair, {
       tables: ["public.*"],
@@ -195,6 +196,7 @@ describe("the way back from a mapped table", () => {
       [2, "two"],
       [3, "three"],
     ]);
+    expect(await rowsOf(pair.target, "select nextval('app.t_nr_seq') > 300")).toEqual([[true]]);
     await each(names, "rollback --yes");
     await pair.source.sql("delete from t where id = 2");
     await each(names, "follow --until-caught-up", "verify");
@@ -215,5 +217,48 @@ describe("the way back from a mapped table", () => {
     const run = mapped(pair, { overrides: { "public.u": { where: "id < 2" } } });
     await each(run, "init", "copy", "follow --until-caught-up", "cutover --yes --no-reverse");
     expect(await rowsOf(pair.target, "select * from u")).toEqual([[1, "one"]]);
+  });
+});
+
+describe("a table with another name", () => {
+  it("is replicated both ways", async () => {
+    await using pair = await freePair();
+    const table = (name: string): string => `create table ${name} (id int primary key, v text)`;
+    await pair.source.sql(
+      `${table("t")}; ${table("u")}; insert into t values (1, 'one'); insert into u values (1, 'one')`,
+    );
+    await pair.target.sql(`create schema app; ${table("app.t")}; ${table("app.other")}`);
+    const run = mapped(pair, {
+      direction: "both",
+      schemas: { public: "app" },
+      overrides: { "public.u": { target: "app.other" } },
+    });
+    await each(run, "init", "copy", "follow --until-caught-up");
+    await pair.source.sql("update t set v = 'from the source'; insert into u values (2, 'two')");
+    await pair.target.sql(
+      "insert into app.t values (3, 'three'); update app.other set v = 'from the target' where id = 1",
+    );
+    await each(run, "follow --until-caught-up", "verify");
+    const [t, u] = [
+      [
+        [1, "from the source"],
+        [3, "three"],
+      ],
+      [
+        [1, "from the target"],
+        [2, "two"],
+      ],
+    ];
+    expect(await rowsOf(pair.source, "select * from t order by id")).toEqual(t);
+    expect(await rowsOf(pair.target, "select * from app.t order by id")).toEqual(t);
+    expect(await rowsOf(pair.source, "select * from u order by id")).toEqual(u);
+    expect(await rowsOf(pair.target, "select * from app.other order by id")).toEqual(u);
+    const inside = mapped(
+      { source: pair.source, target: pair.source },
+      { name: "inside", direction: "both", schemas: { public: "app" } },
+    );
+    expect(await refusals(inside, "preflight")).toEqual([
+      "direction: inside one database only one-way, with conflict source-wins",
+    ]);
   });
 });
