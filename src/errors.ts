@@ -63,7 +63,7 @@ export const errorRules = {
   SAME_DATABASE: rule(
     2,
     "never",
-    "Give another target, or map the tables to other names (overrides: target).",
+    "Give another target, or map the tables to other names or schemas (overrides: target; schemas).",
   ),
   /** Something blocks the start; every finding is listed with its remedy. */
   PREFLIGHT_BLOCKED: rule(1, "never", "Run the statement given with each finding, then this command again."),

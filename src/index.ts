@@ -35,6 +35,7 @@ export type {
   NodeNames,
   Resolution,
 } from "./conflict-policy.ts";
+export type { ColumnSetting, MappingSettings } from "./mapping-settings.ts";
 export { ReplicateError, errorRules, type ErrorCode, type Problem, type Retry } from "./errors.ts";
 export type { Batch, OnEvent, Side, SyncEvent, TableProgress } from "./events.ts";
 export type { BatchToCome, Hooks, HooksSetting, OnErrorAnswer, RefusedRowOfBatch } from "./hooks.ts";

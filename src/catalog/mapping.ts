@@ -5,6 +5,7 @@
 import type { Problem } from "../errors.ts";
 import type { Connection, Results } from "../postgres/connect.ts";
 import { ident, literal, load } from "../postgres/sql.ts";
+import { sqlstateOf } from "../postgres/sqlstate.ts";
 import { enclosed } from "./rows.ts";
 import { fromSql, tableLabel, type Column, type MappedColumn, type OwnValue, type Table } from "./table.ts";
 
@@ -198,9 +199,15 @@ async function tryScript(source: Connection, script: string): Promise<Results | 
   try {
     return await source.script(script);
   } catch (error) {
-    if (source.isBroken) throw error;
-    return error as Error;
+    return objection(source, error);
   }
+}
+
+/** What a server says of an expression; throws what it says of anything else, such as a lock that somebody holds. */
+export function objection(server: Connection, error: unknown): Error {
+  const isOfExpression = /^(0A|22|2F|42|P0)/.test(sqlstateOf(error) ?? "");
+  if (server.isBroken || !isOfExpression || !(error instanceof Error)) throw error;
+  return error;
 }
 
 function mappedSource({ table, where, columns: wished, problems }: Wish): Table {

@@ -1,4 +1,5 @@
 /** Whether a mapping can be kept: by what a row is alone, and without touching anybody else's rows. */
+import { objection } from "../catalog/mapping.ts";
 import { enclosed } from "../catalog/rows.ts";
 import { fromSql, tableLabel, type Table } from "../catalog/table.ts";
 import type { ResolvedConfig } from "../config.ts";
@@ -92,8 +93,7 @@ async function whyNotOfRow(source: Connection, table: Table, sql: string): Promi
     const why = nodes.map(whyNotPlain).find((each) => each !== null);
     return why ?? (await whyNotImmutable(source, nodes.map(expressionsIn).join(" ")));
   } catch (error) {
-    if (source.isBroken) throw error;
-    return `the source says: ${error instanceof Error ? error.message : String(error)}`;
+    return `the source says: ${objection(source, error).message}`;
   }
 }
 
@@ -160,9 +160,8 @@ async function checkDiscriminator(
     const probe = `select ${literal(value)}::${type} operator(pg_catalog.=) ${literal(value)}::${type} as same`;
     const failure = await target.rows(probe).then(
       () => undefined,
-      (error: unknown) => error as Error,
+      (error: unknown) => objection(target, error),
     );
-    if (target.isBroken) throw failure as Error;
     if (failure !== undefined) block(`${setting}: the target says: ${failure.message}`);
   }
   return findings;

@@ -4,80 +4,83 @@ import { freePair } from "../support/database.ts";
 import { each, mapped, refusals, rowsOf, verify } from "./mapping-setup.ts";
 
 describe("a mapping that cannot be kept", () => {
-  it("is refused before anything changes, with every problem at once", async () => {
-    await using pair = await freePair();
-    await pair.source.sql(`
+  it.each(["13", "18"])(
+    "is refused before anything changes, with every problem at once: %s",
+    async (version) => {
+      await using pair = await freePair({ source: version });
+      await pair.source.sql(`
       create table a (id int primary key, x int, email text, ok bool, at timestamptz, y smallint);
       create table b (id int primary key, v text);
       create function calls() returns int stable language sql as 'select count(*)::int from public.b'`);
-    await pair.target.sql(`
+      await pair.target.sql(`
       create table a (id int primary key, x int, email varchar(40), ok bool, at timestamptz, y smallint, z int, need text not null);
       create table b (id int primary key, v text)`);
-    const settings = {
-      overrides: {
-        "public.a": {
-          where: "x + 1",
-          columns: {
-            id: "id + 1",
-            x: "nothing + 1",
-            email: "email || (select v from public.b limit 1)",
-            ok: "random() > 0.5",
-            at: "now()",
-            y: "y * 30",
-            z: "public.calls()",
-            gone: null,
-            lost: { to: "found" },
-            extra: "1",
-            need: "max(email)",
+      const settings = {
+        overrides: {
+          "public.a": {
+            where: "x + 1",
+            columns: {
+              id: "id + 1",
+              x: "nothing + 1",
+              email: "email || (select v from public.b limit 1)",
+              ok: "random() > 0.5",
+              at: "now()",
+              y: "y * 30",
+              z: "public.calls()",
+              gone: null,
+              lost: { to: "found" },
+              extra: "1",
+              need: "max(email)",
+            },
           },
+          "public.b": { where: "v = '" },
         },
-        "public.b": { where: "v = '" },
-      },
-    };
-    const run = mapped(pair, settings);
-    const found = await refusals(run, "preflight");
-    // Types and names first: what the source does not understand cannot be looked at more closely.
-    expect(found).toEqual(
-      expect.arrayContaining([
-        "public.a: columns.id: a column of the key cannot be computed: rows are found by it",
-        'public.a: columns.x: the source says: column "nothing" does not exist',
-        "public.a: columns.gone: the source has no such column",
-        "public.a: columns.lost: the source has no such column",
-        "public.a: where: has to be a condition, and is of type integer",
-        'public.a: column "extra" is missing on the target',
-        'public.a: y * 30 is integer, and column "y" smallint on the target: the types do not match',
-        expect.stringMatching(/^public.b: where: the source says: unterminated/),
-      ]),
-    );
-    expect((await run("init")).code).toBe(1);
-    const nothing = [{ schema: null }];
-    expect(await pair.source.sql("select to_regnamespace('replicate') as schema")).toEqual(nothing);
+      };
+      const run = mapped(pair, settings);
+      const found = await refusals(run, "preflight");
+      // Types and names first: what the source does not understand cannot be looked at more closely.
+      expect(found).toEqual(
+        expect.arrayContaining([
+          "public.a: columns.id: a column of the key cannot be computed: rows are found by it",
+          'public.a: columns.x: the source says: column "nothing" does not exist',
+          "public.a: columns.gone: the source has no such column",
+          "public.a: columns.lost: the source has no such column",
+          "public.a: where: has to be a condition, and is of type integer",
+          'public.a: column "extra" is missing on the target',
+          'public.a: y * 30 is integer, and column "y" smallint on the target: the types do not match',
+          expect.stringMatching(/^public.b: where: the source says: unterminated/),
+        ]),
+      );
+      expect((await run("init")).code).toBe(1);
+      const nothing = [{ schema: null }];
+      expect(await pair.source.sql("select to_regnamespace('replicate') as schema")).toEqual(nothing);
 
-    const {
-      id: _id,
-      x: _x,
-      gone: _gone,
-      lost: _lost,
-      extra: _extra,
-      ...columns
-    } = settings.overrides["public.a"].columns;
-    const deeper = mapped(pair, {
-      overrides: {
-        "public.a": { where: "at > current_date", columns: { ...columns, y: "(y * 30)::smallint" } },
-      },
-    });
-    const more = await refusals(deeper, "preflight");
-    expect(more).toEqual([
-      "public.a: columns.email: must not contain a subquery: other rows than its own would decide about a row",
-      "public.a: columns.ok: must not call volatile functions: a row has to look the same whenever it is read",
-      "public.a: columns.at: must not use now(): rows change only when somebody writes to them",
-      "public.a: columns.need: must not aggregate rows, nor return more than one value",
-      "public.a: columns.z: calls public.calls(), which is not declared IMMUTABLE: it may read other rows than its own",
-      "public.a: where: must not use CURRENT_DATE: rows change only when somebody writes to them",
-    ]);
-    expect((await deeper("init")).code).toBe(1);
-    expect(await pair.target.sql("select to_regnamespace('replicate') as schema")).toEqual(nothing);
-  });
+      const {
+        id: _id,
+        x: _x,
+        gone: _gone,
+        lost: _lost,
+        extra: _extra,
+        ...columns
+      } = settings.overrides["public.a"].columns;
+      const deeper = mapped(pair, {
+        overrides: {
+          "public.a": { where: "at > current_date", columns: { ...columns, y: "(y * 30)::smallint" } },
+        },
+      });
+      const more = await refusals(deeper, "preflight");
+      expect(more).toEqual([
+        "public.a: columns.email: must not contain a subquery: other rows than its own would decide about a row",
+        "public.a: columns.ok: must not call volatile functions: a row has to look the same whenever it is read",
+        "public.a: columns.at: must not use now(): rows change only when somebody writes to them",
+        "public.a: columns.need: must not aggregate rows, nor return more than one value",
+        "public.a: columns.z: calls public.calls(), which is not declared IMMUTABLE: it may read other rows than its own",
+        "public.a: where: must not use CURRENT_DATE: rows change only when somebody writes to them",
+      ]);
+      expect((await deeper("init")).code).toBe(1);
+      expect(await pair.target.sql("select to_regnamespace('replicate') as schema")).toEqual(nothing);
+    },
+  );
 
   it("is refused in the settings where they cannot be meant", async () => {
     await using pair = await freePair();
@@ -158,13 +161,14 @@ describe("the way back from a mapped table", () => {
   it("is refused where rows or values are lost, and goes where names alone change", async () => {
     await using pair = await freePair();
     await pair.source.sql(`
-      create table t (id int primary key, v text);
+      create table t (id serial primary key, v text);
       create table u (id int primary key, v text);
+      select setval('t_id_seq', 300);
       insert into t values (1, 'one'), (2, 'two');
       insert into u values (1, 'one'), (2, 'two')`);
     await pair.target.sql(`
       create schema app;
-      create table app.t (nr int primary key, word text);
+      create table app.t (nr serial primary key, word text);
       create table app.u (id int primary key, v text)`);
     const run = mapped(pair, {
       tables: ["public.*"],
@@ -195,6 +199,7 @@ describe("the way back from a mapped table", () => {
       [2, "two"],
       [3, "three"],
     ]);
+    expect(await rowsOf(pair.target, "select nextval('app.t_nr_seq') > 300")).toEqual([[true]]);
     await each(names, "rollback --yes");
     await pair.source.sql("delete from t where id = 2");
     await each(names, "follow --until-caught-up", "verify");
@@ -215,5 +220,48 @@ describe("the way back from a mapped table", () => {
     const run = mapped(pair, { overrides: { "public.u": { where: "id < 2" } } });
     await each(run, "init", "copy", "follow --until-caught-up", "cutover --yes --no-reverse");
     expect(await rowsOf(pair.target, "select * from u")).toEqual([[1, "one"]]);
+  });
+});
+
+describe("a table with another name", () => {
+  it("is replicated both ways", async () => {
+    await using pair = await freePair();
+    const table = (name: string): string => `create table ${name} (id int primary key, v text)`;
+    await pair.source.sql(
+      `${table("t")}; ${table("u")}; insert into t values (1, 'one'); insert into u values (1, 'one')`,
+    );
+    await pair.target.sql(`create schema app; ${table("app.t")}; ${table("app.other")}`);
+    const run = mapped(pair, {
+      direction: "both",
+      schemas: { public: "app" },
+      overrides: { "public.u": { target: "app.other" } },
+    });
+    await each(run, "init", "copy", "follow --until-caught-up");
+    await pair.source.sql("update t set v = 'from the source'; insert into u values (2, 'two')");
+    await pair.target.sql(
+      "insert into app.t values (3, 'three'); update app.other set v = 'from the target' where id = 1",
+    );
+    await each(run, "follow --until-caught-up", "verify");
+    const [t, u] = [
+      [
+        [1, "from the source"],
+        [3, "three"],
+      ],
+      [
+        [1, "from the target"],
+        [2, "two"],
+      ],
+    ];
+    expect(await rowsOf(pair.source, "select * from t order by id")).toEqual(t);
+    expect(await rowsOf(pair.target, "select * from app.t order by id")).toEqual(t);
+    expect(await rowsOf(pair.source, "select * from u order by id")).toEqual(u);
+    expect(await rowsOf(pair.target, "select * from app.other order by id")).toEqual(u);
+    const inside = mapped(
+      { source: pair.source, target: pair.source },
+      { name: "inside", direction: "both", schemas: { public: "app" } },
+    );
+    expect(await refusals(inside, "preflight")).toEqual([
+      "direction: inside one database only one-way, with conflict source-wins",
+    ]);
   });
 });

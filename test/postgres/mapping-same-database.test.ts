@@ -18,6 +18,9 @@ describe("replication inside one database", () => {
       create schema app;
       create table app.one (id serial primary key, v text);
       create index on app.one (v);
+      create sequence public.counter;
+      create sequence app.counter;
+      select setval('public.counter', 700);
       create table app.two (a int, b text, primary key (a, b));
       insert into one (v) select 'v' || n from generate_series(1, 5000) n;
       insert into two select 1 + n % 2, n::text from generate_series(1, 100) n`);
@@ -33,7 +36,8 @@ describe("replication inside one database", () => {
       const rows = await rowsOf(pair.source, `select * from app.${table} order by 1, 2`);
       expect(rows).toEqual(await rowsOf(pair.source, `select * from public.${table} order by 1, 2`));
     }
-    expect(await rowsOf(pair.source, "select nextval('app.one_id_seq') > 5000")).toEqual([[true]]);
+    const values = "select nextval('app.one_id_seq') > 5000, nextval('app.counter') > 700 as is_free";
+    expect(await rowsOf(pair.source, values)).toEqual([[true, true]]);
     expect(await refusals(run, "cutover", "--yes")).toEqual([
       "default: source and target are the same database: there are no sides to switch",
     ]);

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 
+import { json } from "../cli/replicate.ts";
 import { freePair, type Database } from "../support/database.ts";
 import { seededRandom } from "../support/random.ts";
 import { each, mapped, refusals, rowsOf, verify, type Run } from "./mapping-setup.ts";
@@ -160,5 +161,44 @@ describe("a table that several sources write to", () => {
         "public.t: goes to app.t, as does more.t: each needs a discriminator with a value of its own",
       ]),
     );
+  });
+
+  it("parks rows that it refuses, whose values are computed", async () => {
+    await using pair = await freePair();
+    await pair.source.sql(
+      "create table t (id int primary key, v text); insert into t values (1, 'a'), (2, 'b')",
+    );
+    await pair.target.sql(`
+      create table all_of (region text, nr int, v text check (v <> 'REFUSED'), primary key (region, nr));
+      insert into all_of values ('us', 1, 'of another'), ('us', 2, 'of another')`);
+    const run = mapped(pair, {
+      onRefusal: "park",
+      overrides: {
+        "public.t": {
+          target: "all_of",
+          columns: { id: { to: "nr" }, v: "upper(v)" },
+          discriminator: { region: "eu" },
+        },
+      },
+    });
+    await each(run, "init", "copy", "follow --until-caught-up");
+    await pair.source.sql("update t set v = 'refused' where id = 1; update t set v = 'c' where id = 2");
+    await each(run, "follow --until-caught-up");
+    const rows = "select nr, v from all_of where region = 'eu' order by nr";
+    expect(await rowsOf(pair.target, rows)).toEqual([
+      [1, "A"],
+      [2, "C"],
+    ]);
+    expect(json(await run("parked", "--json"))).toMatchObject({
+      rows: [{ table: "public.t", key: { id: 1 } }],
+    });
+    await pair.target.sql("alter table all_of drop constraint all_of_v_check");
+    await pair.source.sql("update t set v = v");
+    await each(run, "follow --until-caught-up", "verify");
+    expect(await rowsOf(pair.target, rows)).toEqual([
+      [1, "REFUSED"],
+      [2, "C"],
+    ]);
+    expect(await rowsOf(pair.target, "select count(*)::int from all_of where region = 'us'")).toEqual([[2]]);
   });
 });
