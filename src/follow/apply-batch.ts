@@ -27,7 +27,7 @@ import {
 import { blockingRows, DriftSignal, uniqueIndex } from "./blocking-rows.ts";
 import type { DeadLetters } from "./dead-letters.ts";
 import type { Opposite } from "./opposite.ts";
-import { refused } from "./refused.ts";
+import { isAbout, refused } from "./refused.ts";
 import { Settlement } from "./settle-conflicts.ts";
 import {
   applySql, createStageSql, isDirect, isRead, stageName, type Shape, type TableMode,
@@ -430,14 +430,6 @@ export class BatchWriter {
     await this.#target.script(this.#completeStages().join(";\n"));
     for (const { shape } of this.#twoSided) await settlement.settle(shape);
   }
-}
-
-function isAbout(error: unknown, shape: Shape): boolean {
-  const { schema, table } = error as { schema?: string; table?: string };
-  return (
-    (schema === shape.target.schema && table === shape.target.name) ||
-    shape.target.leaves.some((leaf) => leaf.schema === schema && leaf.name === table)
-  );
 }
 
 /** Keys applied per capture: the counts of its delete and its insert. */

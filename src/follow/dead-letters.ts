@@ -19,12 +19,19 @@ import {
   sqlstateOf,
 } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
-import { countParked, forgetParkedSql, park, takeDue, type RefusedRow } from "../state/parked.ts";
+import {
+  countParked,
+  forgetParkedSql,
+  park,
+  takeDue,
+  wakeDependents,
+  type RefusedRow,
+} from "../state/parked.ts";
 import type { BatchTable } from "./apply-batch.ts";
 import type { Drift } from "./blocking-rows.ts";
 import { findRefused, stageColumns, stageTexts, type FoundRow, type StageColumn } from "./find-refused.ts";
 import type { FollowedTables } from "./followed-tables.ts";
-import { isRefusal, stagingOf } from "./refused.ts";
+import { isAbout, isRefusal, stagingOf } from "./refused.ts";
 import { applySql, copyInSql, isDirect, isRead, stageName, type Shape, type TableMode } from "./shape.ts";
 
 /** Rows that are put aside at most; beyond, something is wrong with more than a row. */
@@ -56,7 +63,7 @@ export class DeadLetters {
   /** Captures whose rows come as text, until they could be applied. */
   readonly #textual = new Map<number, readonly StageColumn[]>();
   /** What the open transaction has parked. */
-  #parked: (RefusedRow & { readonly isNew: boolean })[] = [];
+  #parked: RefusedRow[] = [];
 
   /** How often the batch at hand was tried. */
   #attempt = 1;
@@ -155,17 +162,25 @@ export class DeadLetters {
     if (this.restages(failure, tables)) throw new RestageSignal(staging?.captureId ?? 0);
     if (!isRefusal(failure) || staging !== undefined) return false;
     const state = sqlstateOf(failure) ?? "";
-    const candidates = tables.filter(({ shape, mode }) => isStaged(mode) && this.#parks(shape));
+    // What refers to a row that is refused by itself comes last.
+    const candidates = tables
+      .filter(({ shape, mode }) => isStaged(mode) && this.#parks(shape))
+      .toSorted((a, b) => Number(isAbout(failure, a.shape)) - Number(isAbout(failure, b.shape)));
     if (candidates.length === 0) return false;
     await this.#target.script("rollback to savepoint apply");
-    for (const { shape, mode } of candidates) {
+    // What a foreign key wants may come with the same batch, before the row or after it.
+    const isReference = state === FOREIGN_KEY_VIOLATION;
+    const searches = [
+      ...candidates.map((table) => ({ ...table, isAlone: !isReference })),
+      ...(isReference ? candidates.map((table) => ({ ...table, isAlone: true })) : []),
+    ];
+    for (const { shape, mode, isAlone } of searches) {
       const isReplacing = replaced.has(shape.capture.id);
       const found = await findRefused(this.#target, {
         ...this.#search(shape),
         mode,
         isReplacing,
-        // What a foreign key wants may come with the same batch.
-        first: state === FOREIGN_KEY_VIOLATION ? othersSql(tables, shape, replaced) : [],
+        first: isAlone ? [] : othersSql(tables, shape, replaced),
         findsCollisions: isReplacing && [UNIQUE_VIOLATION, EXCLUSION_VIOLATION].includes(state),
       });
       if (found.length === 0) continue;
@@ -254,6 +269,7 @@ export class DeadLetters {
       return rows === 0 ? [] : [{ captureId: Number(row?.["capture"]), rows }];
     });
     if (parked.length === 0 && settled.length === 0) return;
+    if (settled.length > 0) await wakeDependents(this.#target, this.#sync);
     this.#counts = await countParked(this.#target, this.#sync);
     for (const { shape } of tables) {
       const table = shape.label;

@@ -1,6 +1,7 @@
 /** Errors that a row's data cause, and not the state of a server. */
 import { ReplicateError } from "../errors.ts";
 import { sqlstateOf } from "../postgres/sqlstate.ts";
+import type { Shape } from "./shape.ts";
 
 interface ServerError {
   readonly message: string;
@@ -40,4 +41,13 @@ export function stagingOf(
 ): { readonly captureId: number; readonly isText: boolean } | undefined {
   const found = /\bstage_(\d+)(_text)?\b/.exec((error as Partial<ServerError>).where ?? "");
   return found === null ? undefined : { captureId: Number(found[1]), isText: found[2] !== undefined };
+}
+
+/** Whether the error names the table or one of its partitions. */
+export function isAbout(error: unknown, shape: Shape): boolean {
+  const { schema, table } = error as { schema?: string; table?: string };
+  return (
+    (schema === shape.target.schema && table === shape.target.name) ||
+    shape.target.leaves.some((leaf) => leaf.schema === schema && leaf.name === table)
+  );
 }

@@ -39,7 +39,12 @@ export interface RefusedRow {
   readonly sqlstate: string;
   readonly message: string;
   readonly constraint: string | null;
+  /** It was not parked before. */
+  readonly isNew: boolean;
 }
+
+/** The row is refused because of other rows: what it refers to is missing, or something has what it wants. */
+const DEPENDENT = "'{23503,23505,23P01}'::text[]";
 
 const form = (relid: string): string => fill("follow/table-form", { relid });
 
@@ -85,7 +90,7 @@ export async function park(target: Connection, sync: string, rows: readonly Refu
     `with r as (
        select * from pg_catalog.jsonb_to_recordset($2::jsonb) as r (
          "captureId" int, relid oid, "table" text, key jsonb, "keyTexts" text[], "isKeyTyped" boolean, sqlstate text,
-         message text, "constraint" text)
+         message text, "constraint" text, "isNew" boolean)
      ), again as (
        update replicate.parked as p
        set sqlstate = r.sqlstate, message = r.message, constraint_name = r."constraint",
@@ -96,7 +101,9 @@ export async function park(target: Connection, sync: string, rows: readonly Refu
      insert into replicate.parked (sync, capture_id, relid, table_name, key, key_texts, is_key_typed, sqlstate, message,
                                    constraint_name, table_form)
      select $1, r."captureId", r.relid, r."table", r.key, r."keyTexts", r."isKeyTyped", r.sqlstate, r.message,
-            r."constraint", ${form("r.relid")}
+            r."constraint",
+            -- Once more soon: the others may have come with the same batch.
+            case when r."isNew" and r.sqlstate = any (${DEPENDENT}) then '' else ${form("r.relid")} end
      from r where not exists (
        select 1 from again where again.capture_id = r."captureId" and again.key_texts = r."keyTexts")`,
     [sync, JSON.stringify(rows)],
@@ -126,6 +133,14 @@ export async function takeDue(
      where p.id = f.id
      returning p.id::float8 as id, p.capture_id as "captureId", p.key_texts as "keyTexts"`,
     [sync, captureIds, pauseSeconds, most],
+  );
+}
+
+/** Has rows that depend on others tried again soon: some others were settled. */
+export async function wakeDependents(target: Connection, sync: string): Promise<void> {
+  await target.rows(
+    `update replicate.parked set table_form = '' where sync = $1 and sqlstate = any (${DEPENDENT})`,
+    [sync],
   );
 }
 

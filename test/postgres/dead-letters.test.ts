@@ -298,6 +298,48 @@ test("a unique value that two rows of the source have", async () => {
   expect(await column(pair, "select id as v from t order by id")).toEqual([1, 2, 4]);
 });
 
+test("foreign keys that act on our rows: a parent that is refused, its children, a parent that something refers to", async () => {
+  await using pair = await freePair();
+  // In the order of their names, the children come first.
+  await using followed = await parking(
+    pair,
+    "create table parent (id int primary key, n int); create table child (id int primary key, parent_id int, v text)",
+    `alter table parent add check (n >= 18);
+     alter table child add constraint child_parent foreign key (parent_id) references parent;
+     create table here (parent_id int constraint here_parent references parent)`,
+  );
+  await pair.target.sql(`do $$ declare t record; begin
+    for t in select tgname, tgrelid::regclass::text as rel from pg_trigger where tgisinternal loop
+      execute format('alter table %s enable always trigger %I', t.rel, t.tgname); end loop; end $$`);
+  await pair.source
+    .sql(`insert into parent select g, case g when 7 then 3 else 20 end from generate_series(1, 10) g;
+    insert into child select g, 1 + g % 10 from generate_series(1, 40) g`);
+  await followed.drain();
+  await followed.drain();
+  expect(await letters(pair)).toMatchObject([
+    ...[6, 16, 26, 36].map((id) => ({ key: { id }, sqlstate: "23503" })),
+    { key: { id: 7 }, sqlstate: "23514" },
+  ]);
+  expect(await column(pair, "select count(*)::int as v from child")).toEqual([36]);
+  // The children follow their parent by themselves.
+  await pair.source.sql("update parent set n = 30 where id = 7");
+  await followed.drain();
+  await followed.drain();
+  expect(await letters(pair)).toEqual([]);
+  expect(await followed.differences(["public.parent", "public.child"])).toEqual([]);
+
+  await pair.target.sql("insert into here values (3)");
+  await pair.source.sql("delete from child where parent_id in (3, 4); delete from parent where id in (3, 4)");
+  await followed.drain();
+  await followed.drain();
+  expect(await letters(pair)).toMatchObject([{ key: { id: 3 }, sqlstate: "23503" }]);
+  expect(await column(pair, "select id as v from parent where id in (3, 4)")).toEqual([3]);
+  await pair.target.sql("delete from here");
+  await followed.sync.parked({ retry: true });
+  expect(await followed.differences(["public.parent", "public.child"])).toEqual([]);
+  expect(await letters(pair)).toEqual([]);
+});
+
 test("too many rows: something is wrong with more than a row", async () => {
   await using pair = await freePair();
   await using followed = await parking(pair, "create table t (id int primary key, n int)", adults);
