@@ -1,4 +1,5 @@
 /** What has to be so where the target's changes are captured too, and where both sides are written to by us. */
+import { columnPlan } from "../catalog/columns.ts";
 import type { Reaction } from "../catalog/definitions.ts";
 import { tableLabel, tableSql, type Table } from "../catalog/table.ts";
 import type { ResolvedConfig } from "../config.ts";
@@ -21,6 +22,7 @@ export async function checkTwoSided(
   const isSourceReplica = await mayBeReplica(source);
   return [
     ...findings,
+    ...pairs.flatMap(wayBackFindings),
     ...(await sideFindings(source, pairs.map((pair) => pair.source), isSourceReplica)),
     ...(await sideFindings(target, pairs.map((pair) => pair.target), target.isReplicaRole)),
   ]; // prettier-ignore
@@ -55,6 +57,15 @@ function keyFindings({ source, target }: TablePair): Finding[] {
     ];
   }
   return [];
+}
+
+/** Rows have to fit the source as well as the target. */
+function wayBackFindings({ source, target }: TablePair): Finding[] {
+  return columnPlan(target, source).problems.map((problem) => ({
+    ...problem,
+    message: `${problem.message} (on the way back)`,
+    severity: "blocking",
+  }));
 }
 
 /** Whether a session that writes here could keep triggers and foreign keys from acting; this one stays as it is. */

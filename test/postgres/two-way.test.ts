@@ -308,7 +308,7 @@ test("what cannot go both ways is refused before anything is changed, and names 
   await using pair = await leastPrivilegedPair();
   for (const side of [pair.source, pair.target]) {
     await side.sql(`create table parent (id int primary key); create table child (id int primary key, parent_id int references parent);
-      create table keyless (v text);`);
+      create table keyless (v text); create table sized (id int primary key, v ${side === pair.source ? "varchar(5)" : "text"});`);
   }
   const attempt = async (options: object): Promise<void> => {
     const sides = { source: pair.source.url, target: pair.target.url };
@@ -324,6 +324,7 @@ test("what cannot go both ways is refused before anything is changed, and names 
   );
   expect(messages).toEqual([
     expect.stringMatching(/keyless: has no key, so conflicts cannot be told/),
+    expect.stringMatching(/sized: .* \(on the way back\)/),
     expect.stringMatching(
       /session_replication_role on the source: role \S+ may not set it, so child_parent_id_fkey on public.child/,
     ),
