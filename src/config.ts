@@ -104,6 +104,8 @@ export interface TableOverride extends MappingSettings {
   readonly conflict?: ConflictSetting;
   /** Default: that of the sync. */
   readonly onRefusal?: RefusalPolicy;
+  /** Whether the table's rows go through the hook `transformRow`. Default false. */
+  readonly transform?: boolean;
 }
 
 /** The same, checked. */
@@ -155,7 +157,15 @@ const settingNames = [
   "name", "source", "target", "tables", "exclude", "conflict", "direction", "nodes", "conflictLog", "keyless", "keylessLimit", "deltaLimit", "schemas", "onRefusal", "hooks", "overrides", "copy",
 ] as const; // prettier-ignore
 const copyNames = ["jobs", "indexJobs", "partSize", "indexMemory"] as const;
-const overrideNames = [...mappingNames, "capture", "skipNoop", "keyless", "conflict", "onRefusal"] as const;
+const overrideNames = [
+  ...mappingNames,
+  "capture",
+  "skipNoop",
+  "keyless",
+  "conflict",
+  "onRefusal",
+  "transform",
+] as const;
 const refusalPolicies = ["stop", "park"] as const;
 const keylessPolicies = ["refuse", "reload"] as const;
 
@@ -283,6 +293,7 @@ function checkOverrides(check: Check, value: unknown, nodes: NodeNames): Record<
     const keyless = check.oneOf(`${path}.keyless`, given["keyless"], keylessPolicies);
     const conflict = checkConflict(check, `${path}.conflict`, given["conflict"], nodes);
     const onRefusal = check.oneOf(`${path}.onRefusal`, given["onRefusal"], refusalPolicies);
+    const transform = check.boolean(`${path}.transform`, given["transform"]);
     overrides[table] = Object.freeze({
       ...(target === undefined ? {} : { target }),
       ...checkMapping(check, path, given),
@@ -291,6 +302,7 @@ function checkOverrides(check: Check, value: unknown, nodes: NodeNames): Record<
       ...(keyless === undefined ? {} : { keyless }),
       ...(conflict === undefined ? {} : { conflict }),
       ...(onRefusal === undefined ? {} : { onRefusal }),
+      ...(transform === undefined ? {} : { transform }),
     });
   }
   checkTargets(check, overrides);

@@ -25,11 +25,23 @@ export interface RefusedRowOfBatch {
   readonly attempt: number;
 }
 
+/** A row by column names of the source. Values are texts as PostgreSQL writes them, such as `t` for true. */
+export type Row = Readonly<Record<string, string | null>>;
+
+/**
+ * Changes a row on its way, or leaves it out (null). Columns that the result lacks stay as they are; those of the key must
+ * not change. Has to answer at once, and the same for the same row: a row is read anew whenever it changes.
+ */
+export type TransformRow = (
+  row: Record<string, string | null>,
+  of: { readonly table: string },
+) => Readonly<Record<string, string | number | bigint | boolean | null | undefined>> | null;
+
 /** retry: try the batch again after a second, with another `attempt`. skip: park the row. stop: the sync stops. */
 export type OnErrorAnswer = "retry" | "skip" | "stop";
 
 /**
- * One function or some. Each may be asynchronous. One that throws stops the sync with HOOK_FAILED, and its batch is not
+ * One function or some. All but `transformRow` may be asynchronous. One that throws stops the sync with HOOK_FAILED, and its batch is not
  * applied (but for `afterBatch`, whose batch is).
  */
 export interface Hooks {
@@ -37,6 +49,11 @@ export interface Hooks {
   readonly beforeBatch?: (batch: BatchToCome) => void | Promise<void>;
   /** Called after a batch's commit on the target. Not again for the same batch, also not if the process dies in between. */
   readonly afterBatch?: (batch: Batch) => void | Promise<void>;
+  /**
+   * Called for each row of the tables that ask for it (`transform: true` in `overrides`), in copy and follow. The slow path:
+   * each of these rows becomes an object.
+   */
+  readonly transformRow?: TransformRow;
   /** Decides about each row that the target refuses, in the place of `onRefusal`. Called inside of the batch's transaction. */
   readonly onError?: (
     error: ReplicateError,
@@ -52,7 +69,12 @@ export interface HooksSource {
   load(): Promise<Hooks>;
 }
 
-const names = ["beforeBatch", "afterBatch", "onError"] as const satisfies readonly (keyof Hooks)[];
+const names = [
+  "beforeBatch",
+  "afterBatch",
+  "transformRow",
+  "onError",
+] as const satisfies readonly (keyof Hooks)[];
 const answers = ["retry", "skip", "stop"] as const satisfies readonly OnErrorAnswer[];
 
 /** What is wrong with an object that should have hooks. */
@@ -98,8 +120,25 @@ async function importHooks(path: string, file: string): Promise<Hooks> {
 export async function loadHooks(config: {
   readonly hooks: HooksSource | undefined;
   readonly isTwoSided: boolean;
+  readonly overrides: Readonly<Record<string, { readonly transform?: boolean }>>;
 }): Promise<Hooks> {
   const hooks = (await config.hooks?.load()) ?? {};
+  const asks = Object.entries(config.overrides).find(([, each]) => each.transform === true)?.[0];
+  if (asks !== undefined && hooks.transformRow === undefined)
+    throw configInvalid([
+      { subject: `overrides.${asks}.transform`, message: "needs a hook transformRow (hooks)" },
+    ]);
+  if (asks !== undefined && config.isTwoSided)
+    throw configInvalid([
+      {
+        subject: `overrides.${asks}.transform`,
+        message: "is not for a target with changes of its own, which would come back transformed",
+      },
+    ]);
+  if (asks === undefined && hooks.transformRow !== undefined)
+    throw configInvalid([
+      { subject: "hooks", message: "transformRow is never called: no table has transform: true (overrides)" },
+    ]);
   if (hooks.onError !== undefined && config.isTwoSided)
     throw configInvalid([
       {
@@ -131,7 +170,7 @@ export async function askOnError(
   return answer;
 }
 
-function hookFailed(name: keyof Hooks, said: string, cause?: unknown): ReplicateError {
+export function hookFailed(name: keyof Hooks, said: string, cause?: unknown): ReplicateError {
   return new ReplicateError("HOOK_FAILED", `the hook ${name} failed: ${said}`, {
     ...(cause === undefined ? {} : { cause }),
     hint: "Repair the function, then start again.",

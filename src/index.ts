@@ -38,7 +38,15 @@ export type {
 export type { ColumnSetting, MappingSettings } from "./mapping-settings.ts";
 export { ReplicateError, errorRules, type ErrorCode, type Problem, type Retry } from "./errors.ts";
 export type { Batch, OnEvent, Side, SyncEvent, TableProgress } from "./events.ts";
-export type { BatchToCome, Hooks, HooksSetting, OnErrorAnswer, RefusedRowOfBatch } from "./hooks.ts";
+export type {
+  BatchToCome,
+  Hooks,
+  HooksSetting,
+  OnErrorAnswer,
+  RefusedRowOfBatch,
+  Row,
+  TransformRow,
+} from "./hooks.ts";
 export type { Logger } from "./state/context.ts";
 export type { Finding, PreflightOptions, Severity } from "./preflight/preflight.ts";
 export type { SchemaComparison, SchemaDifference } from "./schema/compare.ts";

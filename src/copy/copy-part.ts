@@ -11,6 +11,8 @@ import { ident, literal, load, qualified } from "../postgres/sql.ts";
 import {
   asReplicateError, isConnectionFailure, isRetryableConflict, QUERY_CANCELED, sqlstateOf, UNDEFINED_TABLE,
 } from "../postgres/sqlstate.ts"; // prettier-ignore
+import { asText, isTransformed, RowTransformer } from "../transform-rows.ts";
+import { transformCopy } from "./transform-part.ts";
 import { storages, type PlannedPart, type Storage } from "./plan.ts";
 import { keyRangeSql, searchPathSql } from "./quantiles.ts";
 import { columnsIn, type CopyRun, type CopyTable, type Flight } from "./run.ts";
@@ -66,9 +68,13 @@ export async function loadPart(
   };
   run.flights.add(flight);
   try {
-    const result = await relayCopy(source, target, {
-      read: readSql(table, part, storage, hasDeltas),
-      write: writeSql(table, part),
+    const transformer = transformerOf(run, table);
+    const read = transformer === undefined ? table : { ...table, columns: asText(table.columns) };
+    const relay: typeof relayCopy =
+      transformer === undefined ? relayCopy : async (...given) => await transformCopy(...given, transformer);
+    const result = await relay(source, target, {
+      read: readSql(read, part, storage, hasDeltas),
+      write: writeSql(read, part),
       // When the run is stopped, both sessions are cut.
       signal: flight.giveBack.signal,
       onProgress: (bytes, rows) => {
@@ -89,6 +95,18 @@ export async function loadPart(
   } finally {
     run.flights.delete(flight);
   }
+}
+
+/** Where the rows of the table go through the hook. */
+function transformerOf(
+  run: CopyRun,
+  { source, label, columns, capture }: CopyTable,
+): RowTransformer | undefined {
+  const { config } = run.context;
+  if (run.transformRow === undefined || !isTransformed(config, source.schema, source.name)) return undefined;
+  const fields = columns.columns.map((pair) => pair.source.name);
+  const keys = capture.keyColumns.map(({ name }) => name);
+  return new RowTransformer({ table: label, fields, keys }, run.transformRow);
 }
 
 /**

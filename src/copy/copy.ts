@@ -10,6 +10,7 @@ import { tableLabel } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { asReplicateError, isConnectionFailure } from "../postgres/sqlstate.ts";
+import { loadHooks, type TransformRow } from "../hooks.ts";
 import type { SyncContext } from "../state/context.ts";
 import { refuseExpelled, rememberedToken } from "../state/source-identity.ts";
 import { clearError, storeError } from "../state/runner-lock.ts";
@@ -84,7 +85,8 @@ export async function copySync(context: SyncContext, options: CopyOptions = {}):
   const signal = AbortSignal.any([context.signal, stop.signal]);
   // One listener per session and pause.
   setMaxListeners(0, signal);
-  const run = newRun(context, options, signal);
+  const { transformRow } = await loadHooks(context.config);
+  const run = newRun(context, options, signal, transformRow);
   // Sessions that are not opened again when they break: nothing has begun, so a wrong host is an error at once.
   const sessions = new Sessions(run, "copy (plan)");
   let isBegun = false;
@@ -128,7 +130,12 @@ async function tell(context: SyncContext, error: unknown): Promise<void> {
   }
 }
 
-function newRun(context: SyncContext, options: CopyOptions, signal: AbortSignal): CopyRun {
+function newRun(
+  context: SyncContext,
+  options: CopyOptions,
+  signal: AbortSignal,
+  transformRow: TransformRow | undefined,
+): CopyRun {
   const { copy, name } = context.config;
   return {
     context,
@@ -139,6 +146,7 @@ function newRun(context: SyncContext, options: CopyOptions, signal: AbortSignal)
     indexMemoryBytes: options.indexMemoryBytes ?? copy.indexMemoryBytes,
     overwrite: options.overwrite ?? false,
     reconnectMs: options.reconnectMs ?? 10 * 60_000,
+    transformRow,
     tables: new Map(),
     remapped: new Map(),
     unprepared: [],

@@ -6,6 +6,7 @@ import { describeTables, tableBytes, tableLabel, type Table } from "../catalog/t
 import { ReplicateError, type Problem } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { load } from "../postgres/sql.ts";
+import type { TransformRow } from "../hooks.ts";
 import type { SyncContext } from "../state/context.ts";
 import { refuseRemapping, remapped, wantedMapping } from "../state/remapping.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
@@ -76,6 +77,7 @@ export interface CopyRun {
   readonly indexMemoryBytes: number;
   readonly overwrite: boolean;
   readonly reconnectMs: number;
+  readonly transformRow: TransformRow | undefined;
   /** By capture id: the tables selected. */
   readonly tables: Map<number, CopyTable>;
   /** By capture id: mappings to copy with that the ledger does not have yet. */

@@ -1,5 +1,7 @@
 /** The rehearsal: how long the fence would stand, and what would stop the switch. Changes nothing. */
+import type { ResolvedConfig } from "../config.ts";
 import { ReplicateError, type Problem } from "../errors.ts";
+import { isTransformed } from "../transform-rows.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { ident, load } from "../postgres/sql.ts";
 import type { SyncContext } from "../state/context.ts";
@@ -55,7 +57,7 @@ export async function rehearse(
       });
     }
     if (options.isReversible) {
-      blockers.push(...irreversible(entries));
+      blockers.push(...irreversible(entries), ...transformed(active.config, entries));
       await checkReverse(source, target, entries, blockers);
     }
 
@@ -255,4 +257,15 @@ export function refuseBlocked({ blockers }: Rehearsal): void {
     `${blockers.length === 1 ? "one finding" : `${blockers.length} findings`} must be settled before the switch`,
     { problems: blockers },
   );
+}
+
+/** What a hook has changed would come back to the old side as it is now. */
+function transformed(config: ResolvedConfig, entries: readonly SyncTable[]): Problem[] {
+  return entries
+    .filter(({ sourceSchema, sourceName }) => isTransformed(config, sourceSchema, sourceName))
+    .map(({ sourceSchema, sourceName }) => ({
+      subject: tableLabel({ schema: sourceSchema, name: sourceName }),
+      message: "has rows that are transformed on their way: there is no way back",
+      remedy: "go without a way back: --no-reverse",
+    }));
 }

@@ -28,9 +28,11 @@ import { blockingRows, DriftSignal, uniqueIndex } from "./blocking-rows.ts";
 import type { DeadLetters } from "./dead-letters.ts";
 import type { Opposite } from "./opposite.ts";
 import { isAbout, refused } from "./refused.ts";
+import { RowTransformer } from "../transform-rows.ts";
+import type { TransformRow } from "../hooks.ts";
 import { Settlement } from "./settle-conflicts.ts";
 import {
-  applySql, createStageSql, isDirect, isRead, stageName, type Shape, type TableMode,
+  applySql, createStageSql, isDirect, isRead, layoutOf, stageName, type Shape, type TableMode,
 } from "./shape.ts"; // prettier-ignore
 
 export interface Position {
@@ -44,6 +46,8 @@ export interface BatchTable {
   readonly mode: TableMode;
   /** The fingerprint that was checked in the batch's snapshot. */
   readonly fingerprint: string;
+  /** Its rows go through the hook. */
+  readonly isTransformed?: boolean;
   /** Where the whole table is read: keys that stay as they are, see `leavePendingSql`. */
   readonly kept?: readonly KeyTexts[];
   /** Where it was emptied by a TRUNCATE: when, if that is known. */
@@ -101,6 +105,9 @@ export class BatchWriter {
   readonly #settlement: Settlement | undefined;
   /** Those that rows come for, in the order of their coming. */
   readonly #reads: readonly BatchTable[];
+  readonly #transformers: readonly (RowTransformer | undefined)[];
+  /** What a hook has thrown while rows came. */
+  #hookFailure: unknown;
   #next: Position | undefined;
   /** Rows that came, one number per read; known once all are staged. */
   #copied: readonly number[] = [];
@@ -123,6 +130,7 @@ export class BatchWriter {
     tables: readonly BatchTable[],
     opposite: Opposite | undefined,
     letters: DeadLetters,
+    transformRow: TransformRow | undefined,
   ) {
     this.#source = source;
     this.#letters = letters;
@@ -132,6 +140,11 @@ export class BatchWriter {
     this.#expected = expected;
     this.#tables = tables;
     this.#reads = tables.filter(({ mode }) => isRead(mode));
+    this.#transformers = this.#reads.map(({ shape, mode, isTransformed }) =>
+      transformRow !== undefined && isTransformed === true
+        ? new RowTransformer(layoutOf(shape, mode), transformRow)
+        : undefined,
+    );
     this.#frames = new CopyFrames((frame) => {
       if (this.#feeding !== undefined) return this.#feeding.send(frame);
       this.#buffered.push(frame);
@@ -155,15 +168,17 @@ export class BatchWriter {
    * such a batch is given up, see `isOverflown`.
    */
   add(read: number, payload: Buffer, next: Position | undefined): void {
-    if (this.#failure !== undefined || this.#isOverflown) return;
+    if (this.#failure !== undefined || this.#hookFailure !== undefined || this.#isOverflown) return;
     this.#rows += 1;
     for (; this.#openCopy < read; this.#openCopy += 1) this.#frames.end();
-    const isFlowing = this.#frames.add(payload);
+    const data = this.#transformed(read, payload);
+    if (data.length === 0) return;
+    const isFlowing = this.#frames.add(data);
     if (this.#feeding !== undefined) {
       if (!isFlowing) this.#pause(this.#feeding);
       return;
     }
-    this.#bytes += payload.length;
+    this.#bytes += data.length;
     if (this.#bytes <= SMALL_BATCH_BYTES) return;
     if (next === undefined) {
       this.#isOverflown = true;
@@ -171,6 +186,16 @@ export class BatchWriter {
     } else {
       this.#next = next;
       this.#startFeeding([]);
+    }
+  }
+
+  /** The rows that go on: none where the hook has failed, which is told when they are to be applied. */
+  #transformed(read: number, payload: Buffer): Buffer {
+    try {
+      return this.#transformers[read]?.add(payload).data ?? payload;
+    } catch (error) {
+      this.#hookFailure = error;
+      return Buffer.alloc(0);
     }
   }
 
@@ -230,6 +255,12 @@ export class BatchWriter {
     this.#next = next;
     const replaced = new Set<number>();
     try {
+      if (this.#hookFailure !== undefined) {
+        // The target waits for rows.
+        this.#endCopies();
+        await this.#feeding?.done;
+        throw this.#hookFailure;
+      }
       return await this.#tryApply(replaced);
     } catch (error) {
       this.#letters.rolledBack();

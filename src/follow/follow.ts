@@ -312,7 +312,8 @@ class FollowRun {
     const now = Date.now();
     const isSpent = now - (this.#failingSince ?? now) > (this.#options.retryBudgetMs ?? RETRY_BUDGET_MS);
     // A row that is refused may have cut the session that was still reading others.
-    const isRetrying = isPassing && !isSpent && !signal.aborted && failure.code !== "ROW_REFUSED";
+    const isRetrying =
+      isPassing && !isSpent && !signal.aborted && !["ROW_REFUSED", "HOOK_FAILED"].includes(failure.code);
     await this.#session?.source.close();
     this.#session = undefined;
     if (this.#partner !== undefined) this.#partner.session = undefined;

@@ -26,6 +26,7 @@ import type { Opposite } from "./opposite.ts";
 import { refused } from "./refused.ts";
 import { Reloads } from "./reload.ts";
 import { isRead, isReread, type Shape, type TableMode } from "./shape.ts";
+import { asText, isTransformed } from "../transform-rows.ts";
 import { rotate, skipNoops, tendConflicts, vacuumReloaded } from "./upkeep.ts";
 
 /** How often a batch is begun anew because tables or partitions had changed, or another table had deltas. */
@@ -199,11 +200,12 @@ export class FollowSession {
 
   /** One round trip to the source, guessing that the batch touches the tables of the last one. */
   async #speculate(startedAt: number): Promise<Batch | null | undefined> {
-    const shapes = this.#tables.shapesOf(this.#expected).map((shape) => this.#letters.readingShape(shape));
+    const shapes = this.#tables.shapesOf(this.#expected).map((shape) => this.#readingShape(shape));
     const tables = shapes.map((shape) => ({
       shape,
       mode: { kind: "keys" as const },
       fingerprint: shape.entry.fingerprint ?? "",
+      isTransformed: this.#isTransformed(shape),
     }));
     const writer = new BatchWriter(
       this.source,
@@ -213,6 +215,7 @@ export class FollowSession {
       tables,
       this.#opposite,
       this.#letters,
+      this.#hooks.transformRow,
     );
     await writer.prepare();
     const token = randomUUID();
@@ -255,6 +258,16 @@ export class FollowSession {
     }
     await this.#announce(tables);
     return await this.#commit(writer, tables, found, token, startedAt);
+  }
+
+  #isTransformed({ source }: Shape): boolean {
+    return isTransformed(this.context.config, source.schema, source.name);
+  }
+
+  /** As text where the rows have to be read here, or could not be staged otherwise. */
+  #readingShape(shape: Shape): Shape {
+    const reading = this.#letters.readingShape(shape);
+    return this.#isTransformed(shape) ? { ...reading, plan: asText(reading.plan) } : reading;
   }
 
   async #announce(tables: readonly BatchTable[]): Promise<void> {
@@ -319,11 +332,12 @@ export class FollowSession {
   async #readAndApply(shapes: readonly Shape[], found: Examination, startedAt: number): Promise<Batch> {
     const tables: BatchTable[] = [];
     for (const each of shapes) {
-      const shape = this.#letters.readingShape(each);
+      const shape = this.#readingShape(each);
       const mode = this.#modeOf(shape, found);
       // One that is put off was not looked at.
       const fingerprint = found.fingerprints.get(shape.source.oid)?.text ?? shape.entry.fingerprint ?? "";
-      tables.push({ shape, mode, fingerprint, ...(await this.#rereading(shape, mode)) });
+      const isTransformed = this.#isTransformed(shape);
+      tables.push({ shape, mode, fingerprint, isTransformed, ...(await this.#rereading(shape, mode)) });
     }
     await this.#announce(tables);
     const writer = new BatchWriter(
@@ -334,6 +348,7 @@ export class FollowSession {
       tables,
       this.#opposite,
       this.#letters,
+      this.#hooks.transformRow,
     );
     this.#batch = { changes: this.#openRows(found), writer };
     await writer.prepare();

@@ -18,6 +18,7 @@ import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { ident } from "../postgres/sql.ts";
 import type { SyncTable } from "../state/sync-table.ts";
+import type { RowLayout } from "../transform-rows.ts";
 import { renamedAndDropped } from "./renames.ts";
 
 /** The part of it that is needed here, see catalog/fingerprint. */
@@ -258,6 +259,15 @@ export function otherColumns(shape: Shape): ColumnPlan["columns"] {
   return shape.plan.columns.filter(
     (pair) => !shape.capture.keyColumns.some((key) => key.attnum === pair.source.attnum),
   );
+}
+
+/** What is in which field of a batch's rows. */
+export function layoutOf(shape: Shape, mode: TableMode): RowLayout {
+  const keys = shape.capture.keyColumns.map(({ name }) => name);
+  const fields = isDirect(mode)
+    ? shape.plan.columns.map((pair) => pair.source.name)
+    : [...keys, null, ...otherColumns(shape).map((pair) => pair.source.name)];
+  return { table: shape.label, fields, keys };
 }
 
 /**

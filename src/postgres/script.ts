@@ -213,6 +213,7 @@ export function setFlow(connection: Connection, isFlowing: boolean): void {
 }
 
 const FRAME_BYTES = 64 * 1024;
+const COPY_FAIL = 0x66;
 const COPY_DONE = Buffer.from([0x63, 0, 0, 0, 4]);
 
 /**
@@ -293,6 +294,17 @@ export class FeedingScript {
       return true;
     }
     return this.#wire.stream.write(frame);
+  }
+
+  /** Has the COPY that is being fed fail on the server, and with it the script. */
+  fail(message: string): void {
+    if (this.#query.failed || this.#wire === undefined) return;
+    const text = Buffer.from(`${message}\0`);
+    const frame = Buffer.alloc(HEADER_BYTES + text.length);
+    frame[0] = COPY_FAIL;
+    frame.writeUInt32BE(4 + text.length, 1);
+    text.copy(frame, HEADER_BYTES);
+    this.#wire.stream.write(frame);
   }
 
   /** Resolves when the socket takes more data, or when the script is over. */

@@ -10,7 +10,7 @@ import type { SyncTable } from "../state/sync-table.ts";
 import { Checksum } from "./checksum.ts";
 import { findDifferences, type Difference } from "./differences.ts";
 import { keyColumnsSql, keyMatchesSql } from "./key-sql.ts";
-import { planTables, type TablePlan } from "./plan.ts";
+import { isComparable, planTables, type TablePlan } from "./plan.ts";
 import { rowsFrom } from "./ranges.ts";
 import { SessionPair } from "./session-pair.ts";
 
@@ -50,7 +50,9 @@ export async function verifyChanged(context: SyncContext, options: ChangedOption
   const pair = await SessionPair.open(context, { source, target });
   try {
     const changes = await changedTables(pair, options);
-    const entries = options.entries.filter(({ captureId }) => changes.has(captureId));
+    const entries = options.entries.filter(
+      (entry) => changes.has(entry.captureId) && isComparable(context.config, entry),
+    );
     if (entries.length === 0) return { equal: true, rows: 0, tables: [] };
     const checksum = await Checksum.agree(pair.source, pair.target);
     const plans = await planTables(pair.source, pair.target, checksum, entries);

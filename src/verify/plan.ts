@@ -12,6 +12,8 @@ import {
   type Table,
 } from "../catalog/table.ts";
 import { ReplicateError, type Problem } from "../errors.ts";
+import type { ResolvedConfig } from "../config.ts";
+import { isTransformed } from "../transform-rows.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { ident, load } from "../postgres/sql.ts";
 import type { SyncTable } from "../state/sync-table.ts";
@@ -315,4 +317,9 @@ function value(column: Column): string {
 
 function toastBytes(table: Table): number {
   return [table, ...table.leaves].reduce((sum, each) => sum + each.toastBytes, 0);
+}
+
+/** Whether both sides should have the same rows: a hook may make anything of them. */
+export function isComparable(config: ResolvedConfig, entry: SyncTable): boolean {
+  return !isTransformed(config, entry.sourceSchema, entry.sourceName);
 }

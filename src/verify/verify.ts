@@ -15,7 +15,7 @@ import { refuseRemapping } from "../state/remapping.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
 import { Checksum } from "./checksum.ts";
 import type { Difference, Unpaired } from "./differences.ts";
-import { planTables, type TablePlan } from "./plan.ts";
+import { isComparable, planTables, type TablePlan } from "./plan.ts";
 import { keyRanges } from "./ranges.ts";
 import { isAboutLocks, lockPauseMs, lockTries, runParts, type PartTask } from "./run-parts.ts";
 import type { PartResult } from "./part.ts";
@@ -61,6 +61,8 @@ export interface VerifyReport {
   readonly equal: boolean;
   /** By name. */
   readonly tables: readonly TableVerifyReport[];
+  /** Tables whose rows are transformed on their way, so that there is nothing to compare them with. */
+  readonly notCompared: readonly string[];
   readonly seconds: number;
 }
 
@@ -84,7 +86,7 @@ export async function verifySync(context: SyncContext, options: VerifyOptions = 
   await using target = new LockWatch(() => context.target("verify watch"));
   const watches: Watches = { source, target };
   try {
-    const { plans, tasks, checksum } = await prepareWhenUnlocked(context, watches, options);
+    const { plans, tasks, checksum, notCompared } = await prepareWhenUnlocked(context, watches, options);
     const reports = new Map(plans.map((plan) => [plan, new ReportBuilder(plan, options.repair === true)]));
     let listed = 0;
     let rowsDone = 0;
@@ -120,7 +122,8 @@ export async function verifySync(context: SyncContext, options: VerifyOptions = 
     // A part that was forgotten must not look equal.
     if (tablesDone !== plans.length) throw new ReplicateError("INTERNAL", "not every part was compared");
     const tables = plans.map((plan) => (reports.get(plan) as ReportBuilder).build(maxDifferences));
-    return { equal: tables.every((table) => table.equal), tables, seconds: (Date.now() - started) / 1000 };
+    const seconds = (Date.now() - started) / 1000;
+    return { equal: tables.every((table) => table.equal), tables, notCompared, seconds };
   } catch (error) {
     throwIfAborted(context.signal);
     throw asReplicateError(error, "verify");
@@ -132,6 +135,7 @@ interface Prepared {
   /** Largest first. */
   readonly tasks: readonly PartTask[];
   readonly checksum: Checksum;
+  readonly notCompared: readonly string[];
 }
 
 /** Sizes and samples need locks too, though short ones. */
@@ -154,7 +158,11 @@ async function prepareWhenUnlocked(
 async function prepare(context: SyncContext, watches: Watches, options: VerifyOptions): Promise<Prepared> {
   const pair = await SessionPair.open(context, watches);
   try {
-    const entries = chooseTables(await loadTables(pair.target, context.config.name), options.tables);
+    const chosen = chooseTables(await loadTables(pair.target, context.config.name), options.tables);
+    const entries = chosen.filter((entry) => isComparable(context.config, entry));
+    const notCompared = chosen
+      .filter((entry) => !entries.includes(entry))
+      .map((entry) => tableLabel({ schema: entry.sourceSchema, name: entry.sourceName }));
     refuseRemapping(context.config, entries);
     const checksum = await Checksum.agree(pair.source, pair.target);
     // Before any position is read, see part.ts.
@@ -172,7 +180,7 @@ async function prepare(context: SyncContext, watches: Watches, options: VerifyOp
         ...ranges.map((range, number) => ({ plan, back, range, number, bytes, files: { ...shared } })),
       );
     }
-    return { plans, tasks: tasks.sort((a, b) => b.bytes - a.bytes), checksum };
+    return { plans, tasks: tasks.sort((a, b) => b.bytes - a.bytes), checksum, notCompared };
   } finally {
     await pair.close();
   }

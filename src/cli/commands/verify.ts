@@ -19,7 +19,11 @@ export const verify: Command = async (context) => {
   });
   output.endProgress();
   printResult(context, report);
-  output.print(...report.tables.flatMap(tableLines), summary(report));
+  output.print(
+    ...report.tables.flatMap(tableLines),
+    ...report.notCompared.map((table) => `${table}: not compared, as its rows are transformed on their way`),
+    summary(report),
+  );
   if (!report.equal) {
     output.print(
       values.repair === true

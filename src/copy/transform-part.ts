@@ -1,0 +1,64 @@
+/** COPY from one server into another by way of the hook `transformRow`. */
+import { ReplicateError } from "../errors.ts";
+import type { Connection } from "../postgres/connect.ts";
+import { RelayError, type RelayOptions, type RelayResult } from "../postgres/copy-relay.ts";
+import { CopyFrames, FeedingScript, runScript, setFlow, tagCount } from "../postgres/script.ts";
+import type { RowTransformer } from "../transform-rows.ts";
+
+/**
+ * As `relayCopy`, with rows that become objects. Throws RelayError, HOOK_FAILED, ABORTED; the source session is cut then,
+ * and the target's transaction aborted.
+ */
+export async function transformCopy(
+  source: Connection,
+  target: Connection,
+  { read, write, signal, onProgress }: RelayOptions,
+  transformer: RowTransformer,
+): Promise<RelayResult> {
+  if (signal.aborted) throw new ReplicateError("ABORTED", "stopped before the copy began");
+  const feeding = new FeedingScript(target, write);
+  const frames = new CopyFrames((frame) => feeding.send(frame));
+  let failure: unknown;
+  let bytes = 0;
+  const refusal = feeding.done.then(() => undefined, (error: unknown) => new RelayError("target", error)); // prettier-ignore
+  const cut = (): void => source.destroy();
+  signal.addEventListener("abort", cut, { once: true });
+  // Nobody reads the rest of the rows.
+  void refusal.then((refused) => refused !== undefined && cut());
+  try {
+    await runScript(source, read, {
+      onCopyData: (_, piece) => {
+        if (failure !== undefined) return;
+        try {
+          const { data, rows } = transformer.add(piece);
+          bytes += piece.length;
+          onProgress?.(piece.length, rows);
+          if (data.length > 0 && !frames.add(data)) {
+            setFlow(source, false);
+            void feeding.drained().then(() => setFlow(source, true));
+          }
+        } catch (error) {
+          failure = error;
+          cut();
+        }
+      },
+    });
+    if (failure !== undefined) throw failure;
+    frames.end();
+    const results = await feeding.done.catch((error: unknown) => {
+      throw new RelayError("target", error);
+    });
+    return { rows: tagCount(results.at(-1)), bytes };
+  } catch (error) {
+    cut();
+    feeding.fail("the source failed");
+    const refused = await refusal;
+    if (failure !== undefined) throw failure;
+    if (signal.aborted) throw new ReplicateError("ABORTED", "stopped on request", { cause: error });
+    // A target that refuses a row makes the source fail too; but our own end of its COPY is no refusal.
+    if (refused !== undefined && !/the source failed/.test(refused.message)) throw refused;
+    throw error instanceof RelayError ? error : new RelayError("source", error);
+  } finally {
+    signal.removeEventListener("abort", cut);
+  }
+}
