@@ -13,6 +13,7 @@ import {
   agreeSql, effectSql, lockRowsSql, recordCollisionsSql, recordConflictsSql, type Met, type Sides, type TwoSided, type UniqueIndex,
 } from "./conflict-sql.ts"; // prettier-ignore
 import type { Opposite } from "./opposite.ts";
+import { References } from "./references.ts";
 
 /** Entries that are decided at a time: memory is bounded by their images. */
 const CHUNK = 200;
@@ -22,6 +23,8 @@ interface Entry {
   readonly id: string;
   readonly key: Record<string, unknown>;
   readonly otherKey: Record<string, unknown> | null;
+  readonly keyTexts: string[];
+  readonly otherTexts: string[] | null;
   readonly constraint: string | null;
   readonly kind: Conflict["kind"];
   readonly source: ConflictSide;
@@ -43,6 +46,7 @@ export class Settlement {
   readonly sides: Sides;
   /** Until it is known, no entry is ours. */
   #after = "9223372036854775807";
+  readonly #references = new References();
   /** Unique indexes that rows of the batch have met, by capture. */
   readonly #collisions = new Map<number, UniqueIndex[]>();
 
@@ -129,7 +133,8 @@ export class Settlement {
       `pg_catalog.jsonb_build_object('node', ${name}_node, 'change', ${name}_change, 'image', ${exactSql(`${name}_image`)},
         'at', pg_catalog.to_char(${name}_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')) as ${name}`;
     return await this.#target.rows<Entry>(
-      `select id::text as id, ${exactSql("key")} as key, ${exactSql("other_key")} as "otherKey", constraint_name as "constraint", kind,
+      `select id::text as id, ${exactSql("key")} as key, ${exactSql("other_key")} as "otherKey", key_texts as "keyTexts", other_key_texts as "otherTexts",
+              constraint_name as "constraint", kind,
               ${side("source")}, ${side("target")}, ${comparisonSql(shape, sides, policy)} as comparison
        from replicate.conflict where sync = $1 and relid = $2 and id > $3 order by id limit ${CHUNK}`,
       [sides.base, shape.target.oid, last],
@@ -146,13 +151,30 @@ export class Settlement {
     }; // prettier-ignore
     const decision = await decide(policy, conflict);
     if (decision.winner === "error") throw conflictError(policy, conflict);
-    if (decision.winner !== "merged") return { id, winner: decision.winner, merged: null };
+    if (decision.winner !== "merged") {
+      const isKept = (decision.winner === "source" || decision.winner === "target") && (await this.#isKept(shape, entry, decision.winner)); // prettier-ignore
+      return { id, winner: isKept ? "skip" : decision.winner, merged: null };
+    }
     // What the function left as it was keeps its exact value, which JavaScript may not be able to hold.
     const own = (this.sides.way === "forward" ? source : target).image ?? {};
     const changed = Object.entries(decision.image).filter(
       ([name, value]) => JSON.stringify(value) !== JSON.stringify(own[name]),
     );
     return { id, winner: "merged", merged: Object.fromEntries(changed) };
+  }
+
+  /** Whether a row that lost by a unique value cannot go, because others point to it. Then somebody has to move these first. */
+  async #isKept(
+    shape: TwoSided,
+    { keyTexts, otherTexts }: Entry,
+    winner: "source" | "target",
+  ): Promise<boolean> {
+    if (otherTexts === null) return false;
+    const isOurs = (winner === "source") === (this.sides.way === "forward");
+    const sessions = { source: this.#source, target: this.#target };
+    return isOurs
+      ? await this.#references.wouldBreak(shape, sessions, "target", otherTexts)
+      : await this.#references.wouldBreak(shape, sessions, "source", keyTexts);
   }
 
   async #write(verdicts: readonly Verdict[]): Promise<void> {

@@ -340,3 +340,28 @@ test("what cannot go both ways is refused before anything is changed, and names 
     message: "the source database is called a already, not x",
   });
 });
+
+test("one value, two keys: a row that others point to stays until they are moved, and the sync goes on", async () => {
+  await using pair = await freePair();
+  const tables = `create table account (id int primary key, email text unique); create table item (id int primary key, account int not null references account)`;
+  await using followed = await startFollowed(pair, tables, { direction: "both", conflict: "source-wins" });
+  await followed.drain();
+  await pair.source.sql("insert into account values (1, 'same'); insert into item values (1, 1)");
+  await pair.target.sql("insert into account values (2, 'same'); insert into item values (2, 2)");
+  await followed.drain();
+  await pair.source.sql("insert into account values (3, 'other')");
+  await followed.drain();
+  expect(await pair.source.sql("select id from account order by id")).toEqual([{ id: 1 }, { id: 3 }]);
+  expect(await pair.target.sql("select id from account order by id")).toEqual([{ id: 2 }, { id: 3 }]);
+  const [entry] = await followed.sync.conflicts();
+  expect(entry).toMatchObject({ kind: "multiple_unique_conflicts", resolved: false });
+  // Its rows are moved, and the decision is said again.
+  await pair.target.sql("set session_replication_role = replica; update item set account = 1 where id = 2");
+  await followed.sync.resolveConflict(entry?.id ?? 0, "source");
+  expect(await followed.differences()).toEqual([]);
+  expect(await pair.target.sql("select id from account order by id")).toEqual([{ id: 1 }, { id: 3 }]);
+  expect(await pair.source.sql("select id, account from item order by id")).toEqual([
+    { id: 1, account: 1 },
+    { id: 2, account: 1 },
+  ]);
+});
