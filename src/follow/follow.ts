@@ -363,6 +363,8 @@ class FollowRun {
     if (this.#partner !== undefined) this.#partner.session = undefined;
     // What our own stop has cut is nobody's fault.
     await this.#hold.settle(signal.aborted ? undefined : failure, isRetrying);
+    // Another runner may take this way, and then has to get the other one.
+    if (this.#partner !== undefined) this.#partner.isHeld = this.#hold.isTaken;
     if (signal.aborted) return;
     if (!isRetrying) throw failure;
     this.#failingSince ??= now;

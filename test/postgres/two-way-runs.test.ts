@@ -3,6 +3,7 @@ import { expect, test } from "vitest";
 import { openSync, type Batch, type Sync, type SyncEvent } from "../../src/index.ts";
 import { compareDatabases } from "../support/compare.ts";
 import { freePair } from "../support/database.ts";
+import { startProxy } from "../support/proxy.ts";
 import { until } from "../support/until.ts";
 import { onBoth, startFollowed } from "./follow-setup.ts";
 
@@ -128,6 +129,56 @@ test("two runners that stand by: the one that has a way gets the other as well",
       "it arrives",
       async () => (await pair.source.sql("select 1 from t where id = 102")).length === 1,
     );
+  } finally {
+    await one.stop();
+    await two.stop();
+  }
+});
+
+test("a runner that is cut off from one side leaves both ways to the one that stands by", async () => {
+  await using pair = await freePair({ leaks: "ignore" });
+  await using followed = await startFollowed(pair, schema, { direction: "both" });
+  await followed.drain();
+  const url = new URL(pair.target.url);
+  await using proxy = await startProxy({ targetHost: url.hostname, targetPort: Number(url.port) });
+  url.host = `127.0.0.1:${proxy.port}`;
+  await using near = await openSync({
+    source: pair.source.url,
+    target: url.href,
+    env: {},
+    direction: "both",
+  });
+  const start = (sync: Sync): { stop: () => Promise<void>; events: SyncEvent[] } => {
+    const stop = new AbortController();
+    const events: SyncEvent[] = [];
+    const onEvent = (event: SyncEvent): unknown => events.push(event);
+    const running = (async () => {
+      for await (const _ of sync.follow({ standby: true, signal: stop.signal, onEvent })) void _;
+    })();
+    return { events, stop: async () => (stop.abort(), await running) };
+  };
+  const one = start(near);
+  await pair.source.sql("insert into t values (100, 'a')");
+  await until(
+    "it arrives",
+    async () => (await pair.target.sql("select 1 from t where id = 100")).length === 1,
+  );
+  const two = start(followed.sync);
+  await until("it stands by", () => two.events.some(({ type }) => type === "standing-by"));
+  await proxy.refuse(true);
+  proxy.cutAll();
+  await pair.source.sql("insert into t values (101, 'b')");
+  await pair.target.sql("insert into t values (102, 'c')");
+  try {
+    for (const [side, id] of [
+      [pair.target, 101],
+      [pair.source, 102],
+    ] as const) {
+      await until(
+        "it arrives",
+        async () => (await side.sql(`select 1 from t where id = ${id}`)).length === 1,
+      );
+    }
   } finally {
     await one.stop();
     await two.stop();
