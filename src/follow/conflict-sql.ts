@@ -4,7 +4,7 @@
  * yet. A key that both have changed is a conflict.
  */
 import {
-  DISPUTED, deltaColumns, deltaTables, foreignSql, toldChangesSql, changedKeysSql, windowSql,
+  DISPUTED, REREAD, deltaColumns, deltaTables, foreignSql, toldChangesSql, changedKeysSql, windowSql,
 } from "../catalog/delta.ts"; // prettier-ignore
 import { ownConditions, rowsSql } from "../catalog/rows.ts";
 import { fromSql, tableLabel, tableSql } from "../catalog/table.ts";
@@ -60,6 +60,11 @@ function matchRow(shape: TwoSided, alias: "s" | "d"): string {
 const keyTexts = (shape: TwoSided, value: (n: number) => string): string =>
   `array[${shape.targetKey.map((_, n) => `(${value(n)})::text`).join(", ")}]`;
 
+/** Compared as the type does: other databases may write an equal key otherwise, such as 1.0 and 1.00. */
+function isStagedKey(shape: TwoSided, logged: string): string {
+  return `(${shape.targetKey.map(({ column, equals }, n) => `(${logged}[${n + 1}])::${column.baseType} ${equals} s.k${n + 1}`).join(" and ")})`;
+}
+
 const stagedTexts = (shape: TwoSided): string => keyTexts(shape, (n) => `s.k${n + 1}`);
 const rowTexts = (shape: TwoSided): string =>
   keyTexts(shape, (n) => {
@@ -94,18 +99,24 @@ export function leavePendingSql(shape: TwoSided, sides: Sides, kept: readonly Ke
   const stage = stageName(shape);
   return [
     `delete from ${stage} as s using replicate.conflict as c
-     where ${pending(sides.base, shape.target)} and ${stagedTexts(shape)} in (c.key_texts, c.other_key_texts)`,
+     where ${pending(sides.base, shape.target)} and (${isStagedKey(shape, "c.key_texts")} or ${isStagedKey(shape, "c.other_key_texts")})`,
     ...(kept.length === 0
       ? []
-      : [`delete from ${stage} as s where ${stagedTexts(shape)} in (${texts(kept)})`]),
+      : [
+          `delete from ${stage} as s using (values ${texts(kept)}) as k (key) where ${isStagedKey(shape, "k.key")}`,
+        ]),
   ];
 }
 
 /** Nor are they read: continues a condition on changes `d` of the source. */
 export function exceptPendingSql(shape: TwoSided, base: string): string {
-  const key = pendingOrder(shape).map((n) => `d.k${n + 1}::text`);
+  const columns = shape.capture.keyColumns;
+  const isKey = (logged: string): string =>
+    `(${pendingOrder(shape)
+      .map((n, k) => `(${logged}[${k + 1}])::${columns[n]?.readType} ${columns[n]?.equals} d.k${n + 1}`)
+      .join(" and ")})`;
   return `not exists (select 1 from replicate.conflict as c
-    where ${open(base, shape.source)} and array[${key.join(", ")}] in (c.key_texts, c.other_key_texts))`;
+    where ${open(base, shape.source)} and (${isKey("c.key_texts")} or ${isKey("c.other_key_texts")}))`;
 }
 
 /** A key as text, in the order of staging. */
@@ -125,7 +136,7 @@ function pendingOrder({ opposite }: TwoSided): number[] {
 }
 
 const texts = (keys: readonly KeyTexts[]): string =>
-  keys.map((key) => `array[${key.map(literal).join(", ")}]`).join(", ");
+  keys.map((key) => `(array[${key.map(literal).join(", ")}]::text[])`).join(", ");
 
 const open = (base: string, { oid }: { readonly oid: number }): string =>
   `c.sync = ${literal(base)} and c.relid = ${oid} and c.resolved_at is null`;
@@ -441,9 +452,24 @@ export function travelOnSql(met: Met): string[] {
       (n) => `s.k${n + 1}`,
       `case when not s.present then 'D'::"char" when s.did = 'I' then 'I'::"char" else 'U'::"char" end,
        s.changed_at, coalesce(s.origin, ${literal(sides.ours)}), ${literal(sides.base)}`,
-      `${stageName(shape)} as s where exists (
-         select 1 from replicate.subscription as o where o.capture_id = ${shape.opposite.capture.id}
-           and pg_catalog.split_part(o.sync, '.', 1) <> ${literal(sides.base)})`,
+      `${stageName(shape)} as s where ${othersRead(shape, sides)}`,
     ),
+    ...tellCopiedSql(shape, sides),
   ];
+}
+
+/** Whether other syncs read changes here. */
+function othersRead(shape: TwoSided, { base }: Sides): string {
+  return `exists (select 1 from replicate.subscription as o where o.capture_id = ${shape.opposite.capture.id}
+    and pg_catalog.split_part(o.sync, '.', 1) <> ${literal(base)})`;
+}
+
+/** What a copy has written is in no delta: other syncs read the whole table again once it is complete. */
+function tellCopiedSql(shape: TwoSided, sides: Sides): string[] {
+  if (shape.entry.state !== "copied") return [];
+  const { id } = shape.opposite.capture;
+  return deltaTables(id).map(
+    (delta, at) => `insert into ${delta} (truncated, via) select ${REREAD}, ${literal(sides.base)}
+      from replicate.capture where id = ${id} and active = '${at === 0 ? "a" : "b"}' and ${othersRead(shape, sides)}`,
+  );
 }

@@ -1,4 +1,6 @@
 /** Follow: batch after batch until stopped, over restarts of both servers and breaks of the network. */
+import { tableLabel } from "../catalog/table.ts";
+import { ReplicateError } from "../errors.ts";
 import type { Batch, Side } from "../events.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { sleep } from "../postgres/sleep.ts";
@@ -92,6 +94,7 @@ class FollowRun {
   #lastRotate = 0;
   #lastBatch = Date.now();
   #isAcknowledged = false;
+  #isWaitingForCopy = false;
   #rowsSinceBeat = 0;
   readonly #trend = new LagTrend();
   #constraints: Promise<void> | undefined;
@@ -105,7 +108,10 @@ class FollowRun {
     this.#options = options;
     this.#sequences = new SequenceKeeper(context);
     this.#held = new HeldWatch(context);
-    this.#hold = new Hold(context, options.standby === true, () => this.#recovered());
+    this.#hold = new Hold(context, options.standby === true, () => {
+      if (partner !== undefined) partner.isHeld = false;
+      this.#recovered();
+    });
     this.#lockWatch = new LockWatch(async () => await context.source("follow lock watch"));
   }
 
@@ -122,6 +128,11 @@ class FollowRun {
     try {
       while (!signal.aborted) {
         try {
+          if (this.#partner?.isLed === false) {
+            await this.#giveWay();
+            await sleep(WAIT_MS, signal).catch(() => undefined);
+            continue;
+          }
           const session = (this.#session ??= await this.#open());
           const startedAt = Date.now();
           if (startedAt >= this.#nextTurn) {
@@ -160,14 +171,46 @@ class FollowRun {
 
   /** Does what cannot be done while the other way is at a batch, where there is one. */
   async #turn<T>(work: () => Promise<T>): Promise<T> {
-    return this.#partner === undefined ? await work() : await this.#partner.alone(work);
+    const partner = this.#partner;
+    if (partner === undefined) return await work();
+    return await partner.alone(async () => {
+      try {
+        return await work();
+      } catch (error) {
+        // Before the other way's turn: how far this one has come is not known any more, it may have been committed.
+        partner.session = undefined;
+        throw error;
+      }
+    });
+  }
+
+  /** Leaves this way to the runner that has the other one. */
+  async #giveWay(): Promise<void> {
+    if (this.#partner !== undefined) this.#partner.session = undefined;
+    await this.#session?.source.close();
+    this.#session = undefined;
+    await this.#hold.end();
+  }
+
+  /** The other way is not there yet, or a table is not copied, without which neither way goes on. */
+  #awaitReady(session: FollowSession): undefined {
+    const rest = session.tables.filter(({ state }) => state !== "copied" && state !== "following");
+    if (this.#partner?.way !== "forward" || rest.length === 0) return;
+    const labels = rest.map(({ sourceSchema: schema, sourceName: name }) => tableLabel({ schema, name }));
+    const message = `${labels.join(", ")}: not copied yet, and until then nothing is followed, because the sync goes both ways`;
+    const hint = "Stop `replicate follow` for the time of `replicate copy`.";
+    if (this.#options.once === true || this.#options.untilCaughtUp === true)
+      throw new ReplicateError("COPY_UNFINISHED", message, { hint: "Run `replicate copy` first." });
+    if (!this.#isWaitingForCopy) this.#context.emit({ type: "warning", message: `${message}. ${hint}` });
+    this.#isWaitingForCopy = true;
   }
 
   /** A batch, and what belongs to it. Null: there was nothing to apply; undefined: the other way has to be there first. */
   async #step(session: FollowSession): Promise<Batch | null | undefined> {
     if (Date.now() >= this.#nextSweep) await this.#sweep(session);
-    if (this.#partner !== undefined && (this.#partner.isResting() || !this.#partner.isReady()))
-      return undefined;
+    if (this.#partner?.isResting() === true) return undefined;
+    if (this.#partner?.isReady() === false) return this.#awaitReady(session);
+    this.#isWaitingForCopy = false;
     const batch = await this.#next(session);
     this.#recovered();
     this.#partner?.noteLook(batch !== null);
@@ -194,6 +237,7 @@ class FollowRun {
   async #open(): Promise<FollowSession> {
     const { name } = this.#context.config;
     const target = await this.#hold.take();
+    if (this.#partner !== undefined) this.#partner.isHeld = true;
     const source = await this.#context.source("follow");
     try {
       await takeSource(source, target, name);
@@ -319,6 +363,8 @@ class FollowRun {
     if (this.#partner !== undefined) this.#partner.session = undefined;
     // What our own stop has cut is nobody's fault.
     await this.#hold.settle(signal.aborted ? undefined : failure, isRetrying);
+    // Another runner may take this way, and then has to get the other one.
+    if (this.#partner !== undefined) this.#partner.isHeld = this.#hold.isTaken;
     if (signal.aborted) return;
     if (!isRetrying) throw failure;
     this.#failingSince ??= now;

@@ -134,6 +134,10 @@ export class Hold {
     return this.#target?.isBroken === true;
   }
 
+  get isTaken(): boolean {
+    return this.#target !== undefined && !this.#target.isBroken;
+  }
+
   /** Cuts the session: the server rolls back what it was at. */
   cut(): void {
     this.#target?.destroy();

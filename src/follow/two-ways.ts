@@ -23,6 +23,12 @@ export interface Partner {
   isReady(): boolean;
   /** The session that follows this way; undefined: it broke. */
   session: FollowSession | undefined;
+  /** Whether this way has its lock; false as long as another runner has it. */
+  isHeld: boolean;
+  /**
+   * Whether this way may be taken. The forward one leads: of two runners, each with one way, neither would go on.
+   */
+  readonly isLed: boolean;
   /** Tells that this way has looked, and whether there was something to apply. */
   noteLook(hasApplied: boolean): void;
   /** Whether both ways have looked and found nothing since the last that did; with `once`, whether both have looked. */
@@ -38,6 +44,7 @@ class Turns {
   readonly #sessions: Partial<Record<Way, FollowSession>> = {};
   readonly #isOnce: boolean;
   readonly #hasLooked = { forward: false, reverse: false };
+  #isForwardHeld = false;
   /** Stays so: the way that sees it first closes its session. */
   #isOver = false;
 
@@ -69,6 +76,15 @@ class Turns {
         if (session === undefined) delete turns.#sessions[way];
         else turns.#sessions[way] = session;
       },
+      get isHeld() {
+        return way === "forward" && turns.#isForwardHeld;
+      },
+      set isHeld(isHeld) {
+        if (way === "forward") turns.#isForwardHeld = isHeld;
+      },
+      get isLed() {
+        return way === "forward" || turns.#isForwardHeld;
+      },
       noteLook: (hasApplied) => {
         const looked = this.#hasLooked;
         if (hasApplied && !this.#isOnce) looked[other] = false;
@@ -97,6 +113,8 @@ export function lonePartner(context: SyncContext, isOnce: boolean): Partner {
     alone: async (work) => await work(),
     isReady: () => true,
     session: undefined,
+    isHeld: false,
+    isLed: true,
     noteLook: (hasApplied) => (isOver = isOnce || !hasApplied),
     isOver: () => isOver,
     isResting: () => false,
