@@ -401,6 +401,7 @@ export class BatchWriter {
       try {
         await this.#target.script("rollback to savepoint apply");
         if (settlements > 0) await this.#settle(settlements >= FIRST_ALONE);
+        if (settlements > 0) await failpoint("conflict.settled");
         const script = this.#applyScript(replaced, false, settlements > 0);
         return await runScript(this.#target, script.join(";\n"));
       } catch (again) {

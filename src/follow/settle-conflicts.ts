@@ -8,6 +8,7 @@ import { policyLabel, type Conflict, type ConflictPolicy, type ConflictSide } fr
 import { tableLabel } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
+import { failpoint } from "../postgres/failpoint.ts";
 import { ident, literal } from "../postgres/sql.ts";
 import {
   agreeSql, effectSql, lockRowsSql, recordCollisionsSql, recordConflictsSql, type Met, type Sides, type TwoSided, type UniqueIndex,
@@ -111,6 +112,7 @@ export class Settlement {
   async #settle(shape: TwoSided, record: (met: Met) => string[]): Promise<boolean> {
     const met: Met = { shape, sides: this.sides, ...(await this.#newest()) };
     await this.#target.script(record(met).join(";\n"));
+    await failpoint("conflict.recorded");
     const policy = this.#opposite.policyOf(shape);
     let isAny = false;
     for (let last = met.after; ;) {
@@ -123,6 +125,7 @@ export class Settlement {
       await this.#write(verdicts);
     }
     if (!isAny) return false;
+    await failpoint("conflict.decided");
     await this.#target.script(effectSql(met).join(";\n"));
     await this.#returnKeys(met);
     return true;
@@ -201,7 +204,9 @@ export class Settlement {
        where sync = $1 and relid = $2 and id > $3 and other_key is not null and winner = $4`,
       [sides.base, shape.target.oid, after, winner],
     );
-    if (keys.length > 0) await noteKeys(this.#source, shape.capture, keys.map(({ key }) => key)); // prettier-ignore
+    if (keys.length === 0) return;
+    await noteKeys(this.#source, shape.capture, keys.map(({ key }) => key)); // prettier-ignore
+    await failpoint("conflict.returned");
   }
 }
 

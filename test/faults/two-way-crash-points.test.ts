@@ -1,0 +1,83 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { expect, test } from "vitest";
+
+import { assertConverged, twoWayPatterns } from "../support/convergence.ts";
+import { freePair } from "../support/database.ts";
+import { seededRandom } from "../support/random.ts";
+import { runToEnd, startRunner, type Orders } from "../support/torture.ts";
+import { startTwoWayWriters, twoWayRows, twoWaySchema } from "../support/two-way-workload.ts";
+
+// A death at every step whose order matters where changes go both ways, under writes on both sides, so that batches of
+// either way die there. The next runner carries on: nothing is lost unlogged, and nothing is there twice.
+
+const steps = [
+  "batch.read",
+  "batch.staged",
+  "batch.committed",
+  "conflict.recorded",
+  "conflict.decided",
+  "conflict.returned",
+  "conflict.settled",
+  "rotate.switched",
+  "rotate.truncated",
+] as const;
+
+test.for(steps)("a death at %s, both ways", { timeout: 180_000 }, async (step) => {
+  const random = seededRandom(`two-way ${step}`);
+  await using pair = await freePair({ leaks: "ignore" });
+  for (const side of [pair.source, pair.target]) await side.sql(`${twoWaySchema};${twoWayRows}`);
+  const orders: Orders = {
+    sync: {
+      name: "both",
+      source: pair.source.url,
+      target: pair.target.url,
+      tables: twoWayPatterns,
+      direction: "both",
+      conflict: "latest",
+    },
+    verbs: ["follow"],
+  };
+  await runToEnd({ ...orders, verbs: ["init", "copy"], copy: { adopt: true } });
+  const startWriters = async (): Promise<() => Promise<void>> => {
+    const writers = await Promise.all(
+      (["source", "target"] as const).map(
+        async (side) =>
+          await startTwoWayWriters(pair[side].url, side, random.fork(side), { writers: 2, pauseMs: 60 }),
+      ),
+    );
+    return async () => {
+      for (const { stop } of writers) expect((await stop()).failures).toEqual([]);
+    };
+  };
+  for (const time of [1, random.int(2, 6)]) {
+    const stop = await startWriters();
+    try {
+      if (step.startsWith("rotate.")) {
+        // Few deltas are thrown away when nothing happens any more.
+        await sleep(500);
+        await stop();
+      }
+      if (step === "batch.staged") {
+        // More than is kept in memory until the source is done, of either side.
+        const bulk = `insert into num (id, v, b) select g, 'bulk', decode(repeat(md5(g::text), 40), 'hex')
+          from generate_series($1::int, $1::int + 3000) g`;
+        await pair.source.sql(bulk, [10_000 * time]);
+        await pair.target.sql(bulk, [10_000 * time + 4_000]);
+      }
+      expect(await dieAt(step === "batch.staged" ? step : `${step}:${time}`, orders)).toBe("SIGKILL");
+    } finally {
+      await stop();
+    }
+  }
+  await runToEnd({ ...orders, follow: { untilCaughtUp: true } });
+  await assertConverged([pair.source, pair.target], [orders.sync], { isLatest: true });
+});
+
+/** Runs until the step is come to so often. Returns the signal, or what went wrong. */
+async function dieAt(step: string, orders: Orders): Promise<string> {
+  const runner = startRunner(orders, { REPLICATE_FAILPOINT: step });
+  const patience = setTimeout(() => runner.kill("SIGTERM"), 60_000);
+  const { code, signal } = await runner.ended;
+  clearTimeout(patience);
+  return signal ?? `ended with ${code}: ${runner.complaint()}`;
+}
