@@ -312,7 +312,13 @@ test("two-way: both sides insert while both ways are followed, and no row meets 
     { direction: "both", conflict: "error" },
   );
   await followed.drain();
+  const told = async (): Promise<unknown> =>
+    (await followed.sync.preflight()).findings.filter(({ subject }) => subject === "sequences");
+  expect(await told()).toMatchObject([
+    { severity: "warning", message: "both sides give out the same numbers: public.t_id_seq" },
+  ]);
   await followed.sync.interleave();
+  expect(await told()).toEqual([]);
   const stop = new AbortController();
   const following = (async () => {
     for await (const _ of followed.sync.follow({ signal: stop.signal })) void 0;
