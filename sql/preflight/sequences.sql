@@ -1,7 +1,8 @@
 -- What: sequences, and whether this role may read and set them.
 -- Runs on: source and target.
--- Returns: schema, name, owner, ownerRelid (null for one that no column owns), isOwned, mayRead, maySet.
-select n.nspname::text as "schema",
+-- Returns: relid, schema, name, owner, ownerRelid (null for one that no column owns), isOwned, mayRead, maySet.
+select c.oid::bigint::float8 as "relid",
+       n.nspname::text as "schema",
        c.relname::text as "name",
        pg_catalog.pg_get_userbyid(c.relowner)::text as "owner",
        d.refobjid::bigint::float8 as "ownerRelid",

@@ -7,6 +7,7 @@ import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
 import { LOCK_NOT_AVAILABLE, sqlstateOf } from "../postgres/sqlstate.ts";
 import { functionSql } from "./capture.ts";
+import { dropSql } from "./delta-index.ts";
 
 /** Points the trigger of a capture at its other delta table. Safe against a concurrent rotation. */
 export async function switchDelta(source: Connection, captureId: number): Promise<void> {
@@ -33,12 +34,15 @@ export async function clearInactive(source: Connection, captureId: number): Prom
     return await source.transaction(async () => {
       const [capture] = await loadCaptures(source, [captureId]);
       if (capture === undefined) return false;
-      const inactive = deltaTables(captureId)[capture.active === "a" ? 1 : 0];
+      const index = capture.active === "a" ? 1 : 0;
+      const inactive = deltaTables(captureId)[index];
       await source.script(`lock table ${inactive} in access exclusive mode nowait`);
       const readers = await source.rows<{ sync: string; holds: boolean; position: string | null }>(
         `select s.sync, s.holds, y.position
          from replicate.subscription s join replicate.source_sync y on y.name = s.sync
-         where s.capture_id = $1`,
+         where s.capture_id = $1
+         -- Who has been silent for longest is most likely the one who needs it.
+         order by y.acknowledged_at nulls first`,
         [captureId],
       );
       for (const { sync, holds, position } of readers) {
@@ -49,7 +53,7 @@ export async function clearInactive(source: Connection, captureId: number): Prom
         );
         if (isOpen) return false;
       }
-      await source.script(`truncate ${inactive}`);
+      await source.script(`truncate ${inactive}; ${dropSql(captureId, index)}`);
       await failpoint("rotate.truncated");
       return true;
     });

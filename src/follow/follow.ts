@@ -405,6 +405,7 @@ class FollowRun {
   async end(): Promise<void> {
     if (this.#partner !== undefined) this.#partner.session = undefined;
     await this.#session?.source.close();
+    await this.#held.end();
     await this.#lockWatch.close();
     await this.#constraints;
     await this.#hold.end();

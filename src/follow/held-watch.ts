@@ -1,11 +1,15 @@
 /** Tells of other syncs that take nothing and so make the source keep deltas; and that this one is alive. */
+import { indexDeltas } from "../capture/delta-index.ts";
 import { baseName } from "../catalog/delta.ts";
+import type { Connection } from "../postgres/connect.ts";
 import type { SyncContext } from "../state/context.ts";
 import { readHeldDeltas } from "../state/held-deltas.ts";
 import type { FollowSession } from "./session.ts";
 
 /** Milliseconds between two looks; well below the silence for which a sync is taken to be away. */
 const LOOK_MS = 20_000;
+/** Delta tables that have grown so large are not cleared for some reason. */
+const LARGE_BYTES = 16 * 1024 * 1024;
 /** It is told again when this many times as much is held. */
 const GROWTH = 2;
 
@@ -15,8 +19,37 @@ export class HeldWatch {
   /** Bytes by sync when it was told last. */
   #told = new Map<string, number>();
 
+  #indexing: Promise<void> | undefined;
+  #indexSession: Connection | undefined;
+  #isEnded = false;
+
   constructor(context: SyncContext) {
     this.#context = context;
+  }
+
+  /** In a session of its own: it waits for transactions that are open, and batches go on. */
+  #index(captureIds: readonly number[]): void {
+    if (captureIds.length === 0 || this.#indexing !== undefined) return;
+    const { log } = this.#context;
+    this.#indexing = this.#context
+      .source("follow index", { lockTimeoutMs: 0, isSpare: true })
+      .then(async (connection) => {
+        this.#indexSession = connection;
+        await connection.noticeDeath();
+        if (!this.#isEnded) await indexDeltas(connection, captureIds);
+      })
+      // It is only to be faster, and is tried again.
+      .catch((error: unknown) => log.debug({ error: String(error) }, "delta tables could not be indexed"))
+      .then(async () => {
+        await this.#indexSession?.close();
+        this.#indexing = undefined;
+      });
+  }
+
+  async end(): Promise<void> {
+    this.#isEnded = true;
+    this.#indexSession?.destroy();
+    await this.#indexing;
   }
 
   /** Throws SYNC_EXPELLED, SOURCE_LOST. */
@@ -25,6 +58,7 @@ export class HeldWatch {
     if (now < this.#nextLook) return;
     this.#nextLook = now + LOOK_MS;
     await session.acknowledge();
+    this.#index(session.dirty.filter(({ a, b }) => Math.max(a, b) > LARGE_BYTES).map(({ id }) => id));
     const { name, deltaLimitBytes } = this.#context.config;
     const over = (await readHeldDeltas(session.source)).filter(
       ({ sync, bytes }) => sync !== baseName(name) && bytes > deltaLimitBytes,

@@ -25,9 +25,10 @@ import {
 import type { Opposite } from "./opposite.ts";
 import { refused } from "./refused.ts";
 import { Reloads } from "./reload.ts";
+import { Rotation } from "./rotation.ts";
 import { isRead, isReread, type Shape, type TableMode } from "./shape.ts";
 import { asText, isTransformed } from "../transform-rows.ts";
-import { rotate, skipNoops, tendConflicts, vacuumReloaded } from "./upkeep.ts";
+import { skipNoops, tendConflicts, vacuumReloaded } from "./upkeep.ts";
 
 /** How often a batch is begun anew because tables or partitions had changed, or another table had deltas. */
 const MOST_ATTEMPTS = 20;
@@ -64,6 +65,7 @@ export class FollowSession {
   #expected: readonly number[] = [];
   #driftRetries = 0;
   readonly #reloads: Reloads;
+  readonly #rotation = new Rotation();
   #passedOverAt = 0;
 
   private constructor(
@@ -502,7 +504,7 @@ export class FollowSession {
 
   /** Throws applied deltas away where there are enough of them, or all when nothing else is to be done. */
   async rotate(isIdle: boolean): Promise<void> {
-    await rotate(this.source, this.#tables, this.dirty, isIdle);
+    await this.#rotation.turn(this.source, this.#tables, this.dirty, isIdle);
   }
 
   /** Turns no-op suppression on for the tables whose settings ask for it, once they follow. */

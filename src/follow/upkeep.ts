@@ -1,6 +1,5 @@
 /** What is done on the source and the target between batches, so that neither grows. */
 import { enableSkipNoop } from "../capture/capture.ts";
-import { clearInactive, switchDelta } from "../capture/rotate.ts";
 import { patternMatches } from "../catalog/patterns.ts";
 import { tableSql } from "../catalog/table.ts";
 import { pruneConflicts } from "../conflict/log.ts";
@@ -10,29 +9,6 @@ import { isRetryableConflict } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
 import type { BatchTable } from "./apply-batch.ts";
 import type { FollowedTables } from "./followed-tables.ts";
-import type { Dirty } from "./read-batch.ts";
-
-/** Applied deltas of a capture that are kept at most, in bytes, before its delta table is switched. */
-const SWITCH_BYTES = 2 * 1024 * 1024;
-
-/** Throws applied deltas away where there are enough of them, or all when nothing else is to be done. */
-export async function rotate(
-  source: Connection,
-  tables: FollowedTables,
-  dirty: readonly Dirty[],
-  isIdle: boolean,
-): Promise<void> {
-  for (const each of dirty) {
-    if (!tables.has(each.id)) continue;
-    const active = each.active === "a" ? each.a : each.b;
-    const inactive = each.active === "a" ? each.b : each.a;
-    if (inactive > 0) {
-      await clearInactive(source, each.id);
-    } else if (active > (isIdle ? 0 : SWITCH_BYTES)) {
-      await switchDelta(source, each.id);
-    }
-  }
-}
 
 /** Turns no-op suppression on for the tables whose settings ask for it, once they follow. */
 export async function skipNoops(

@@ -1,11 +1,14 @@
 /** Rights on the sequences whose values have to be carried at the switch. */
 import { selectTables } from "../catalog/patterns.ts";
 import { tableLabel, tableSql } from "../catalog/table.ts";
+import type { Connection } from "../postgres/connect.ts";
 import { ident, load } from "../postgres/sql.ts";
+import { readInterleaved } from "../sequences/interleaved.ts";
 import type { Examination } from "./examination.ts";
-import { run, type Finding } from "./finding.ts";
+import { run, some, type Finding } from "./finding.ts";
 
 interface Sequence {
+  readonly relid: number;
   readonly schema: string;
   readonly name: string;
   readonly owner: string;
@@ -36,6 +39,24 @@ export async function checkSequences(examination: Examination): Promise<Finding[
     ...targets
       .filter(({ mayRead, maySet }) => !mayRead || !maySet)
       .map((each) => finding(each, "target", servers.target.role, "set", "select, update")),
+    ...(context.config.direction === "both" ? await checkShares(source, sources) : []),
+  ];
+}
+
+/** Of a sync whose sides both insert rows. */
+async function checkShares(source: Connection, sequences: readonly Sequence[]): Promise<Finding[]> {
+  const shared = await readInterleaved(source);
+  const open = sequences.filter(
+    ({ relid, ownerRelid }) => ownerRelid !== null && !shared.some((each) => each.relid === relid),
+  );
+  if (open.length === 0) return [];
+  return [
+    {
+      severity: "warning",
+      subject: "sequences",
+      message: `both sides give out the same numbers: ${some(open.map(tableLabel))}`,
+      remedy: "replicate sequences --interleave  -- after init",
+    },
   ];
 }
 

@@ -1,6 +1,8 @@
 import { expect, test } from "vitest";
 
+import { indexDeltas } from "../../src/capture/delta-index.ts";
 import { clearInactive, switchDelta } from "../../src/capture/rotate.ts";
+import { windowCountSql } from "../../src/catalog/delta.ts";
 import { connect as connectSession } from "../../src/postgres/connect.ts";
 import { resolveConfig } from "../../src/config.ts";
 import { connect } from "../support/admin.ts";
@@ -118,4 +120,52 @@ test("nothing is left of applied deltas", async () => {
     { dead: 0, deleted: 0 },
     { dead: 0, deleted: 0 },
   ]);
+});
+
+test("a delta table that cannot be cleared for long gets an index, for the others, and loses it when it is cleared", async () => {
+  await using pair = await freePair();
+  await using followed = await startFollowed(pair, "create table t (id int primary key, v int)");
+  await followed.drain();
+  const config = resolveConfig({ source: pair.source.url, target: pair.target.url }, {});
+  await using session = await connectSession(config.source, { side: "source", purpose: "rotation test" });
+  const indexes = async (): Promise<unknown> =>
+    await pair.source.sql(
+      `select indexrelid::regclass::text as name, indisvalid as valid from pg_index
+       where indrelid in (select delta_a from replicate.capture union select delta_b from replicate.capture)`,
+    );
+  // Keys of rows that are gone again.
+  const note = async (from: number, to: number): Promise<unknown> =>
+    await pair.source.sql(
+      `insert into replicate.delta_1_a (k1) select g from generate_series(${from}, ${to}) g`,
+    );
+  await note(1, 50_000);
+  await indexDeltas(session, [1]);
+  expect(await indexes()).toEqual([]);
+  await note(50_001, 450_000);
+  await indexDeltas(session, [1]);
+  expect(await indexes()).toEqual([{ name: "replicate.delta_1_a_txid", valid: true }]);
+
+  // Who is at the present finds what is new without reading all of it, also when more has come since.
+  const { position } = await session.row<{ position: string }>(
+    "select txid_current_snapshot()::text as position",
+  );
+  await pair.source.sql("insert into t select g, 0 from generate_series(1, 100) g");
+  await indexDeltas(session, [1]);
+  const plan = await session.rows<Record<string, string>>(`explain ${windowCountSql(1, position)}`);
+  expect(JSON.stringify(plan)).toContain("delta_1_a_txid");
+  expect(await session.row(windowCountSql(1, position))).toMatchObject({ n: "100" });
+
+  // One whose making was interrupted is made anew.
+  await pair.source.sql(
+    "update pg_index set indisvalid = false where indexrelid = 'replicate.delta_1_a_txid'::regclass",
+  );
+  await indexDeltas(session, [1]);
+  expect(await indexes()).toEqual([{ name: "replicate.delta_1_a_txid", valid: true }]);
+
+  expect(await followed.differences()).toEqual([]);
+  await switchDelta(session, 1);
+  await expect.poll(async () => await clearInactive(session, 1)).toBe(true);
+  expect(await indexes()).toEqual([]);
+  await pair.source.sql("delete from t where id > 10");
+  expect(await followed.differences()).toEqual([]);
 });

@@ -1,0 +1,54 @@
+/**
+ * Indexes on delta tables that have grown because a sync takes nothing, so that the others need not read all of them with
+ * every batch. They go when the table is truncated.
+ */
+import { deltaTables } from "../catalog/delta.ts";
+import type { Connection } from "../postgres/connect.ts";
+import { fill, literal, own } from "../postgres/sql.ts";
+
+/** Smaller tables are read as fast without. */
+const INDEX_BYTES = 16 * 1024 * 1024;
+
+const indexName = (captureId: number, index: number): string =>
+  `delta_${captureId}_${index === 0 ? "a" : "b"}_txid`;
+
+/**
+ * Gives the delta tables of these captures their indexes where they are large, and tells the indexes that are there of
+ * what came since. Waits for transactions that are open now: not for a session that has more to do. Does nothing while
+ * another process is at it.
+ */
+export async function indexDeltas(source: Connection, captureIds: readonly number[]): Promise<void> {
+  const { taken } = await source.row<{ taken: boolean }>(
+    `select pg_catalog.pg_try_advisory_lock(pg_catalog.hashtext('replicate index'), 0) as taken`,
+  );
+  if (!taken) return;
+  for (const captureId of captureIds) {
+    for (const [index, delta] of deltaTables(captureId).entries()) {
+      const name = indexName(captureId, index);
+      const [table] = await source.rows<{ bytes: number; isValid: boolean | null }>(
+        `select pg_catalog.pg_relation_size(c.oid)::float8 as bytes,
+                (select i.indisvalid from pg_catalog.pg_index i
+                 where i.indexrelid = pg_catalog.to_regclass($2)) as "isValid"
+         from pg_catalog.pg_class c where c.oid = pg_catalog.to_regclass($1)`,
+        [delta, own(name)],
+      );
+      if (table === undefined || table.bytes < INDEX_BYTES) continue;
+      if (table.isValid === true) {
+        await source.rows(
+          `select pg_catalog.brin_summarize_new_values(${literal(own(name))}::pg_catalog.regclass)`,
+        );
+        continue;
+      }
+      // One that was interrupted.
+      if (table.isValid === false) await source.script(dropSql(captureId, index));
+      await source.script(fill("capture/delta-index", { index: name, delta }));
+      // Without it nobody knows how little of the table is new.
+      await source.script(`analyze ${delta} (txid)`);
+    }
+  }
+}
+
+/** `index`: 0 for the first delta table, 1 for the second. */
+export function dropSql(captureId: number, index: number): string {
+  return `drop index if exists ${own(indexName(captureId, index))}`;
+}
