@@ -26,9 +26,9 @@ export const mapping: Benchmark = {
       const target = await createDatabase(servers.target, table);
       await sql(
         source.url,
-        `insert into item (${columns}) select n, 'name of item ' || n, n, now() from generate_series(1, ${options.rows}) n;
-         vacuum analyze`,
+        `insert into item (${columns}) select n, 'name of item ' || n, n, now() from generate_series(1, ${options.rows}) n`,
       );
+      await sql(source.url, "vacuum analyze");
       const sides = { source: source.url, target: target.url };
       await replicate(sides, "init", ...flags);
       return async (round) => {

@@ -30,7 +30,7 @@ export interface RowLayout {
   readonly table: string;
   /** Name of each field's column on the source; null: the field says whether there is a row (`t`, `f`). */
   readonly fields: readonly (string | null)[];
-  /** Columns of the key, which stay as they are. */
+  /** Columns of the key, and those that tell whose a row is: they stay as they are. */
   readonly keys: readonly string[];
 }
 

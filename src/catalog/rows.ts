@@ -43,6 +43,11 @@ export function ownConditions(target: Table, alias: string): string[] {
   );
 }
 
+/** The columns that tell a target's rows apart. */
+export function ownColumns({ own = [] }: Table): string[] {
+  return own.map(({ column }) => column);
+}
+
 /** `only "public"."users" as t where …`: the sync's own rows, for DELETE and for looking whether there are any. */
 export function ownRowsSql(target: Table, relation = fromSql(target)): string {
   const conditions = ownConditions(target, "t");

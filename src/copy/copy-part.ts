@@ -1,7 +1,7 @@
 /** One part: read in a snapshot of its own, written and crossed out in one transaction. */
 import { changedKeysSql, deltaTables, keyMatchSql } from "../catalog/delta.ts";
 import type { TableMapping } from "../catalog/mapping.ts";
-import { rowsSql } from "../catalog/rows.ts";
+import { ownColumns, rowsSql } from "../catalog/rows.ts";
 import { tableLabel, tableSql } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
@@ -100,12 +100,12 @@ export async function loadPart(
 /** Where the rows of the table go through the hook. */
 function transformerOf(
   run: CopyRun,
-  { source, label, columns, capture }: CopyTable,
+  { source, target, label, columns, capture }: CopyTable,
 ): RowTransformer | undefined {
   const { config } = run.context;
   if (run.transformRow === undefined || !isTransformed(config, source.schema, source.name)) return undefined;
   const fields = columns.columns.map((pair) => pair.source.name);
-  const keys = capture.keyColumns.map(({ name }) => name);
+  const keys = [...capture.keyColumns.map(({ name }) => name), ...ownColumns(target)];
   return new RowTransformer({ table: label, fields, keys }, run.transformRow);
 }
 

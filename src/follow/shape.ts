@@ -1,7 +1,7 @@
 /** The shape of a followed table: both sides' columns and the statements made of them. */
 import { columnPlan, type ColumnPlan } from "../catalog/columns.ts";
 import { mapEntries, targetColumn } from "../catalog/mapping.ts";
-import { ownConditions, ownRowsSql, rowsSql } from "../catalog/rows.ts";
+import { ownColumns, ownConditions, ownRowsSql, rowsSql } from "../catalog/rows.ts";
 import {
   changedKeysSql, keyMatchSql, loadCaptures, toldChangesSql, windowSql, type Capture,
 } from "../catalog/delta.ts"; // prettier-ignore
@@ -247,7 +247,7 @@ async function byOid(connection: Connection, oids: readonly number[]): Promise<M
 
 /** The columns that are unique on the target: of the key, and in a shared table what tells whose a row is. */
 function uniqueNames({ targetKey, target }: Pick<Shape, "targetKey" | "target">): string[] {
-  return [...targetKey.map(({ column }) => column.name), ...(target.own ?? []).map(({ column }) => column)];
+  return [...targetKey.map(({ column }) => column.name), ...ownColumns(target)];
 }
 
 export function stageName(shape: Shape): string {
@@ -267,7 +267,7 @@ export function layoutOf(shape: Shape, mode: TableMode): RowLayout {
   const fields = isDirect(mode)
     ? shape.plan.columns.map((pair) => pair.source.name)
     : [...keys, null, ...otherColumns(shape).map((pair) => pair.source.name)];
-  return { table: shape.label, fields, keys };
+  return { table: shape.label, fields, keys: [...keys, ...ownColumns(shape.target)] };
 }
 
 /**

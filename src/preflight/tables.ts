@@ -1,6 +1,7 @@
 /** Whether a table can be captured on the source, and whether its counterpart takes its rows. */
 import { hasLeafTriggers } from "../catalog/delta.ts";
 import { targetColumn } from "../catalog/mapping.ts";
+import { ownColumns } from "../catalog/rows.ts";
 import { columnPlan } from "../catalog/columns.ts";
 import { tableLabel, tableSql, type Table } from "../catalog/table.ts";
 import type { Connection } from "../postgres/connect.ts";
@@ -83,7 +84,7 @@ export function checkPair(pair: TablePair, target: Connection, server: Server, i
   // As the target calls them, with what tells our rows from those of others.
   const names = [
     ...(source.key?.columns ?? []).map(({ name }) => targetColumn(pair.mapping, name) ?? name),
-    ...(table.own ?? []).map(({ column }) => column),
+    ...ownColumns(table),
   ];
   const targetKey = table.key?.columns.map((column) => column.name) ?? [];
   if (isKnown || source.key === null) return findings;

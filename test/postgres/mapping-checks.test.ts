@@ -157,6 +157,40 @@ describe("a mapping that changes", () => {
   });
 });
 
+describe.each(["copy.prepare.planned", "copy.prepare.committed", "copy.part.loaded:3"])(
+  "a copy with a new mapping that is killed at %s",
+  (failpoint) => {
+    it("leaves rows of one mapping alone, and is taken up", async () => {
+      await using pair = await freePair({ leaks: "ignore" });
+      const table = "create table t (id int primary key, v text, w text)";
+      await Promise.all([pair.source.sql(table), pair.target.sql(table)]);
+      await pair.source.sql(
+        "insert into t select n, 'v' || n, repeat('w', 100) from generate_series(1, 20000) n",
+      );
+      const settings = (where: string): Record<string, unknown> => ({
+        copy: { partSize: "256kB", jobs: 1 },
+        overrides: { "public.t": { where } },
+      });
+      await each(mapped(pair, settings("id > 10")), "init", "copy", "follow --until-caught-up");
+      await pair.source.sql("delete from t where id = 5000");
+      const killed = await mapped(pair, settings("id % 2 = 0"), { REPLICATE_FAILPOINT: failpoint })(
+        "copy",
+        "--remap",
+      );
+      expect(killed.signal).toBe("SIGKILL");
+      const after = mapped(pair, settings("id % 2 = 0"));
+      const isRemembered = failpoint !== "copy.prepare.planned";
+      if (!isRemembered)
+        expect(await refusals(after, "copy")).toEqual([
+          "public.t: is mapped otherwise by the settings than its rows on the target are",
+        ]);
+      await each(after, isRemembered ? "copy" : "copy --remap", "follow --until-caught-up", "verify");
+      const ids = "select array_agg(id order by id) from t";
+      expect(await rowsOf(pair.target, ids)).toEqual(await rowsOf(pair.source, `${ids} where id % 2 = 0`));
+    });
+  },
+);
+
 describe("the way back from a mapped table", () => {
   it("is refused where rows or values are lost, and goes where names alone change", async () => {
     await using pair = await freePair();

@@ -21,10 +21,11 @@ let files = 0;
 export function mapped(
   pair: { source: Side; target: Side },
   settings: Readonly<Record<string, unknown>>,
+  env: NodeJS.ProcessEnv = {},
 ): Run {
   const file = join(folder, `${(files += 1)}.yaml`);
   writeFileSync(file, JSON.stringify({ source: pair.source.url, target: pair.target.url, ...settings }));
-  return async (...args) => await replicate([...args, "--config", file]);
+  return async (...args) => await replicate([...args, "--config", file], { env });
 }
 
 /** Runs the commands one after the other, and stops at the first that fails. */

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 
+import { openSync, type Sync, type TransformRow } from "../../src/index.ts";
 import { json } from "../cli/replicate.ts";
 import { freePair, type Database } from "../support/database.ts";
 import { seededRandom } from "../support/random.ts";
@@ -113,8 +114,11 @@ describe("a table that several sources write to", () => {
     });
     await each(run, "init", "copy", "follow --until-caught-up", "verify");
     // The index is there all the time: others use it.
+    const numbers = Array.from({ length: 50 }, (_, n) => n + 1);
+    const [some, others] = [random.shuffle(numbers), random.shuffle(numbers.map((n) => n + 50))];
     for (let n = 0; n < 3; n += 1) {
-      const [x, y] = [random.int(1, 50), random.int(51, 100)];
+      // Each number once: the source has no unique index that would keep values apart.
+      const [x, y] = [some[n], others[n]];
       await pair.source.sql(`
         update a set v = 'swap' where id = ${x}; update a set v = repeat('a', 100) || ${x} where id = ${y};
         update a set v = repeat('a', 100) || ${y} where id = ${x};
@@ -200,5 +204,39 @@ describe("a table that several sources write to", () => {
       [2, "C"],
     ]);
     expect(await rowsOf(pair.target, "select count(*)::int from all_of where region = 'us'")).toEqual([[2]]);
+  });
+
+  it("does not let a hook give rows to others", async () => {
+    await using pair = await freePair();
+    await pair.source.sql(
+      "create table t (id int primary key, v text); insert into t values (1, 'a'), (2, 'b')",
+    );
+    await pair.target.sql("create table all_of (region text, id int, v text, primary key (region, id))");
+    const open = async (transformRow: TransformRow): Promise<Sync> =>
+      await openSync({
+        source: pair.source.url,
+        target: pair.target.url,
+        env: {},
+        hooks: { transformRow },
+        overrides: {
+          "public.t": {
+            target: "all_of",
+            transform: true,
+            columns: { v: "upper(v)" },
+            discriminator: { region: "eu" },
+          },
+        },
+      });
+    await using wrong = await open((row) => ({ ...row, region: "us" }));
+    await wrong.init();
+    await expect(wrong.copy()).rejects.toThrow("it changed the key region");
+    await using right = await open((row) => ({ ...row, v: `${row["v"]}!` }));
+    await right.copy();
+    await pair.source.sql("update t set v = 'c' where id = 2");
+    for await (const _batch of right.follow({ untilCaughtUp: true }));
+    expect(await rowsOf(pair.target, "select * from all_of order by id")).toEqual([
+      ["eu", 1, "A!"],
+      ["eu", 2, "C!"],
+    ]);
   });
 });
