@@ -2,6 +2,7 @@
 import { capture } from "./capture.ts";
 import { copy } from "./copy.ts";
 import { follow } from "./follow.ts";
+import { hooks } from "./hooks.ts";
 import { link } from "./link.ts";
 import { mapping } from "./mapping.ts";
 import { memory } from "./memory.ts";
@@ -19,6 +20,7 @@ const benchmarks: Readonly<Record<string, Benchmark>> = {
   memory,
   link,
   mapping,
+  hooks,
 };
 
 const [name = "", ...args] = process.argv.slice(2);

@@ -26,10 +26,10 @@ export type Defaults = Partial<Pick<Options, "rows" | "rounds" | "seconds" | "ta
 
 const whole = { type: "string" } as const;
 
-export const usage = `npm run bench -- copy|capture|follow|verify|memory|link|mapping [options]
+export const usage = `npm run bench -- copy|capture|follow|verify|memory|link|mapping|hooks [options]
 
   --rows N        rows of the test data
-  --changes N     queued changes (follow, memory, mapping)
+  --changes N     queued changes (follow, memory, mapping, hooks)
   --rounds N      runs of each variant, of which the median counts (3)
   --seconds N     length of one run of a load
   --tables N      captured tables of the idle part of follow (2000)

@@ -2,11 +2,11 @@
 --       single ones are left, each try in a subtransaction.
 -- Runs on: target, in the transaction that applies a batch. `prepare`: statements that are run first, once; one that
 --          fails for a row's data is passed over. `attempt`: statements for the rows from $1 to $2. Ends with `most`
---          rows found. `keeps`: the work on the rows that do not fail stays done. `finds_collisions`: rows that collide
---          with others count too; else such a row is passed over.
+--          rows found. `keeps`: the work on the rows that do not fail stays done. `passed`: SQLSTATEs for which a row is
+--          passed over.
 -- Returns: the numbers of the rows with what was said of each.
 create or replace function pg_temp.find_refused(
-  prepare text[], attempt text[], total bigint, most integer, keeps boolean, finds_collisions boolean)
+  prepare text[], attempt text[], total bigint, most integer, keeps boolean, passed text[])
 returns table (n bigint, code text, message text, detail text, broken text)
 language plpgsql
 as $function$
@@ -55,7 +55,7 @@ begin
           middle := (low + high) / 2;
           lows := lows || array[middle + 1, low];
           highs := highs || array[high, middle];
-        elsif finds_collisions or state not in ('23505', '23P01') then
+        elsif state <> all (passed) then
           numbers := numbers || low;
           states := states || state;
           messages := messages || said;

@@ -53,6 +53,8 @@ export class RestageSignal extends Error {
   }
 }
 
+const collisions = [UNIQUE_VIOLATION, EXCLUSION_VIOLATION];
+
 /** A session's dealings with them. */
 export class DeadLetters {
   readonly #context: SyncContext;
@@ -162,14 +164,15 @@ export class DeadLetters {
     if (this.restages(failure, tables)) throw new RestageSignal(staging?.captureId ?? 0);
     if (!isRefusal(failure) || staging !== undefined) return false;
     const state = sqlstateOf(failure) ?? "";
-    // What refers to a row that is refused by itself comes last.
+    const isReference = state === FOREIGN_KEY_VIOLATION;
+    // First the table that it is about; but what a foreign key wants may be refused by itself.
+    const turn = ({ shape }: BatchTable): number => Number(isAbout(failure, shape) === isReference);
     const candidates = tables
       .filter(({ shape, mode }) => isStaged(mode) && this.#parks(shape))
-      .toSorted((a, b) => Number(isAbout(failure, a.shape)) - Number(isAbout(failure, b.shape)));
+      .toSorted((a, b) => turn(a) - turn(b));
     if (candidates.length === 0) return false;
     await this.#target.script("rollback to savepoint apply");
-    // What a foreign key wants may come with the same batch, before the row or after it.
-    const isReference = state === FOREIGN_KEY_VIOLATION;
+    // What it wants may also come with the same batch, before the row or after it.
     const searches = [
       ...candidates.map((table) => ({ ...table, isAlone: !isReference })),
       ...(isReference ? candidates.map((table) => ({ ...table, isAlone: true })) : []),
@@ -181,7 +184,10 @@ export class DeadLetters {
         mode,
         isReplacing,
         first: isAlone ? [] : othersSql(tables, shape, replaced),
-        findsCollisions: isReplacing && [UNIQUE_VIOLATION, EXCLUSION_VIOLATION].includes(state),
+        passed: [
+          ...(isReference ? [] : [FOREIGN_KEY_VIOLATION]),
+          ...(isReplacing && collisions.includes(state) ? [] : collisions),
+        ],
       });
       if (found.length === 0) continue;
       if ((await this.#decide(shape, found)) === "retry") return true;

@@ -28,7 +28,7 @@ const TELLING_DETAILS = ["23503", "23505", "23P01"];
 
 /**
  * Rows in staging that cannot be applied. `first`: statements that are run before, such as those of other tables.
- * `findsCollisions`: also rows that collide with others. Nothing of it stays done.
+ * `passed`: SQLSTATEs that do not count. Nothing of it stays done.
  */
 export async function findRefused(
   target: Connection,
@@ -36,7 +36,7 @@ export async function findRefused(
     readonly mode: TableMode;
     readonly isReplacing: boolean;
     readonly first: readonly string[];
-    readonly findsCollisions: boolean;
+    readonly passed: readonly string[];
   },
 ): Promise<FoundRow[]> {
   const { shape, mode, isReplacing } = search;
@@ -78,7 +78,7 @@ export async function stageTexts(
   );
   return await find(
     target,
-    { ...search, findsCollisions: false },
+    { ...search, passed: [] },
     { from: texts, prepare: [], attempt, keeps: true, at: "''" },
   );
 }
@@ -98,7 +98,7 @@ export async function stageColumns(target: Connection, shape: Shape): Promise<St
 
 async function find(
   target: Connection,
-  { sync, shape, most, findsCollisions }: Search & { readonly findsCollisions: boolean },
+  { sync, shape, most, passed }: Search & { readonly passed: readonly string[] },
   how: {
     readonly from: string;
     readonly prepare: readonly string[];
@@ -119,6 +119,6 @@ async function find(
      from pg_temp.find_refused($1::text[], $2::text[], (select count(*) from ${how.from}), $3, $4, $7) as f
      join ${how.from} as r on r.n = f.n
      order by f.n`,
-    [how.prepare, how.attempt, most, how.keeps, TELLING_DETAILS, sync, findsCollisions],
+    [how.prepare, how.attempt, most, how.keeps, TELLING_DETAILS, sync, passed],
   );
 }

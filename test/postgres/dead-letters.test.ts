@@ -31,6 +31,13 @@ async function parking(pair: Pair, schema: string, ofTarget: string): Promise<Fo
   return followed;
 }
 
+/** Foreign keys of the target act also in the replica role. */
+async function actAlways(pair: Pair): Promise<void> {
+  await pair.target.sql(`do $$ declare t record; begin
+    for t in select tgname, tgrelid::regclass::text as rel from pg_trigger where tgisinternal loop
+      execute format('alter table %s enable always trigger %I', t.rel, t.tgname); end loop; end $$`);
+}
+
 test.for([
   {
     what: "a check constraint",
@@ -308,9 +315,7 @@ test("foreign keys that act on our rows: a parent that is refused, its children,
      alter table child add constraint child_parent foreign key (parent_id) references parent;
      create table here (parent_id int constraint here_parent references parent)`,
   );
-  await pair.target.sql(`do $$ declare t record; begin
-    for t in select tgname, tgrelid::regclass::text as rel from pg_trigger where tgisinternal loop
-      execute format('alter table %s enable always trigger %I', t.rel, t.tgname); end loop; end $$`);
+  await actAlways(pair);
   await pair.source
     .sql(`insert into parent select g, case g when 7 then 3 else 20 end from generate_series(1, 10) g;
     insert into child select g, 1 + g % 10 from generate_series(1, 40) g`);
@@ -338,6 +343,24 @@ test("foreign keys that act on our rows: a parent that is refused, its children,
   await followed.sync.parked({ retry: true });
   expect(await followed.differences(["public.parent", "public.child"])).toEqual([]);
   expect(await letters(pair)).toEqual([]);
+});
+
+test("a child of a parent that comes with the same batch arrives with it", async () => {
+  await using pair = await freePair();
+  await using followed = await parking(
+    pair,
+    "create table ancestor (id int primary key, n int); create table child (id int primary key, parent_id int)",
+    "alter table ancestor add check (n >= 18); alter table child add foreign key (parent_id) references ancestor",
+  );
+  await actAlways(pair);
+  await pair.source
+    .sql(`insert into ancestor select g, case g when 7 then 3 else 20 end from generate_series(1, 10) g;
+    insert into child select g, g from generate_series(1, 10) g`);
+  await followed.drain();
+  expect(followed.events.filter(({ type }) => type === "rows-parked")).toMatchObject([
+    { table: "public.ancestor", rows: 1, key: { id: 7 } },
+    { table: "public.child", rows: 1, key: { id: 7 } },
+  ]);
 });
 
 test("too many rows: something is wrong with more than a row", async () => {
