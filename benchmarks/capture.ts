@@ -5,7 +5,7 @@ import { join } from "node:path";
 
 import type { ClusterDatabase } from "../test/support/cluster.ts";
 import { interleave, type Benchmark } from "./support/benchmark.ts";
-import { replicate, type Sides } from "./support/command.ts";
+import { whileCaptured } from "./support/command.ts";
 import { tpcbLoop, tpcbRowsSql, tpcbTablesSql } from "./support/tpcb.ts";
 import { isWanted, type Options } from "./support/options.ts";
 import { hasProgram, pgbench } from "./support/psql.ts";
@@ -107,18 +107,4 @@ async function statements(source: ClusterDatabase, servers: Servers, rows: numbe
     seconds.push((performance.now() - startedAt) / 1000);
   }
   return seconds;
-}
-
-/** Nobody follows meanwhile: the source alone is measured. */
-async function whileCaptured<Value>(
-  sides: Sides,
-  options: readonly string[],
-  work: () => Promise<Value>,
-): Promise<Value> {
-  await replicate(sides, "init", ...options);
-  try {
-    return await work();
-  } finally {
-    await replicate(sides, "drop", "--yes", ...options);
-  }
 }

@@ -10,6 +10,7 @@ import type { Benchmark } from "./support/benchmark.ts";
 import { readOptions, usage, type Options } from "./support/options.ts";
 import { Report } from "./support/report.ts";
 import { stopServers } from "./support/servers.ts";
+import { twoWay } from "./two-way.ts";
 import { verify } from "./verify.ts";
 
 const benchmarks: Readonly<Record<string, Benchmark>> = {
@@ -21,6 +22,7 @@ const benchmarks: Readonly<Record<string, Benchmark>> = {
   link,
   mapping,
   hooks,
+  "two-way": twoWay,
 };
 
 const [name = "", ...args] = process.argv.slice(2);

@@ -82,6 +82,20 @@ export function startReplicate(sides: Sides, ...args: readonly string[]): Starte
   };
 }
 
+/** Captures the tables while `work` runs. Nobody follows meanwhile: the source alone is measured. */
+export async function whileCaptured<Value>(
+  sides: Sides,
+  options: readonly string[],
+  work: () => Promise<Value>,
+): Promise<Value> {
+  await replicate(sides, "init", ...options);
+  try {
+    return await work();
+  } finally {
+    await replicate(sides, "drop", "--yes", ...options);
+  }
+}
+
 /** Ends what a failed benchmark has left. */
 export async function killAll(): Promise<void> {
   await Promise.all(

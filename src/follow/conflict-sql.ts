@@ -72,10 +72,13 @@ const rowTexts = (shape: TwoSided): string =>
     return `(t.${ident(column.name)})::${column.baseType}`;
   });
 
-/** Whether any staged key was changed by them too. */
+/**
+ * Whether any staged key was changed by them too. Counted: for a first row alone, as `exists` wants it, the planner would
+ * compare each staged key with each of theirs, and in most batches there is no such row.
+ */
 export function meetSql(shape: TwoSided, sides: Sides): string {
-  return `select replicate.meet_conflicts(exists (
-    select 1 from ${stageName(shape)} as s join (${changedKeysSql(shape.opposite.capture, window(shape, sides))}) as d on ${match(shape)}))`;
+  return `select replicate.meet_conflicts(0 < (
+    select pg_catalog.count(*) from ${stageName(shape)} as s join (${changedKeysSql(shape.opposite.capture, window(shape, sides))}) as d on ${match(shape)}))`;
 }
 
 /**
@@ -403,12 +406,15 @@ export function effectSql(met: Met): string[] {
      from replicate.conflict as c where ${condition}`;
   return [
     `delete from ${fromSql(shape.target)} as t using replicate.conflict as c
-     where ${entries(met, ours)} and ${rowTexts(shape)} = c.other_key_texts`,
+     where ${entries(met, ours)} and c.other_key_texts is not null and ${rowTexts(shape)} = c.other_key_texts`,
     `delete from ${stage} as s using replicate.conflict as c
      where ${entries(met, theirs, "skip")} and ${stagedTexts(shape)} = c.key_texts`,
     ...mergeSql(met),
+    // Neither the log nor the deltas need have statistics, and neither has an index that would help.
+    "set local enable_nestloop = off",
     ...forgetTheirsSql(met, keysOf("key_texts", `${entries(met, ours, "merged", "skip")} and c.other_key is null`)), // prettier-ignore
     ...forgetTheirsSql(met, keysOf("other_key_texts", `${entries(met, ours, "skip")} and c.other_key is not null`)), // prettier-ignore
+    "set local enable_nestloop to default",
   ];
 }
 

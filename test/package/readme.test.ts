@@ -24,9 +24,9 @@ function read(path: string): string {
   return readFileSync(join(root, path), "utf8");
 }
 
-/** Fenced blocks of a language that are marked with the word test, without their indentation, in order. */
-function blocks(language: string): string[] {
-  const fenced = new RegExp(`^( *)\`\`\`${language} test\n(.*?)^ *\`\`\`$`, "gms");
+/** Fenced blocks of a language that are marked with a word, without their indentation, in order. */
+function blocks(language: string, mark = "test"): string[] {
+  const fenced = new RegExp(`^( *)\`\`\`${language} ${mark}\n(.*?)^ *\`\`\`$`, "gms");
   return [...read("README.md").matchAll(fenced)].map(([, indent = "", text = ""]) =>
     text.replaceAll(new RegExp(`^${indent}`, "gm"), ""),
   );
@@ -103,6 +103,32 @@ describe("README.md", () => {
       select (select count(*)::int from customer) as customers, (select count(*)::int from orders) as orders,
              nextval('orders_id_seq') > 100 as is_free, to_regnamespace('replicate') as schema`);
     expect(found).toEqual({ customers: 101, orders: 100, is_free: true, schema: null });
+  });
+
+  it.each(["both", "adopt"])("goes both ways by the commands it shows: %s", async (mark) => {
+    await using pair = await freePair();
+    await shop(pair);
+    if (mark === "adopt") {
+      await pair.target.sql("insert into customer (name) values ('Customer of the target')");
+      await pair.source.sql("truncate orders, customer");
+      await pair.source.sql("insert into customer (name) values ('Customer of the source')");
+    }
+    const cwd = mkdtempSync(join(folder, "both-"));
+    writeFileSync(join(cwd, "replicate.yaml"), blocks("yaml", "both").join());
+    const scripts = blocks("sh", mark);
+    expect(scripts).toHaveLength(1);
+    await execute("sh", ["-eu", "-c", scripts.join()], { cwd, env: environment(pair) });
+    for (const side of [pair.source, pair.target])
+      await side.sql("insert into customer (name) values (current_database())");
+    await execute("replicate", ["follow", "--until-caught-up", "--config", "replicate.yaml"], {
+      cwd,
+      env: environment(pair),
+    });
+    const count =
+      "select count(*)::int as n, md5(string_agg(c::text, '|' order by id)) as all from customer c";
+    const [there] = await pair.target.sql(count);
+    expect(await pair.source.sql(count)).toEqual([there]);
+    expect(there).toMatchObject({ n: mark === "adopt" ? 4 : 102 });
   });
 
   it("has a program that does the same by the library", async () => {
