@@ -7,6 +7,7 @@ import type { Side } from "./events.ts";
 import type { Connection } from "./postgres/connect.ts";
 import type { SyncContext } from "./state/context.ts";
 import { clockDifference, nameNodes, strangeNodes } from "./state/node.ts";
+import { countParked } from "./state/parked.ts";
 import { isRunnerAlive } from "./state/runner-lock.ts";
 import { loadTables } from "./state/sync-table.ts";
 import { assertSetUp, readSetUp, writeSetUp } from "./state/two-sided.ts";
@@ -26,6 +27,7 @@ export async function initBack(open: OpenWay): Promise<void> {
         hint: "Stop `replicate follow`, run this again, and start it with the new settings.",
       });
     }
+    await refuseParked(target, config.name);
     const names = await nameNodes(source, target, config.nodes);
     await checkDeciding(forward, source, target, names);
     await writeSetUp(target, config);
@@ -34,6 +36,15 @@ export async function initBack(open: OpenWay): Promise<void> {
   const reverse = open("reverse");
   await plantOpposite(reverse, entries, true);
   await beginOpposite(reverse);
+}
+
+/** Rows that were put aside while the sync went one way would be overwritten by the target's, unseen. */
+async function refuseParked(target: Connection, sync: string): Promise<void> {
+  const rows = [...(await countParked(target, sync)).values()].reduce((sum, count) => sum + count, 0);
+  if (rows === 0) return;
+  throw new ReplicateError("CONFIG_INVALID", `sync ${sync} has ${rows} parked rows`, {
+    hint: "Settle them first: `replicate parked` lists them, and they are tried again while the sync is followed as before.",
+  });
 }
 
 /** What decides conflicts has to be the same everywhere: names that somebody has, and clocks that agree. */

@@ -237,3 +237,25 @@ test("keys that are equal but written otherwise: a skipped conflict stays as it 
     [{ v: "target again" }],
   ]);
 });
+
+test("a sync with parked rows is not made to go both ways: they would be overwritten", async () => {
+  await using pair = await freePair();
+  await using oneWay = await startFollowed(pair, schema, { onRefusal: "park" });
+  await oneWay.drain();
+  await pair.target.sql("alter table t add constraint short check (length(v) < 10)");
+  await pair.source.sql("update t set v = 'too long for it' where id = 1");
+  await oneWay.drain();
+  await using both = await openSync({
+    source: pair.source.url,
+    target: pair.target.url,
+    env: {},
+    direction: "both",
+  });
+  await expect(both.init()).rejects.toMatchObject({ code: "CONFIG_INVALID" });
+  await pair.source.sql("update t set v = 'short' where id = 1");
+  await oneWay.drain();
+  await both.init();
+  await pair.target.sql("update t set v = 'back' where id = 1");
+  await drain(both);
+  expect(await pair.source.sql("select v from t where id = 1")).toEqual([{ v: "back" }]);
+});
