@@ -365,3 +365,38 @@ test("one value, two keys: a row that others point to stays until they are moved
     { id: 2, account: 1 },
   ]);
 });
+
+test("one value, two keys, where a third database has the loser already: it goes there too", async () => {
+  await using pair = await freePair();
+  await using other = await freePair();
+  const third = other.source;
+  await using near = await startFollowed(pair, schema, {
+    name: "near",
+    direction: "both",
+    conflict: "target-wins",
+  });
+  await third.sql("create table t (id int primary key, email text unique, v text)");
+  await using far = await openSync({
+    name: "far",
+    source: pair.source.url,
+    target: third.url,
+    direction: "both",
+    env: {},
+  });
+  const drainFar = async (): Promise<void> => {
+    for await (const batch of far.follow({ untilCaughtUp: true })) void batch;
+  };
+  await near.drain();
+  await far.init();
+  await far.copy();
+  await drainFar();
+  await pair.source.sql("insert into t values (21, 'same', 'source')");
+  await drainFar();
+  await pair.target.sql("insert into t values (22, 'same', 'target')");
+  await near.drain();
+  await drainFar();
+  const rows = "select id, email, v from t order by id";
+  expect(await pair.source.sql(rows)).toContainEqual({ id: 22, email: "same", v: "target" });
+  expect(await pair.target.sql(rows)).toEqual(await pair.source.sql(rows));
+  expect(await third.sql(rows)).toEqual(await pair.source.sql(rows));
+});
