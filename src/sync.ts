@@ -200,7 +200,7 @@ export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync
       }),
     copy: async (call = {}) =>
       await run("copy", call, async (each) => {
-        await assertCopy(each);
+        await assertCopy(each, call);
         try {
           return await copySync(each, call);
         } catch (error) {

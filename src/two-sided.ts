@@ -2,6 +2,9 @@
 import { policyLabel } from "./conflict-policy.ts";
 import { beginOpposite, plantOpposite } from "./cutover/opposite.ts";
 import { withBoth, type OpenWay } from "./cutover/ways.ts";
+import { foreignSql, windowCountSql } from "./catalog/delta.ts";
+import { tableLabel } from "./catalog/table.ts";
+import type { CopyOptions } from "./copy/copy.ts";
 import { ReplicateError } from "./errors.ts";
 import type { Side } from "./events.ts";
 import type { Connection } from "./postgres/connect.ts";
@@ -9,6 +12,7 @@ import type { SyncContext } from "./state/context.ts";
 import { clockDifference, nameNodes, strangeNodes } from "./state/node.ts";
 import { countParked } from "./state/parked.ts";
 import { isRunnerAlive } from "./state/runner-lock.ts";
+import { reverseName } from "./state/switch.ts";
 import { loadTables } from "./state/sync-table.ts";
 import { assertSetUp, readSetUp, writeSetUp } from "./state/two-sided.ts";
 
@@ -89,9 +93,12 @@ async function checkDeciding(
 
 /**
  * Throws CONFIG_INVALID as `assertSetUp` does, and RUNNER_ACTIVE where a runner of a two-way sync could write to tables
- * that are read for the copy.
+ * that are read for the copy; TARGET_NOT_EMPTY where a new copy would overwrite changes that the source lacks.
  */
-export async function assertCopy(context: SyncContext): Promise<void> {
+export async function assertCopy(
+  context: SyncContext,
+  { restart, overwrite }: Pick<CopyOptions, "restart" | "overwrite">,
+): Promise<void> {
   const { config } = context;
   await using target = await context.target("copy");
   await assertSetUp(target, config);
@@ -99,5 +106,37 @@ export async function assertCopy(context: SyncContext): Promise<void> {
     throw new ReplicateError("RUNNER_ACTIVE", `sync ${config.name} goes both ways and is being followed`, {
       hint: "Stop `replicate follow` for the time of the copy.",
     });
+  }
+  if (config.direction === "both" && restart === true && overwrite !== true)
+    await refuseUndelivered(target, config.name);
+}
+
+/** What a new copy would overwrite without a word. */
+async function refuseUndelivered(target: Connection, sync: string): Promise<void> {
+  const [way] = await target.rows<{ snapshot: string | null }>(
+    `select position as snapshot from replicate.source_sync where name = $1`,
+    [reverseName(sync)],
+  );
+  const following = (await loadTables(target, sync)).filter(({ state }) => state === "following");
+  const captured = await target.rows<{ id: number; relid: number }>(
+    `select c.id, c.relid::bigint::float8 as relid from replicate.subscription s join replicate.capture c on c.id = s.capture_id
+     where s.sync = $1 and c.tells`,
+    [reverseName(sync)],
+  );
+  for (const { targetRelid, targetSchema, targetName } of following) {
+    const capture = captured.find(({ relid }) => relid === targetRelid);
+    if (capture === undefined) continue;
+    const { n } = await target.row<{ n: number }>(
+      `select n::float8 as n from (${windowCountSql(capture.id, way?.snapshot ?? null, foreignSql({ tells: true }, sync))}) as w`,
+    );
+    if (n === 0) continue;
+    const label = tableLabel({ schema: targetSchema, name: targetName });
+    throw new ReplicateError(
+      "TARGET_NOT_EMPTY",
+      `the target's ${label} has changes that the source does not have yet`,
+      {
+        hint: "Bring them over with `replicate follow --until-caught-up`, or add --overwrite to lose them.",
+      },
+    );
   }
 }

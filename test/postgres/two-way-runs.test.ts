@@ -259,3 +259,19 @@ test("a sync with parked rows is not made to go both ways: they would be overwri
   await drain(both);
   expect(await pair.source.sql("select v from t where id = 1")).toEqual([{ v: "back" }]);
 });
+
+test("a new copy does not overwrite changes that the source lacks without being told to", async () => {
+  await using pair = await freePair();
+  await using followed = await startFollowed(pair, schema, { direction: "both" });
+  await followed.drain();
+  await pair.target.sql("update t set v = 'mine' where id = 1");
+  await expect(followed.sync.copy({ restart: true })).rejects.toMatchObject({ code: "TARGET_NOT_EMPTY" });
+  await followed.drain();
+  expect(await pair.source.sql("select v from t where id = 1")).toEqual([{ v: "mine" }]);
+  await followed.sync.copy({ restart: true });
+  expect(await followed.differences()).toEqual([]);
+  await pair.target.sql("update t set v = 'mine again' where id = 1");
+  await followed.sync.copy({ restart: true, overwrite: true });
+  expect(await followed.differences()).toEqual([]);
+  expect(await pair.source.sql("select v from t where id = 1")).toEqual([{ v: "mine" }]);
+});
