@@ -139,7 +139,8 @@ export class Settlement {
       `select id::text as id, ${exactSql("key")} as key, ${exactSql("other_key")} as "otherKey", key_texts as "keyTexts", other_key_texts as "otherTexts",
               constraint_name as "constraint", kind,
               ${side("source")}, ${side("target")}, ${comparisonSql(shape, sides, policy)} as comparison
-       from replicate.conflict where sync = $1 and relid = $2 and id > $3 order by id limit ${CHUNK}`,
+       from replicate.conflict as c where sync = $1 and relid = $2 and id > $3
+       order by c.id limit ${CHUNK}`, // not by the text of the same name
       [sides.base, shape.target.oid, last],
     );
   }

@@ -3,6 +3,7 @@
  * each way knows exactly how far the other has come, and what both sides changed meanwhile is a conflict.
  */
 import { policyOf } from "../conflict-policy.ts";
+import { ReplicateError } from "../errors.ts";
 import type { Batch } from "../events.ts";
 import type { Connection } from "../postgres/connect.ts";
 import type { SyncContext } from "../state/context.ts";
@@ -161,7 +162,9 @@ export async function* followBothWays(
   type Next = { readonly generator: AsyncGenerator<Batch>; readonly result: IteratorResult<Batch> };
   const next = async (generator: AsyncGenerator<Batch>): Promise<Next> => ({
     generator,
-    result: await generator.next(),
+    result: await generator.next().catch((error: unknown) => {
+      throw generator === running[1] ? wayBackError(error) : error;
+    }),
   });
   const pending = new Map(running.map((generator) => [generator, next(generator)]));
   try {
@@ -179,4 +182,13 @@ export async function* followBothWays(
     await Promise.allSettled(pending.values());
     await Promise.allSettled(running.map(async (generator) => await generator.return(undefined)));
   }
+}
+
+/** What has to be done on a side: to the way back the user's source is the target. */
+function wayBackError(error: unknown): unknown {
+  const isAboutSides = error instanceof ReplicateError && /^(TABLE_SHAPE_CHANGED|CAPTURE_BROKEN)$/.test(error.code); // prettier-ignore
+  if (!isAboutSides) return error;
+  const { code, message, problems, hint } = error;
+  const told = `${hint ?? ""} This is the way back: what is said of the target is meant of your source, and the other way round.`;
+  return new ReplicateError(code, `${message} (on the way back)`, { problems, hint: told.trim(), cause: error });
 }
