@@ -190,5 +190,9 @@ function wayBackError(error: unknown): unknown {
   if (!isAboutSides) return error;
   const { code, message, problems, hint } = error;
   const told = `${hint ?? ""} This is the way back: what is said of the target is meant of your source, and the other way round.`;
-  return new ReplicateError(code, `${message} (on the way back)`, { problems, hint: told.trim(), cause: error });
+  return new ReplicateError(code, `${message} (on the way back)`, {
+    problems,
+    hint: told.trim(),
+    cause: error,
+  });
 }
