@@ -201,7 +201,7 @@ test("five mistakes in the settings are five problems", async () => {
     name: "no spaces allowed",
     source: "postgresql://u:secret@host:notaport/d",
     tables: ["a.b.c.d"],
-    direction: "both",
+    direction: "sideways",
     copy: { jobs: 0, partsize: "1MB" },
   };
   const error: unknown = await openSync({ ...(wrong as SyncOptions), env: {} }).catch(
