@@ -37,9 +37,10 @@ export async function stateVersion(connection: Connection): Promise<number> {
   return version;
 }
 
-/** The same for a side that may be of an earlier version, without a lock where it is not. */
+/** The same for a side that may be of an earlier version, without a lock where it is not. Where there is no state, none is made. */
 export async function migrateOlder(connection: Connection): Promise<void> {
-  if ((await stateVersion(connection)) < (migrations().at(-1)?.version ?? 0)) await migrate(connection);
+  const version = await stateVersion(connection);
+  if (version > 0 && version < (migrations().at(-1)?.version ?? 0)) await migrate(connection);
 }
 
 /** Applies what is missing, in one transaction. Throws STATE_TOO_NEW, SYNC_MISMATCH, and the driver's errors. */

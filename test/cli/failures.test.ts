@@ -124,7 +124,7 @@ describe("bad input", () => {
       "name: my sync",
       "source: ${NOT_SET_AT_ALL}",
       "target: postgresql://u:top-secret%zz@h/d",
-      "direction: both",
+      "direction: sideways",
       "copy: { jobs: many }",
     ];
     writeFileSync(join(folder, "replicate.yaml"), lines.join("\n"));
