@@ -2,7 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
 
 import { assertConverged, twoWayPatterns } from "../support/convergence.ts";
-import { freePair } from "../support/database.ts";
+import { freePair, type Pair } from "../support/database.ts";
 import { seededRandom } from "../support/random.ts";
 import { runToEnd, startRunner, type Orders } from "../support/torture.ts";
 import { startTwoWayWriters, twoWayRows, twoWaySchema } from "../support/two-way-workload.ts";
@@ -49,8 +49,17 @@ test.for(steps)("a death at %s, both ways", { timeout: 180_000 }, async (step) =
       for (const { stop } of writers) expect((await stop()).failures).toEqual([]);
     };
   };
-  for (const time of [1, random.int(2, 6)]) {
+  // Chance alone brings few rows that want the same unique value.
+  const isRare = step === "conflict.returned";
+  let twins = 0;
+  for (const time of isRare ? [1, 1] : [1, random.int(2, 6)]) {
     const stop = await startWriters();
+    const state = { isOver: false };
+    const colliding = isRare
+      ? (async () => {
+          for (; !state.isOver; twins += 1) await insertTwins(pair, twins);
+        })()
+      : undefined;
     try {
       if (step.startsWith("rotate.")) {
         // Few deltas are thrown away when nothing happens any more.
@@ -66,12 +75,27 @@ test.for(steps)("a death at %s, both ways", { timeout: 180_000 }, async (step) =
       }
       expect(await dieAt(step === "batch.staged" ? step : `${step}:${time}`, orders)).toBe("SIGKILL");
     } finally {
+      state.isOver = true;
+      await colliding;
       await stop();
     }
   }
   await runToEnd({ ...orders, follow: { untilCaughtUp: true } });
   await assertConverged([pair.source, pair.target], [orders.sync], { isLatest: true });
 });
+
+/** Two rows with one unique value, the later one now on this side, now on the other. */
+async function insertTwins(pair: Pair, n: number): Promise<void> {
+  const sides = [pair.source, pair.target];
+  for (const [at, side] of (n % 2 === 0 ? sides : sides.toReversed()).entries()) {
+    await side.sql("insert into member values ($1::int, $2, null, false, $3)", [
+      1_000_000 + 2 * n + at,
+      `twin-${n}`,
+      `twin ${n} ${at}`,
+    ]);
+  }
+  await sleep(50);
+}
 
 /** Runs until the step is come to so often. Returns the signal, or what went wrong. */
 async function dieAt(step: string, orders: Orders): Promise<string> {
