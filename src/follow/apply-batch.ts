@@ -396,7 +396,7 @@ export class BatchWriter {
       } else {
         const isMet = state === CONFLICTS_MET || (await this.#adapt(failure, replaced)) === "collided";
         if (isMet) settlements += 1;
-        if (settlements > MOST_SETTLEMENTS) throw failure;
+        if (settlements > MOST_SETTLEMENTS) throw refused(failure);
       }
       try {
         await this.#target.script("rollback to savepoint apply");
@@ -446,8 +446,9 @@ export class BatchWriter {
     const index = await uniqueIndex(this.#target, shape, (failure as { constraint?: string }).constraint);
     if (index === undefined) throw refused(failure);
     if (this.#settlement !== undefined && isTwoSided(shape)) {
-      if (this.#settlement.addCollision(shape, index)) return "collided";
-      throw refused(failure);
+      // Known or not: an application may have made another such row since it was settled, until the table is locked.
+      this.#settlement.addCollision(shape, index);
+      return "collided";
     }
     throw (await blockingRows(this.#target, shape, index)) ?? refused(failure);
   }

@@ -59,12 +59,11 @@ export class Settlement {
     this.sides = { base, way, ours, theirs, delivered: opposite.delivered() };
   }
 
-  /** From now on, rows here that hold a unique value of the batch under another key are conflicts. False: known already. */
-  addCollision(shape: TwoSided, index: UniqueIndex): boolean {
+  /** From now on, rows here that hold a unique value of the batch under another key are conflicts. */
+  addCollision(shape: TwoSided, index: UniqueIndex): void {
     const known = this.#collisions.get(shape.capture.id) ?? [];
-    if (known.some(({ name }) => name === index.name)) return false;
+    if (known.some(({ name }) => name === index.name)) return;
     this.#collisions.set(shape.capture.id, [...known, index]);
-    return true;
   }
 
   /** Entries of the log with higher ids are of this try to settle. */
