@@ -43,6 +43,8 @@ class Turns {
   readonly #forward: SyncContext;
   #last: Promise<unknown> = Promise.resolve();
   readonly #sessions: Partial<Record<Way, FollowSession>> = {};
+  /** How far the other way had come when the turn of this one began. */
+  readonly #delivered: Record<Way, string | null> = { forward: null, reverse: null };
   readonly #isOnce: boolean;
   readonly #hasLooked = { forward: false, reverse: false };
   #isForwardHeld = false;
@@ -68,7 +70,11 @@ class Turns {
       isReady: () => {
         const { forward, reverse } = this.#sessions;
         const isCopied = forward?.tables.every(({ state }) => state === "copied" || state === "following");
-        return isCopied === true && reverse !== undefined;
+        const opposite = this.#sessions[other];
+        if (isCopied !== true || reverse === undefined || opposite === undefined) return false;
+        // For the whole turn: a session that breaks meanwhile has come no further, and does not mean that it began anew.
+        this.#delivered[way] = opposite.position.snapshot;
+        return true;
       },
       get session() {
         return turns.#sessions[way];
@@ -95,13 +101,7 @@ class Turns {
       isOver: () => this.#isOver,
       isResting: () => this.#isOnce && this.#hasLooked[way],
       opposite: async (source, target) =>
-        await oppositeOf(
-          this.#forward,
-          way,
-          source,
-          target,
-          () => this.#sessions[other]?.position.snapshot ?? null,
-        ),
+        await oppositeOf(this.#forward, way, source, target, () => this.#delivered[way]),
     };
   }
 }
