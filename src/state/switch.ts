@@ -87,7 +87,10 @@ export async function beginSwitch(
   );
 }
 
-/** Moves from one step to the next. Returns false when the switch is not at that step any more. */
+/**
+ * Moves from one step to the next. Returns false when the switch is not at that step any more. One that goes back from
+ * fencing may have left a fence, so it keeps the time.
+ */
 export async function moveSwitch(
   state: Connection,
   sync: string,
@@ -96,7 +99,8 @@ export async function moveSwitch(
 ): Promise<boolean> {
   const moved = await state.rows(
     `update replicate.switch
-     set step = $3, opened_at = case when $3 = 'opening' then pg_catalog.clock_timestamp() else opened_at end
+     set step = $3, opened_at = case when $3 = 'opening' then pg_catalog.clock_timestamp() else opened_at end,
+         fenced_at = case when step = 'fencing' then coalesce(fenced_at, pg_catalog.clock_timestamp()) else fenced_at end
      where sync = $1 and step = any ($2::text[]) returning 1`,
     [sync, from, to],
   );

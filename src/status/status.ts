@@ -275,8 +275,9 @@ function switchPhase(
 ): Phase | undefined {
   const isTarget = isCutOver(known);
   const primary = isTarget ? "target" : "source";
-  // Neither side can be written to. Where the source cannot be asked, better said too often.
-  const isPerhaps = isSourceAway && known?.way === "cutover" && known.step === "fencing";
+  // Neither side can be written to. Where the source cannot be asked, better said too often: also while it is undone.
+  const isBegun = known?.step === "fencing" || (known?.step === "preparing" && known.fencedAt !== null);
+  const isPerhaps = isSourceAway && known?.way === "cutover" && isBegun;
   if (fenced === primary || isPerhaps) return "fenced";
   return isTarget ? "cut-over" : undefined;
 }

@@ -38,12 +38,15 @@ test.for(steps)("a death at %s, both ways", { timeout: 180_000 }, async (step) =
     verbs: ["follow"],
   };
   await runToEnd({ ...orders, verbs: ["init", "copy"], copy: { adopt: true } });
+  let lives = 0;
   const startWriters = async (): Promise<() => Promise<void>> => {
+    lives += 1;
     const writers = await Promise.all(
-      (["source", "target"] as const).map(
-        async (side) =>
-          await startTwoWayWriters(pair[side].url, side, random.fork(side), { writers: 2, pauseMs: 60 }),
-      ),
+      (["source", "target"] as const).map(async (side) => {
+        // The name is part of every value, and no value may come twice.
+        const name = `${side}${lives}-`;
+        return await startTwoWayWriters(pair[side].url, name, random.fork(name), { writers: 2, pauseMs: 60 });
+      }),
     );
     return async () => {
       for (const { stop } of writers) expect((await stop()).failures).toEqual([]);
