@@ -21,7 +21,7 @@ import {
   CONFLICTS_MET, DEADLOCK, LOCK_NOT_AVAILABLE, EXCLUSION_VIOLATION, UNIQUE_VIOLATION, sqlstateOf,
 } from "../postgres/sqlstate.ts"; // prettier-ignore
 import {
-  completeRereadSql, isTwoSided, leavePendingSql, meetSql, noteDisputedSql, noteEmptiedSql, travelOnSql,
+  completeRereadSql, isTwoSided, leavePendingSql, meetSql, noteDisputedSql, takeTurnsSql, noteEmptiedSql, travelOnSql,
   type KeyTexts, type Met,
 } from "./conflict-sql.ts"; // prettier-ignore
 import { blockingRows, DriftSignal, uniqueIndex } from "./blocking-rows.ts";
@@ -344,12 +344,15 @@ export class BatchWriter {
   }
 
   #completeStages(): string[] {
-    return this.#twoSided.flatMap(({ shape, sides, mode, kept, emptiedAt }) => [
+    const met = this.#twoSided;
+    const stages = met.flatMap(({ shape, sides, mode, kept, emptiedAt }) => [
       ...completeRereadSql(shape, sides, mode, emptiedAt),
       ...leavePendingSql(shape, sides, kept),
       ...noteEmptiedSql(shape, sides),
       ...noteDisputedSql(shape),
     ]);
+    const [first] = met;
+    return first === undefined ? [] : [takeTurnsSql(met.map(({ shape }) => shape), first.sides), ...stages]; // prettier-ignore
   }
 
   /** What becomes of a keyless table, whose rows are in it by now if they were read. */

@@ -11,6 +11,9 @@ import { fromSql, tableLabel, tableSql } from "../catalog/table.ts";
 import { ident, literal } from "../postgres/sql.ts";
 import { isReread, otherColumns, stageName, type Shape, type TableMode } from "./shape.ts";
 
+/** Class of the advisory locks on captures, taken by who brings changes to their tables. */
+const APPLY_LOCK = 1_919_250_541;
+
 /** A shape whose changes on the applying side are captured. */
 export type TwoSided = Shape & { readonly opposite: NonNullable<Shape["opposite"]> };
 
@@ -92,6 +95,18 @@ export function lockRowsSql(shape: TwoSided, sides: Sides, indexes: readonly Uni
   return [met, ...indexes.map((index) => blockedSql(shape, index))].map(
     (from) => `select pg_catalog.count(*) from (select 1 from ${from} for update of t) as l`,
   );
+}
+
+/**
+ * Where several syncs bring changes to a table, they do so one after the other, each up to its commit: where there is no
+ * row, nothing else would make one that deletes it wait for another that is just inserting it, and neither would see what
+ * the other has noted. One order for all.
+ */
+export function takeTurnsSql(shapes: readonly TwoSided[], { base }: Sides): string {
+  const captures = shapes.map(({ opposite }) => opposite.capture.id).join(", ");
+  return `select pg_catalog.pg_advisory_xact_lock(${APPLY_LOCK}, o.capture_id) from (
+    select distinct capture_id from replicate.subscription where capture_id in (${captures})
+      and pg_catalog.split_part(sync, '.', 1) <> ${literal(base)} order by capture_id) as o`;
 }
 
 /**
