@@ -27,7 +27,7 @@ import {
   wakeDependents,
   type RefusedRow,
 } from "../state/parked.ts";
-import type { BatchTable } from "./apply-batch.ts";
+import type { BatchTable } from "./batch-script.ts";
 import type { Drift } from "./blocking-rows.ts";
 import { findRefused, stageColumns, stageTexts, type FoundRow, type StageColumn } from "./find-refused.ts";
 import type { FollowedTables } from "./followed-tables.ts";

@@ -10,7 +10,7 @@ import {
   beat, beatAtBatch, endRunner, runnerActive, storeError, touch, tryRunner, type BatchAtHand, type Heartbeat,
 } from "../state/runner-lock.ts"; // prettier-ignore
 import { awaitRunner } from "../state/standby.ts";
-import { forgetStages } from "./apply-batch.ts";
+import { forgetStages } from "./staging.ts";
 
 /** A sign of life is given when there was none for so long, and how often that is looked at. */
 const TOUCH_MS = 1500;

@@ -7,7 +7,7 @@ import { finishResolutions } from "../conflict/resolve.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { isRetryableConflict } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
-import type { BatchTable } from "./apply-batch.ts";
+import type { BatchTable } from "./batch-script.ts";
 import type { FollowedTables } from "./followed-tables.ts";
 
 /** Turns no-op suppression on for the tables whose settings ask for it, once they follow. */

@@ -1,0 +1,191 @@
+/** A batch as statements: those that begin its transaction on the target, and those that apply what was staged. */
+import { isKeyless } from "../catalog/delta.ts";
+import { ownRowsSql } from "../catalog/rows.ts";
+import { tagCount, type StatementResult } from "../postgres/script.ts";
+import { literal } from "../postgres/sql.ts";
+import {
+  completeRereadSql, isTwoSided, leavePendingSql, meetSql, noteDisputedSql, noteEmptiedSql, takeTurnsSql, travelOnSql,
+  type KeyTexts, type Met,
+} from "./conflict-sql.ts"; // prettier-ignore
+import type { DeadLetters } from "./dead-letters.ts";
+import type { Settlement } from "./settle-conflicts.ts";
+import { applySql, isDirect, isRead, stageName, type Shape, type TableMode } from "./shape.ts";
+
+export interface Position {
+  /** Null before the first batch. */
+  readonly snapshot: string | null;
+  readonly token: string;
+}
+
+export interface BatchTable {
+  readonly shape: Shape;
+  readonly mode: TableMode;
+  /** The fingerprint that was checked in the batch's snapshot. */
+  readonly fingerprint: string;
+  /** Its rows go through the hook. */
+  readonly isTransformed?: boolean;
+  /** Where the whole table is read: keys that stay as they are, see `leavePendingSql`. */
+  readonly kept?: readonly KeyTexts[];
+  /** Where it was emptied by a TRUNCATE: when, if that is known. */
+  readonly emptiedAt?: string | null;
+}
+
+/**
+ * Where applications write here too, a lock is waited for so long only, in milliseconds: well below the second after which
+ * a server looks for deadlocks, so that it is us who give way. Then the batch is applied again, see `BatchRetry`.
+ */
+const LOCK_TIMEOUT_MS = 250;
+
+export class BatchScript {
+  readonly tables: readonly BatchTable[];
+  /** Those that rows come for, in the order of their coming. */
+  readonly reads: readonly BatchTable[];
+  /** Captures whose keys are all deleted before any is inserted, whatever their tables allow. */
+  readonly replaced = new Set<number>();
+  readonly #sync: string;
+  readonly #letters: DeadLetters;
+  readonly #settlement: Settlement | undefined;
+  /** Rows that came, one number per read; known once all are staged. */
+  #copied: readonly number[] = [];
+
+  /** `settlement`: where conflicts are to be found. */
+  constructor(
+    sync: string,
+    tables: readonly BatchTable[],
+    letters: DeadLetters,
+    settlement: Settlement | undefined,
+  ) {
+    this.#sync = sync;
+    this.tables = tables;
+    this.reads = tables.filter(({ mode }) => isRead(mode));
+    this.#letters = letters;
+    this.#settlement = settlement;
+  }
+
+  /** Begins the transaction, moves the position and takes the rows in. */
+  begin(expected: Position, next: Position): string[] {
+    return [
+      "begin",
+      ...(this.#settlement === undefined ? [] : [`set local lock_timeout = ${LOCK_TIMEOUT_MS}`]),
+      this.#advanceSql(expected, next),
+      ...this.reads.map(({ shape, mode }) => this.#letters.copyInSql(shape, mode)),
+      "savepoint apply",
+    ];
+  }
+
+  #advanceSql({ snapshot, token }: Position, next: Position): string {
+    const values = [this.#sync, snapshot, token, next.snapshot, next.token].map(literal);
+    const captures = this.tables.map(({ shape }) => shape.capture.id);
+    return `select replicate.advance(${values.join(", ")}, '{${captures.join(",")}}')`;
+  }
+
+  /** `results`: of the script that took the rows in. */
+  noteCopied(results: readonly StatementResult[]): void {
+    this.#copied = results.filter(({ tag }) => tag.startsWith("COPY ")).map((result) => tagCount(result));
+  }
+
+  /**
+   * Applies the rows and commits. `isAnalyzed`: with statistics of the staging tables. `isSettled`: staging is as it has to
+   * be, and what it met was decided.
+   */
+  apply({ isAnalyzed = false, isSettled = false } = {}): string[] {
+    const perTable = this.tables.flatMap((table): string[] => {
+      const { shape, mode, fingerprint } = table;
+      if (isKeyless(shape.capture)) return [this.#keylessSql(table)];
+      return [
+        ...(isAnalyzed ? [`analyze ${stageName(shape)}`] : []),
+        ...applySql(shape, mode, this.replaced.has(shape.capture.id)),
+        `update replicate.sync_table set state = 'following', last_change_at = pg_catalog.clock_timestamp(),
+         rows_applied = rows_applied + (select count(*) from ${stageName(shape)}), fingerprint = ${literal(fingerprint)}${shape.entry.reloadSince === null ? "" : ", reload_since = null"}
+       where sync = ${literal(this.#sync)} and capture_id = ${shape.capture.id}`,
+      ];
+    });
+    const letters = this.tables.flatMap(({ shape, mode }) =>
+      isKeyless(shape.capture) ? [] : this.#letters.settleSql(shape, mode),
+    );
+    const meetings = this.twoSided.map(({ shape, sides }) => meetSql(shape, sides));
+    return [
+      ...(meetings.length === 0 || isSettled ? [] : [...this.completeStages(), ...meetings]),
+      ...(meetings.length === 0 ? [] : ["savepoint rows"]),
+      ...perTable,
+      // What an application has committed here meanwhile; from now on our locks keep it out.
+      ...meetings,
+      ...this.twoSided.flatMap((met) => travelOnSql(met)),
+      ...letters,
+      // What a deferred constraint objects to, it has to say while the batch can still be applied in another way.
+      "set constraints all immediate",
+      "commit",
+    ];
+  }
+
+  /** The tables whose changes here may be in conflict with the batch. */
+  get twoSided(): readonly (Met & Required<Pick<BatchTable, "mode" | "kept" | "emptiedAt">>)[] {
+    const settlement = this.#settlement;
+    if (settlement === undefined) return [];
+    const { sides, after } = settlement;
+    return this.tables.flatMap(({ shape, mode, kept = [], emptiedAt = null }) =>
+      isTwoSided(shape) ? [{ shape, sides, after, seen: "", mode, kept, emptiedAt }] : [],
+    );
+  }
+
+  /** What staging needs before it can be seen what the batch meets. */
+  completeStages(): string[] {
+    const met = this.twoSided;
+    const stages = met.flatMap(({ shape, sides, mode, kept, emptiedAt }) => [
+      ...completeRereadSql(shape, sides, mode, emptiedAt),
+      ...leavePendingSql(shape, sides, kept),
+      ...noteEmptiedSql(shape, sides),
+      ...noteDisputedSql(shape),
+    ]);
+    const [first] = met;
+    return first === undefined ? [] : [takeTurnsSql(met.map(({ shape }) => shape), first.sides), ...stages]; // prettier-ignore
+  }
+
+  /** What becomes of a keyless table, whose rows are in it by now if they were read. */
+  #keylessSql({ shape, mode, fingerprint }: BatchTable): string {
+    const sets = [`state = 'following'`, `fingerprint = ${literal(fingerprint)}`];
+    if (mode.kind === "held" || (isDirect(mode) && mode.isChanged))
+      sets.push(`last_change_at = pg_catalog.clock_timestamp()`);
+    if (mode.kind === "held")
+      sets.push(
+        `reload_since = coalesce(reload_since, pg_catalog.clock_timestamp())`,
+        `reload_bytes = ${mode.bytes}`,
+      );
+    if (isDirect(mode)) {
+      // Few rows came in this very script; many have been counted by their COPY.
+      const copied = this.#copied[this.reads.findIndex((each) => each.shape === shape)];
+      sets.push(
+        `reload_since = null`,
+        `reload_bytes = ${mode.bytes}`,
+        `reload_seconds = extract(epoch from pg_catalog.clock_timestamp() - pg_catalog.now())`,
+        `rows_applied = rows_applied + ${copied ?? `(select count(*) from ${ownRowsSql(shape.target)})`}`,
+      );
+    }
+    return `update replicate.sync_table set ${sets.join(", ")}
+      where sync = ${literal(this.#sync)} and capture_id = ${shape.capture.id}`;
+  }
+
+  /** Rows applied per capture: with a key, the counts of its delete and its insert. `results`: of the last script. */
+  countRows(results: readonly StatementResult[]): Map<number, number> {
+    const tags = results.map((result) => result.tag);
+    const counts = new Map<number, number>();
+    let at = tags.findLastIndex((tag) => /^(SAVEPOINT|ROLLBACK)$/.test(tag)) + 1;
+    for (const { shape } of this.tables) {
+      let rows = 0;
+      let deleted = 0;
+      for (; at < results.length; at += 1) {
+        const tag = tags[at] as string;
+        if (tag.startsWith("UPDATE")) break;
+        if (tag.startsWith("DELETE")) deleted = tagCount(results[at]);
+        if (tag.startsWith("INSERT")) rows = tagCount(results[at]);
+      }
+      at += 1;
+      // Where all keys were deleted first, those that came back are counted twice.
+      const isReplaced = !shape.canUpsert || this.replaced.has(shape.capture.id);
+      counts.set(shape.capture.id, isReplaced ? Math.max(rows, deleted) : rows + deleted);
+    }
+    for (const [index, { shape, mode }] of this.reads.entries())
+      if (isDirect(mode)) counts.set(shape.capture.id, this.#copied[index] ?? 0);
+    return counts;
+  }
+}

@@ -1,0 +1,30 @@
+/** The staging tables of a session on the target: made when a batch first needs them, and kept for those that follow. */
+import type { Connection } from "../postgres/connect.ts";
+import { createStageSql, type Shape } from "./shape.ts";
+
+/** Staging tables that a session may have; beyond, all are dropped, because each commit visits each of them. */
+const MOST_STAGES = 40;
+const staged = new WeakMap<Connection, Map<number, string>>();
+
+/** Creates those that the session lacks. */
+export async function ensureStages(target: Connection, shapes: readonly Shape[]): Promise<void> {
+  const known = staged.get(target) ?? new Map<number, string>();
+  staged.set(target, known);
+  const wanted = shapes.map((shape) => ({ shape, sql: createStageSql(shape) }));
+  const missing = wanted.filter(({ shape, sql }) => known.get(shape.capture.id) !== sql);
+  if (missing.length === 0) return;
+  const stale =
+    known.size + missing.length > MOST_STAGES
+      ? [...known.keys()]
+      : missing.map(({ shape }) => shape.capture.id);
+  const drops = stale.filter((id) => known.has(id)).map((id) => `drop table if exists pg_temp.stage_${id}`);
+  for (const id of stale) known.delete(id);
+  const creates = wanted.filter(({ shape }) => !known.has(shape.capture.id));
+  await target.script([...drops, ...creates.map(({ sql }) => sql)].join(";\n"));
+  for (const { shape, sql } of creates) known.set(shape.capture.id, sql);
+}
+
+/** For a session whose temporary tables were dropped. */
+export function forgetStages(target: Connection): void {
+  staged.delete(target);
+}
