@@ -151,6 +151,13 @@ export function toldChangesSql(capture: Capture, window: string): string {
     from (${changedKeysSql(capture, window, ["op", "changed_at", "origin"])}) as c group by ${keys}`;
 }
 
+/** A query for `changed_at` of each TRUNCATE in the window. For captures that tell. */
+export function emptiedSql(captureId: number, window: string): string {
+  return deltaTables(captureId)
+    .map((delta) => `select changed_at from ${delta} where truncated is not null and ${window}`)
+    .join(" union all ");
+}
+
 /**
  * `(t."id")::bigint operator(pg_catalog.=) d.k1 and …`: joins a row alias with an alias that has k1 … kn. The cast is for
  * domains over enums, arrays, composites and ranges, whose operators want the same type on both sides.

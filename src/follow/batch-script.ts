@@ -3,13 +3,14 @@ import { isKeyless } from "../catalog/delta.ts";
 import { ownRowsSql } from "../catalog/rows.ts";
 import { tagCount, type StatementResult } from "../postgres/script.ts";
 import { literal } from "../postgres/sql.ts";
-import {
-  completeRereadSql, isTwoSided, leavePendingSql, meetSql, noteDisputedSql, noteEmptiedSql, takeTurnsSql, travelOnSql,
-  type KeyTexts, type Met,
-} from "./conflict-sql.ts"; // prettier-ignore
+import { completeRereadSql } from "./complete-reread.ts";
 import type { DeadLetters } from "./dead-letters.ts";
+import { meetSql, takeTurnsSql } from "./find-conflicts.ts";
+import { leavePendingSql, type KeyTexts } from "./pending-keys.ts";
 import type { Settlement } from "./settle-conflicts.ts";
 import { applySql, isDirect, isRead, stageName, type Shape, type TableMode } from "./shape.ts";
+import { noteDisputedSql, noteEmptiedSql, travelOnSql } from "./their-deltas.ts";
+import { isTwoSided, type Met } from "./two-sided.ts";
 
 export interface Position {
   /** Null before the first batch. */

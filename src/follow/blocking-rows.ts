@@ -1,8 +1,8 @@
 /** Rows on the target, outside of a batch, that keep a row of the batch out by a unique constraint. */
 import type { Connection } from "../postgres/connect.ts";
+import { rowsSql } from "../catalog/rows.ts";
 import { ident } from "../postgres/sql.ts";
-import { blockedSql, type UniqueIndex } from "./conflict-sql.ts";
-import type { Shape } from "./shape.ts";
+import { otherColumns, stageName, type Shape } from "./shape.ts";
 
 /** A target row, outside of the batch, that keeps a batch's row out by a unique constraint. */
 export interface Drift {
@@ -19,6 +19,13 @@ export class DriftSignal extends Error {
     super(`the target's ${drift.shape.label} has rows that block the batch`);
     this.drift = drift;
   }
+}
+
+/** A unique constraint or index, see `unique-index.sql`. */
+export interface UniqueIndex {
+  readonly name: string;
+  readonly expressions: readonly string[];
+  readonly predicate: string | null;
 }
 
 /** The unique index of a constraint that was violated, by name; also one of a partition. */
@@ -38,6 +45,26 @@ export async function uniqueIndex(
     [name ?? "", shape.target.oid],
   );
   return index;
+}
+
+/** Joins staged rows `s` with rows `t` of other keys, outside of the batch, that have the same unique value. */
+export function blockedSql(shape: Shape, index: UniqueIndex): string {
+  const where = index.predicate === null ? "" : ` where ${index.predicate}`;
+  const values = index.expressions.map((expression, n) => `(${expression}) as e${n + 1}`).join(", ");
+  // The index's expressions name columns without a table, so each side is wrapped to have just those names.
+  const staged = [
+    ...shape.targetKey.map(({ column }, n) => `s.k${n + 1} as ${ident(column.name)}`),
+    ...otherColumns(shape).map((pair, n) => `s.c${n + 1}::${pair.target.type} as ${ident(pair.target.name)}`),
+  ].join(", ");
+  const there = shape.target.columns.map(({ name }) => `t.${ident(name)} as ${ident(name)}`).join(", ");
+  const same = index.expressions.map((_, n) => `te.e${n + 1} = se.e${n + 1}`).join(" and ");
+  const isStaged = shape.targetKey
+    .map(({ column, equals }, n) => `(t.${ident(column.name)})::${column.baseType} ${equals} k.k${n + 1}`)
+    .join(" and ");
+  return `${stageName(shape)} as s
+    cross join lateral (select ${values} from (select ${staged}) as r${where}) as se
+    join ${rowsSql(shape.target)} as t on s.present and not exists (select 1 from ${stageName(shape)} as k where ${isStaged})
+    join lateral (select ${values} from (select ${there}) as r${where}) as te on ${same}`;
 }
 
 /** Finds the rows that hold the batch's unique values under other keys. Undefined: there are none. */

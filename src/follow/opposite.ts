@@ -1,6 +1,6 @@
 /** What a session knows of the other side where that changes by itself, and conflicts have to be found. */
 import type { ConflictPolicy } from "../conflict-policy.ts";
-import type { Sides } from "./conflict-sql.ts";
+import type { Sides } from "./two-sided.ts";
 import type { Shape } from "./shape.ts";
 
 export interface Opposite extends Omit<Sides, "delivered"> {

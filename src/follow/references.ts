@@ -5,7 +5,7 @@
 import { fromSql, type Table } from "../catalog/table.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { ident, literal, load } from "../postgres/sql.ts";
-import type { TwoSided } from "./conflict-sql.ts";
+import type { TwoSided } from "./two-sided.ts";
 
 interface Reference {
   readonly table: string;

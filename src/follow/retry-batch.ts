@@ -13,10 +13,10 @@ import {
 } from "../postgres/sqlstate.ts"; // prettier-ignore
 import type { BatchScript } from "./batch-script.ts";
 import { blockingRows, DriftSignal, uniqueIndex } from "./blocking-rows.ts";
-import { isTwoSided } from "./conflict-sql.ts";
 import type { DeadLetters } from "./dead-letters.ts";
 import { isAbout, refused } from "./refused.ts";
 import type { Settlement } from "./settle-conflicts.ts";
+import { isTwoSided } from "./two-sided.ts";
 
 /** How often conflicts are settled anew, because applications here go on changing the batch's rows. */
 const MOST_SETTLEMENTS = 20;

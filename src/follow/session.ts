@@ -14,7 +14,7 @@ import type { SyncTable } from "../state/sync-table.ts";
 import { BatchWriter } from "./apply-batch.ts";
 import type { BatchTable, Position } from "./batch-script.ts";
 import { DriftSignal } from "./blocking-rows.ts";
-import { emptiedAtSql, exceptPendingSql, isTwoSided, pendingKeysSql } from "./conflict-sql.ts";
+import { emptiedAtSql } from "./complete-reread.ts";
 import { DeadLetters, RestageSignal } from "./dead-letters.ts";
 import { modeOf } from "./drift.ts";
 import { DriftWatch } from "./drift-watch.ts";
@@ -24,10 +24,12 @@ import {
   type BatchRequest, type Dirty, type Examination, type Reader, type Window,
 } from "./read-batch.ts"; // prettier-ignore
 import type { Opposite } from "./opposite.ts";
+import { exceptPendingSql, pendingKeysSql } from "./pending-keys.ts";
 import { refused } from "./refused.ts";
 import { Reloads } from "./reload.ts";
 import { Rotation } from "./rotation.ts";
 import { isRead, isReread, type Shape, type TableMode } from "./shape.ts";
+import { isTwoSided } from "./two-sided.ts";
 import { asText, isTransformed } from "../transform-rows.ts";
 import { skipNoops, tendConflicts, vacuumReloaded } from "./upkeep.ts";
 

@@ -10,11 +10,12 @@ import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
 import { ident, literal } from "../postgres/sql.ts";
-import {
-  agreeSql, effectSql, lockRowsSql, recordCollisionsSql, recordConflictsSql, type Met, type Sides, type TwoSided, type UniqueIndex,
-} from "./conflict-sql.ts"; // prettier-ignore
+import type { UniqueIndex } from "./blocking-rows.ts";
+import { agreeSql, effectSql } from "./conflict-effects.ts";
+import { lockRowsSql, recordCollisionsSql, recordConflictsSql } from "./find-conflicts.ts";
 import type { Opposite } from "./opposite.ts";
 import { References } from "./references.ts";
+import type { Met, Sides, TwoSided } from "./two-sided.ts";
 
 /** Entries that are decided at a time: memory is bounded by their images. */
 const CHUNK = 200;

@@ -1,0 +1,86 @@
+/** Statements that carry out what became of the conflicts of a batch: in staging, and in the deltas of theirs. */
+import { fromSql, tableSql } from "../catalog/table.ts";
+import { ident, literal } from "../postgres/sql.ts";
+import { otherColumns, stageName } from "./shape.ts";
+import { forgetTheirsSql } from "./their-deltas.ts";
+import {
+  entries,
+  match,
+  meeting,
+  ourSide,
+  rowTexts,
+  stagedTexts,
+  theirSide,
+  theirKeys,
+  type Met,
+  type TwoSided,
+} from "./two-sided.ts";
+
+/**
+ * What looks like a conflict and is none: both sides did the same; or one of them made a row and deleted it again, unless
+ * the later change has to win (`isTimed`). Their deltas are settled then, or ours are left out.
+ */
+export function agreeSql(met: Met, isTimed: boolean): string[] {
+  const { shape, sides } = met;
+  const keys = shape.targetKey.map((_, n) => `s.k${n + 1}`).join(", ");
+  const agreed = (condition: string): string[] =>
+    forgetTheirsSql(met, `select ${keys} from ${meeting(shape, sides)} where ${condition}`);
+  if (isTimed) return agreed(isSame(shape));
+  return [
+    ...agreed(`${isSame(shape)} or (d.did = 'I' and t.tableoid is null)`),
+    `delete from ${stageName(shape)} as s
+     using (${theirKeys(shape, sides)}) as d
+     where ${match(shape)} and s.did = 'I' and not s.present`,
+  ];
+}
+
+/** True where both sides have the same row, or none. */
+function isSame(shape: TwoSided): string {
+  const pairs = otherColumns(shape);
+  const there = pairs.map((pair) => `(t.${ident(pair.target.name)})::${pair.target.baseType}`).join(", ");
+  const here = pairs.map((_, n) => `s.c${n + 1}`).join(", ");
+  const image =
+    pairs.length === 0 ? "true" : `row(${there})::record operator(pg_catalog.*=) row(${here})::record`;
+  return `(case when s.present and t.tableoid is not null then ${image} else s.present = (t.tableoid is not null) end)`;
+}
+
+/** Makes staging what has been decided, and removes the deltas of theirs that nobody shall bring over any more. */
+export function effectSql(met: Met): string[] {
+  const { shape, sides } = met;
+  const stage = stageName(shape);
+  const [ours, theirs] = [ourSide(sides), theirSide(sides)];
+  const keysOf = (column: string, condition: string): string =>
+    `select ${shape.targetKey.map(({ column: { baseType } }, n) => `(c.${column}[${n + 1}])::${baseType}`).join(", ")}
+     from replicate.conflict as c where ${condition}`;
+  return [
+    `delete from ${fromSql(shape.target)} as t using replicate.conflict as c
+     where ${entries(met, ours)} and c.other_key_texts is not null and ${rowTexts(shape)} = c.other_key_texts`,
+    `delete from ${stage} as s using replicate.conflict as c
+     where ${entries(met, theirs, "skip")} and ${stagedTexts(shape)} = c.key_texts`,
+    ...mergeSql(met),
+    // Neither the log nor the deltas need have statistics, and neither has an index that would help.
+    "set local enable_nestloop = off",
+    ...forgetTheirsSql(met, keysOf("key_texts", `${entries(met, ours, "merged", "skip")} and c.other_key is null`)), // prettier-ignore
+    ...forgetTheirsSql(met, keysOf("other_key_texts", `${entries(met, ours, "skip")} and c.other_key is not null`)), // prettier-ignore
+    "set local enable_nestloop to default",
+  ];
+}
+
+/** Gives staged rows the values of merged images. */
+function mergeSql(met: Met): string[] {
+  const { shape, sides } = met;
+  const others = otherColumns(shape);
+  if (others.length === 0) return [];
+  const named = others.map((pair) => {
+    const name = sides.way === "forward" ? pair.source.name : pair.target.name;
+    return `c.merged_image -> ${literal(name)} as ${ident(pair.target.name)}`;
+  });
+  const sets = others.map((pair, n) => `c${n + 1} = (r.${ident(pair.target.name)})::${pair.target.baseType}`);
+  return [
+    `update ${stageName(shape)} as s set present = true, ${sets.join(", ")}
+     from replicate.conflict as c
+     cross join lateral pg_catalog.jsonb_populate_record(null::${tableSql(shape.target)},
+       (select pg_catalog.to_jsonb(i) from (select ${named.join(", ")}) as i)) as r
+     where ${entries(met, "merged")} and ${stagedTexts(shape)} = c.key_texts`,
+  ];
+}
