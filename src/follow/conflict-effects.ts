@@ -2,7 +2,7 @@
 import { fromSql, tableSql } from "../catalog/table.ts";
 import { ident, literal } from "../postgres/sql.ts";
 import { otherColumns, stageName } from "./shape.ts";
-import { forgetTheirsSql } from "./their-deltas.ts";
+import { forgetTheirsSql, setTheirsAsideSql } from "./their-deltas.ts";
 import {
   entries,
   match,
@@ -18,14 +18,22 @@ import {
 
 /**
  * What looks like a conflict and is none: both sides did the same; or one of them made a row and deleted it again, unless
- * the later change has to win (`isTimed`). Their deltas are settled then, or ours are left out.
+ * the later change has to win (`isTimed`). Their deltas are settled then, or ours are left out: the later of two that did
+ * the same has to be known everywhere, to win over what others have changed before it.
  */
 export function agreeSql(met: Met, isTimed: boolean): string[] {
   const { shape, sides } = met;
   const keys = shape.targetKey.map((_, n) => `s.k${n + 1}`).join(", ");
   const agreed = (condition: string): string[] =>
     forgetTheirsSql(met, `select ${keys} from ${meeting(shape, sides)} where ${condition}`);
-  if (isTimed) return agreed(isSame(shape));
+  if (isTimed) {
+    const isTheirsLater = "d.changed_at > coalesce(s.changed_at, '-infinity')";
+    return [
+      `delete from ${stageName(shape)} as x using (
+         select s.ctid from ${meeting(shape, sides)} where ${isSame(shape)} and ${isTheirsLater}) as g where x.ctid = g.ctid`,
+      ...agreed(isSame(shape)),
+    ];
+  }
   return [
     ...agreed(`${isSame(shape)} or (d.did = 'I' and t.tableoid is null)`),
     `delete from ${stageName(shape)} as s
@@ -60,8 +68,13 @@ export function effectSql(met: Met): string[] {
     ...mergeSql(met),
     // Neither the log nor the deltas need have statistics, and neither has an index that would help.
     "set local enable_nestloop = off",
-    ...forgetTheirsSql(met, keysOf("key_texts", `${entries(met, ours, "merged", "skip")} and c.other_key is null`)), // prettier-ignore
-    ...forgetTheirsSql(met, keysOf("other_key_texts", `${entries(met, ours, "skip")} and c.other_key is not null`)), // prettier-ignore
+    ...forgetTheirsSql(met, keysOf("key_texts", `${entries(met, ours, "merged")} and c.other_key is null`)),
+    ...forgetTheirsSql(met, keysOf("other_key_texts", `${entries(met, ours)} and c.other_key is not null`)),
+    ...setTheirsAsideSql(met, keysOf("key_texts", `${entries(met, "skip")} and c.other_key is null`)),
+    ...setTheirsAsideSql(
+      met,
+      keysOf("other_key_texts", `${entries(met, "skip")} and c.other_key is not null`),
+    ),
     "set local enable_nestloop to default",
   ];
 }

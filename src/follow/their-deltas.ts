@@ -17,7 +17,17 @@ import {
 } from "./two-sided.ts";
 
 /** Removes deltas of theirs: `keys` selects them in the order of staging. */
-export function forgetTheirsSql({ shape, sides, seen }: Met, keys: string): string[] {
+export function forgetTheirsSql(met: Met, keys: string): string[] {
+  return seenDeltasSql(met, keys, (delta) => `delete from ${delta} as delta using`);
+}
+
+/** The same, but only for this sync: others have yet to bring them over. */
+export function setTheirsAsideSql(met: Met, keys: string): string[] {
+  const via = literal(met.sides.base);
+  return seenDeltasSql(met, keys, (delta) => `update ${delta} as delta set via = ${via} from`);
+}
+
+function seenDeltasSql({ shape, sides, seen }: Met, keys: string, head: (delta: string) => string): string[] {
   const { capture } = shape.opposite;
   const columns = deltaColumns(capture);
   const names = shape.targetKey.map((_, n) => `x${n + 1}`).join(", ");
@@ -30,7 +40,7 @@ export function forgetTheirsSql({ shape, sides, seen }: Met, keys: string): stri
   const isSeen = `(txid = pg_catalog.txid_current() or pg_catalog.txid_visible_in_snapshot(txid, ${literal(seen)}::pg_catalog.txid_snapshot))`;
   return deltaTables(capture.id).map(
     (delta) =>
-      `delete from ${delta} as delta using (${keys}) as g (${names})
+      `${head(delta)} (${keys}) as g (${names})
        where delta.truncated is null and ${theirWindow(shape, sides)} and ${isSeen} and ${same}`,
   );
 }

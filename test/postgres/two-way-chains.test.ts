@@ -1,0 +1,70 @@
+import { expect, test } from "vitest";
+
+import { openSync, type Sync } from "../../src/index.ts";
+import { freePair } from "../support/database.ts";
+import { onBoth, openFollowed } from "./follow-setup.ts";
+
+// What happens to a row in the middle of a chain, where two syncs have to do with it; and which change is the later one.
+
+async function drain(sync: Sync): Promise<void> {
+  for await (const batch of sync.follow({ untilCaughtUp: true })) void batch;
+}
+
+const schema = "create table t (id int primary key, v text); insert into t values (1, 'first'), (2, 'first')";
+
+test("a chain: a conflict that one sync skips does not keep the other from bringing the row on", async () => {
+  await using pair = await freePair();
+  await using other = await freePair();
+  const [first, second, third] = [pair.source, pair.target, other.target];
+  for (const each of [first, second, third]) await each.sql(schema);
+  const both = { direction: "both", env: {} } as const;
+  await using near = await openSync({ ...both, name: "near", source: first.url, target: second.url });
+  await using far = await openSync({
+    ...both,
+    name: "far",
+    source: second.url,
+    target: third.url,
+    conflict: "skip",
+  });
+  for (const sync of [near, far]) {
+    await sync.init();
+    await sync.copy({ adopt: true });
+    await drain(sync);
+  }
+  await second.sql("update t set v = 'second' where id = 1; delete from t where id = 2");
+  await third.sql("update t set v = 'third'");
+  await drain(far);
+  expect(await far.conflicts({ state: "pending" })).toHaveLength(2);
+  await drain(near);
+  expect(await first.sql("select * from t")).toEqual([{ id: 1, v: "second" }]);
+  await far.resolveConflict(
+    (await far.conflicts({ state: "pending" })).map(({ id }) => id),
+    "target",
+  );
+  for (const sync of [far, near]) await drain(sync);
+  for (const each of [first, second, third]) {
+    expect(await each.sql("select * from t order by id")).toEqual([
+      { id: 1, v: "third" },
+      { id: 2, v: "third" },
+    ]);
+  }
+});
+
+test("latest: a row that both sides have deleted is gone until a change after the later deletion", async () => {
+  await using pair = await freePair();
+  await onBoth(pair, schema);
+  await using followed = await openFollowed(pair, { conflict: "latest" });
+  await followed.drain();
+  await pair.source.sql("delete from t");
+  const open = await pair.source.client();
+  await open.query("begin; insert into t values (1, 'before'), (2, 'before')");
+  await pair.target.sql("delete from t where id = 1");
+  // Both have no row 1 now, and the source's deletion was the earlier one.
+  await followed.drain();
+  await open.query("commit");
+  await followed.drain();
+  expect(await pair.target.sql("select * from t")).toEqual([{ id: 2, v: "before" }]);
+  expect(await followed.sync.conflicts({ state: "all" })).toMatchObject([
+    { key: { id: 1 }, winner: "target", source: { change: "insert" }, target: { change: "delete" } },
+  ]);
+});
