@@ -2,15 +2,14 @@
  * Applies one batch: one transaction on the target that compares and moves the position, stages the rows and makes the
  * tables equal. Small batches go out in one round trip; large ones stream into staging while they are read.
  */
-import type { TransformRow } from "../hooks.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
 import { CopyFrames, FeedingScript, runScript, setFlow, type StatementResult } from "../postgres/script.ts";
 import { RowTransformer } from "../transform-rows.ts";
 import { BatchScript, type BatchTable, type Position } from "./batch-script.ts";
 import type { DeadLetters } from "./dead-letters.ts";
-import type { Opposite } from "./opposite.ts";
 import { BatchRetry } from "./retry-batch.ts";
+import type { SessionParts } from "./session-parts.ts";
 import { Settlement } from "./settle-conflicts.ts";
 import { isDirect, layoutOf } from "./shape.ts";
 import { ensureStages } from "./staging.ts";
@@ -41,22 +40,16 @@ export class BatchWriter {
   #isOverflown = false;
   #rows = 0;
 
-  constructor(
-    source: Connection,
-    target: Connection,
-    sync: string,
-    expected: Position,
-    tables: readonly BatchTable[],
-    opposite: Opposite | undefined,
-    letters: DeadLetters,
-    transformRow: TransformRow | undefined,
-  ) {
+  /** `expected`: where the target stands. */
+  constructor(parts: SessionParts, expected: Position, tables: readonly BatchTable[]) {
+    const { context, source, target, opposite, letters, hooks } = parts;
+    const { transformRow } = hooks;
     this.#source = source;
     this.#letters = letters;
     this.#settlement = opposite === undefined ? undefined : new Settlement(source, target, opposite);
     this.#target = target;
     this.#expected = expected;
-    this.#script = new BatchScript(sync, tables, letters, this.#settlement);
+    this.#script = new BatchScript(context.config.name, tables, letters, this.#settlement);
     this.#transformers = this.#script.reads.map(({ shape, mode, isTransformed }) =>
       transformRow !== undefined && isTransformed === true
         ? new RowTransformer(layoutOf(shape, mode), transformRow)

@@ -1,0 +1,24 @@
+/** What a session has, for those who find its batches, read and write them. */
+import type { Hooks } from "../hooks.ts";
+import type { Connection } from "../postgres/connect.ts";
+import type { SyncContext } from "../state/context.ts";
+import type { DeadLetters } from "./dead-letters.ts";
+import type { DriftWatch } from "./drift-watch.ts";
+import type { FollowedTables } from "./followed-tables.ts";
+import type { Opposite } from "./opposite.ts";
+import type { Reader } from "./read-batch.ts";
+import type { Reloads } from "./reload.ts";
+
+export interface SessionParts {
+  readonly context: SyncContext;
+  readonly source: Connection;
+  readonly target: Connection;
+  readonly reader: Reader;
+  readonly tables: FollowedTables;
+  readonly drift: DriftWatch;
+  readonly reloads: Reloads;
+  readonly letters: DeadLetters;
+  readonly hooks: Hooks;
+  /** Where conflicts are to be found. */
+  readonly opposite: Opposite | undefined;
+}
