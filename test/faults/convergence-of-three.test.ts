@@ -1,43 +1,60 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
 
+import type { ConflictSetting } from "../../src/conflict-policy.ts";
 import { assertConverged, twoWayPatterns } from "../support/convergence.ts";
 import { freePair } from "../support/database.ts";
 import { seededRandom } from "../support/random.ts";
 import { runToEnd, startRunner, type Orders } from "../support/torture.ts";
 import { startTwoWayWriters, twoWayRows, twoWaySchema } from "../support/two-way-workload.ts";
 
-// Three databases that all take writes: every change reaches each of them once, and the later one wins everywhere.
+// Three databases that all take writes: every change reaches each of them once, and the same one wins everywhere.
 
 /** How long each scene is written to. Longer, and with more scenes, by REPLICATE_TEST_CONVERGENCE_SECONDS, for a night. */
 const given = process.env["REPLICATE_TEST_CONVERGENCE_SECONDS"];
 const isLong = given !== undefined;
 const seconds = Number(given ?? 3);
 
-test.for(isLong ? (["star", "chain"] as const) : (["star"] as const))(
-  "three databases in a %s converge under random writes and kill -9",
+const policies = {
+  latest: "latest",
+  "source-wins": "source-wins",
+  "target-wins": "target-wins",
+  order: { order: ["two", "three", "one"] },
+} satisfies Record<string, ConflictSetting>;
+const scenes = (["star", "chain"] as const).flatMap((form) =>
+  (Object.keys(policies) as (keyof typeof policies)[]).map((policy) => ({ form, policy })),
+);
+
+test.for(isLong ? scenes : scenes.slice(0, 1))(
+  "three databases in a $form converge under random writes and kill -9, with $policy",
   { timeout: (seconds + 170) * 1000 },
-  async (form) => {
-    const random = seededRandom(`convergence ${form}`);
+  async ({ form, policy }) => {
+    const random = seededRandom(`convergence ${form} ${policy}`);
     await using first = await freePair({ leaks: "ignore" });
     await using second = await freePair({ leaks: "ignore" });
-    const [a, b, c] = [first.source, first.target, second.target];
-    for (const each of [a, b, c]) await each.sql(`${twoWaySchema};${twoWayRows}`);
-    const orders = [["s1", a, b], form === "star" ? ["s2", a, c] : ["s2", b, c]].map(([name, source, target]): Orders => ({
+    const databases = { one: first.source, two: first.target, three: second.target };
+    for (const each of Object.values(databases)) await each.sql(`${twoWaySchema};${twoWayRows}`);
+    const orders = (
+      [
+        ["s1", "one", "two"],
+        ["s2", form === "star" ? "one" : "two", "three"],
+      ] as const
+    ).map(([name, source, target]): Orders => ({
       sync: {
-        name: name as string,
-        source: (source as typeof a).url,
-        target: (target as typeof a).url,
+        name,
+        source: databases[source].url,
+        target: databases[target].url,
         tables: twoWayPatterns,
         direction: "both",
-        conflict: "latest",
+        conflict: policies[policy],
+        nodes: { source, target },
       },
       verbs: ["follow"],
-    })); // prettier-ignore
+    }));
     for (const each of orders) await runToEnd({ ...each, verbs: ["init", "copy"], copy: { adopt: true } });
 
     const writers = await Promise.all(
-      Object.entries({ a, b, c }).map(
+      Object.entries(databases).map(
         async ([side, { url }]) => await startTwoWayWriters(url, side, random.fork(side), { writers: 2 }),
       ),
     );
@@ -68,8 +85,12 @@ test.for(isLong ? (["star", "chain"] as const) : (["star"] as const))(
       if (!lines.some(({ said }) => said === "batch-applied")) break;
       expect(round).toBeLessThan(10);
     }
-    const { conflicts } = await assertConverged([a, b, c], orders.map(({ sync }) => sync), { isLatest: true }); // prettier-ignore
-    process.stderr.write(`${form}: ${conflicts.length} conflicts\n`);
+    const { conflicts } = await assertConverged(
+      Object.values(databases),
+      orders.map(({ sync }) => sync),
+      { isLatest: policy === "latest" },
+    );
+    process.stderr.write(`${form} ${policy}: ${conflicts.length} conflicts\n`);
     expect(conflicts.length).toBeGreaterThan(0);
   },
 );
