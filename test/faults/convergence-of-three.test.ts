@@ -22,13 +22,13 @@ const policies = {
   order: { order: ["two", "three", "one"] },
 } satisfies Record<string, ConflictSetting>;
 const scenes = (["star", "chain"] as const).flatMap((form) =>
-  (Object.keys(policies) as (keyof typeof policies)[]).map((policy) => ({ form, policy })),
+  (Object.keys(policies) as (keyof typeof policies)[]).map((policy) => [form, policy] as const),
 );
 
 test.for(isLong ? scenes : scenes.slice(0, 1))(
-  "three databases in a $form converge under random writes and kill -9, with $policy",
+  "three databases in a %s converge under random writes and kill -9, with %s",
   { timeout: (seconds + 170) * 1000 },
-  async ({ form, policy }) => {
+  async ([form, policy]) => {
     const random = seededRandom(`convergence ${form} ${policy}`);
     await using first = await freePair({ leaks: "ignore" });
     await using second = await freePair({ leaks: "ignore" });
