@@ -16,7 +16,8 @@ import type { SyncContext } from "../state/context.ts";
 import type { SyncTable } from "../state/sync-table.ts";
 import type { Partition } from "./read-batch.ts";
 import { renamedAndDropped } from "./renames.ts";
-import type { Shape, TableMode } from "./shape.ts";
+import type { Shape } from "./shape.ts";
+import type { TableMode } from "./table-mode.ts";
 
 /** `columns`: [attnum, name, type oid, typmod, collation, generated]; `triggers`: [name, enabled, xmin]. */
 interface Fingerprint {
