@@ -2,7 +2,7 @@
  * Rows that the target refuses: found in the batch that brings them, put aside by policy, tried again when they change on
  * the source, when the target's table has changed, and from time to time.
  */
-import { noteKeys } from "../capture/capture.ts";
+import { noteKeys } from "../capture/note-changes.ts";
 import { isKeyless } from "../catalog/delta.ts";
 import { patternMatches } from "../catalog/patterns.ts";
 import { ReplicateError } from "../errors.ts";

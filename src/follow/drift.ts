@@ -1,5 +1,8 @@
 /** What changed on the source besides rows: columns, keys, triggers, partitions. Noticed before rows are read. */
-import { adoptLeaf, functionSql, noteReread, releaseLeaf, triggerNames } from "../capture/capture.ts";
+import { triggerNames } from "../capture/triggers.ts";
+import { adoptLeaf, releaseLeaf } from "../capture/partitions.ts";
+import { functionSql } from "../capture/trigger-function.ts";
+import { noteReread } from "../capture/note-changes.ts";
 import {
   deltaTables,
   loadCaptures,
