@@ -1,28 +1,21 @@
 /** Capture: triggers on the source that note which keys changed. Attached and removed table by table. */
 import {
-  APPLYING,
   captureKey,
-  deltaColumns,
   deltaTables,
-  isKeyless,
   loadCaptures,
-  REREAD,
-  RELOAD_NOW,
   type Capture,
   type CaptureKeyColumn,
-  hasLeafTriggers,
 } from "../catalog/delta.ts";
 import { describeTables, tableLabel, tableSql, type Key, type Table } from "../catalog/table.ts";
 import type { CaptureMethod, KeylessPolicy } from "../config.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { withBriefLocks } from "../postgres/lock.ts";
-import { fill, ident, load, qualified } from "../postgres/sql.ts";
+import { fill, ident, load } from "../postgres/sql.ts";
 import type { SyncContext } from "../state/context.ts";
-
-/** Sorts behind the application's own triggers, so that it sees what they made of the row. */
-const captureTrigger = (captureId: number): string => `zzz_replicate_capture_${captureId}`;
-const truncateTrigger = (captureId: number): string => `zzz_replicate_truncate_${captureId}`;
+import { noteReread } from "./note-changes.ts";
+import { installFunction } from "./trigger-function.ts";
+import { installTriggers, installTruncateTrigger } from "./triggers.ts";
 
 /**
  * Makes sure that the table is captured and that this sync reads the capture. One transaction; the lock waits out
@@ -180,236 +173,6 @@ async function captureByKey(source: Connection, capture: Capture, table: Table, 
   ]);
   await installFunction(source, { ...capture, keyColumns });
   await noteReread(source, capture);
-}
-
-/** (Re)creates the trigger function of a capture, as its row in replicate.capture says. */
-export async function installFunction(source: Connection, capture: Capture): Promise<void> {
-  await source.script(functionSql(capture));
-}
-
-/** Sessions that apply a two-way sync show it by a setting; null, as in all others, is not true. */
-const skipApplied = `if pg_catalog.current_setting('${APPLYING}', true) operator(pg_catalog.<>) '' then
-    return null;
-  end if;`;
-const statementOp = `pg_catalog.substr(TG_OP, 1, 1)::pg_catalog."char"`;
-const rowOp = `(case when is_moved then 'I' else pg_catalog.substr(TG_OP, 1, 1) end)::pg_catalog."char"`;
-
-/** The trigger function of a capture as SQL. */
-export function functionSql(capture: Capture): string {
-  const { id, keyColumns } = capture;
-  const delta = deltaTables(id)[capture.active === "a" ? 0 : 1];
-  if (isKeyless(capture)) return fill("capture/marker-function", { id: String(id), delta });
-  const each = (show: (column: CaptureKeyColumn, n: number) => string, separator = ", "): string =>
-    keyColumns.map((column, index) => show(column, index + 1)).join(separator);
-  const common = {
-    id: String(id),
-    delta,
-    columns: [...deltaColumns(capture), ...(capture.tells ? ["op", "changed_at"] : [])].join(", "),
-    tag: bodyTag(capture),
-    skip_applied: capture.tells ? skipApplied : "",
-    when_column: capture.tells ? ", changed_at" : "",
-    when: capture.tells ? ", pg_catalog.clock_timestamp()" : "",
-    tell_new: capture.tells
-      ? `, ${capture.method === "row" ? rowOp : statementOp}, pg_catalog.clock_timestamp()`
-      : "",
-    tell_old: capture.tells ? `, 'D'::pg_catalog."char", pg_catalog.clock_timestamp()` : "",
-  };
-  if (capture.method === "statement") {
-    return fill("capture/statement-function", {
-      ...common,
-      changed_key: each((column) => keyValue("r", column)),
-    });
-  }
-  return fill("capture/row-function", {
-    ...common,
-    variables: each((column, n) => `key_${n} ${column.deltaType};\n  old_${n} ${column.deltaType};`, "\n  "),
-    skip_noop: capture.skipNoop
-      ? "if TG_OP = 'UPDATE' and not (OLD operator(pg_catalog.*<>) NEW) then\n    return null;\n  end if;"
-      : "",
-    read_new_as_key: each((column, n) => `key_${n} := ${keyValue("NEW", column)};`, " "),
-    read_old_as_key: each((column, n) => `key_${n} := ${keyValue("OLD", column)};`, " "),
-    read_old: each((column, n) => `old_${n} := ${keyValue("OLD", column)};`, " "),
-    old_plain: each((column) => `OLD.${ident(column.name)}`),
-    new_plain: each((column) => `NEW.${ident(column.name)}`),
-    key_variables: each((_, n) => `key_${n}`),
-    old_variables: each((_, n) => `old_${n}`),
-  });
-}
-
-/** A dollar quote that no column name contains. */
-function bodyTag(capture: Capture): string {
-  let tag = "$capture$";
-  for (let n = 1; capture.keyColumns.some((column) => column.name.includes(tag)); n += 1)
-    tag = `$capture${n}$`;
-  return tag;
-}
-
-function keyValue(row: string, column: CaptureKeyColumn): string {
-  const value = `${row}.${ident(column.name)}`;
-  return column.deltaType === "text" ? `${value}::pg_catalog.text` : value;
-}
-
-/** The triggers that the table itself has to have for its changes to be captured. */
-export function triggerNames(capture: Capture, table: Table, sourceVersion: number): string[] {
-  const [row, truncate] = [captureTrigger(capture.id), truncateTrigger(capture.id)];
-  if (capture.method === "statement")
-    return [...["insert", "update", "delete"].map((event) => `${row}_${event}`), truncate];
-  return hasLeafTriggers(table, sourceVersion) ? [truncate] : [row, truncate];
-}
-
-async function installTriggers(source: Connection, table: Table, capture: Capture): Promise<void> {
-  const holes = { id: String(capture.id), table: tableSql(table) };
-  if (capture.method === "statement") {
-    await source.script(fill("capture/statement-triggers", holes));
-  } else if (hasLeafTriggers(table, source.version)) {
-    for (const leaf of table.leaves) {
-      await source.script(
-        fill("capture/row-trigger", { ...holes, table: qualified(leaf.schema, leaf.name) }),
-      );
-    }
-  } else {
-    await source.script(fill("capture/row-trigger", holes));
-  }
-  await source.script(fill("capture/truncate-trigger", holes));
-}
-
-async function installTruncateTrigger(
-  source: Connection,
-  leaf: { readonly schema: string; readonly name: string },
-  capture: Capture,
-): Promise<void> {
-  await source.script(
-    fill("capture/truncate-trigger", { id: String(capture.id), table: qualified(leaf.schema, leaf.name) }),
-  );
-}
-
-/**
- * Takes a new leaf partition in: gives it the triggers it does not inherit and notes the keys of the rows that it
- * brought along, so that the next batch brings them. `wasOff`: it is not new, but changes may have been missed; the
- * batch empties the target's partition first.
- */
-export async function adoptLeaf(
-  context: SyncContext,
-  source: Connection,
-  capture: Capture,
-  leaf: { readonly oid: number; readonly schema: string; readonly name: string },
-  wasOff: boolean,
-): Promise<void> {
-  await withBriefLocks(source, { what: tableLabel(leaf), signal: context.signal }, async () => {
-    await source.script(`lock table ${qualified(leaf.schema, leaf.name)} in share row exclusive mode`);
-    const [row, truncate] = [captureTrigger(capture.id), truncateTrigger(capture.id)];
-    const installed = await source.rows<{ name: string; enabled: string }>(
-      `select tgname::text as name, tgenabled::text as enabled from pg_catalog.pg_trigger
-       where tgrelid = $1 and tgname = any ($2::text[])`,
-      [leaf.oid, [row, truncate]],
-    );
-    const names = installed.map((trigger) => trigger.name);
-    if (!names.includes(truncate)) await installTruncateTrigger(source, leaf, capture);
-    if (!names.includes(row) && hasLeafTriggers({ kind: "p" }, source.version)) {
-      const holes = { id: String(capture.id), table: qualified(leaf.schema, leaf.name) };
-      await source.script(fill("capture/row-trigger", holes));
-    }
-    // Before 13.4, partitions get copies of the root's triggers that are merely enabled.
-    for (const trigger of installed.filter(({ enabled }) => enabled === "O")) {
-      await source.script(
-        `alter table ${qualified(leaf.schema, leaf.name)} enable always trigger ${trigger.name}`,
-      );
-    }
-    if (wasOff) await noteTruncated(source, capture, leaf.oid);
-    await noteAllKeys(source, capture, `only ${qualified(leaf.schema, leaf.name)}`);
-  });
-}
-
-/**
- * Lets a partition go that was detached or dropped, and notes that its rows went. Its TRUNCATE trigger goes too: the
- * target's partition of that name may hold the rows of another one by the time the detached table is truncated.
- */
-export async function releaseLeaf(
-  context: SyncContext,
-  source: Connection,
-  capture: Capture,
-  leaf: { readonly oid: number; readonly name: string },
-): Promise<void> {
-  await withBriefLocks(source, { what: leaf.name, signal: context.signal }, async () => {
-    const triggers = await source.rows<{ table: string; trigger: string }>(
-      `select tgrelid::pg_catalog.regclass::text as table, tgname::text as trigger
-       from pg_catalog.pg_trigger
-       where tgrelid = $1 and tgfoid = pg_catalog.to_regproc($2) and not tgisinternal`,
-      [leaf.oid, `replicate.capture_${capture.id}`],
-    );
-    for (const { table, trigger } of triggers)
-      await source.script(`drop trigger ${ident(trigger)} on ${table}`);
-    const { isShared } = await source.row<{ isShared: boolean }>(
-      `select count(*) > 1 as "isShared" from replicate.subscription where capture_id = $1`,
-      [capture.id],
-    );
-    // Each sync that reads the capture notes it in its own time. Where there are several, only a re-read is right for
-    // those that have noted it before.
-    await noteTruncated(source, capture, isShared ? 0 : leaf.oid);
-  });
-}
-
-/** Notes every key of a relation as changed, as if each row had been updated. Returns how many. */
-async function noteAllKeys(source: Connection, capture: Capture, from: string): Promise<number> {
-  if (isKeyless(capture)) {
-    await noteReread(source, capture);
-    return 1;
-  }
-  const [current] = await source.rows<{ active: "a" | "b" }>(
-    `select active from replicate.capture where id = $1 for share`,
-    [capture.id],
-  );
-  const delta = deltaTables(capture.id)[current?.active === "b" ? 1 : 0];
-  const columns = deltaColumns(capture).join(", ");
-  const keys = capture.keyColumns.map((column) => keyValue("r", column)).join(", ");
-  const [result] = await source.script(`insert into ${delta} (${columns}) select ${keys} from ${from} as r`);
-  return result?.rowCount ?? 0;
-}
-
-/** Notes given keys, in their recorded form, as changed: one array per row. */
-export async function noteKeys(
-  source: Connection,
-  capture: Capture,
-  keys: readonly (readonly (string | null)[])[],
-): Promise<void> {
-  const columns = deltaColumns(capture);
-  const values = capture.keyColumns.map((column, index) => `(v ->> ${index})::${column.deltaType}`);
-  await source.transaction(async () => {
-    const [current] = await source.rows<{ active: "a" | "b" }>(
-      `select active from replicate.capture where id = $1 for share`,
-      [capture.id],
-    );
-    const delta = deltaTables(capture.id)[current?.active === "b" ? 1 : 0];
-    await source.rows(
-      `insert into ${delta} (${columns.join(", ")})
-       select ${values.join(", ")} from pg_catalog.jsonb_array_elements($1::jsonb) as v`,
-      [JSON.stringify(keys)],
-    );
-  });
-}
-
-/** Notes that the whole table has to be read again: changes may have been missed. */
-export async function noteReread(source: Connection, capture: Capture): Promise<void> {
-  await noteTruncated(source, capture, REREAD);
-}
-
-/** Asks for a table without a key to be read again with the next batch, whatever its size. */
-export async function noteReload(source: Connection, captureId: number): Promise<void> {
-  await source.transaction(async () => {
-    const [capture] = await source.rows<{ active: "a" | "b" }>(
-      `select active from replicate.capture where id = $1 for share`,
-      [captureId],
-    );
-    if (capture === undefined) return;
-    const delta = deltaTables(captureId)[capture.active === "a" ? 0 : 1];
-    await source.rows(`insert into ${delta} (truncated) values ($1)`, [RELOAD_NOW]);
-  });
-}
-
-/** Notes that a relation of the table lost all its rows without a trigger telling. */
-export async function noteTruncated(source: Connection, capture: Capture, relid: number): Promise<void> {
-  const delta = deltaTables(capture.id)[capture.active === "a" ? 0 : 1];
-  await source.rows(`insert into ${delta} (truncated) values ($1)`, [relid]);
 }
 
 /**

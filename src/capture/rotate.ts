@@ -6,8 +6,8 @@ import { deltaTables, foreignSql, loadCaptures, windowSql } from "../catalog/del
 import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
 import { LOCK_NOT_AVAILABLE, sqlstateOf } from "../postgres/sqlstate.ts";
-import { functionSql } from "./capture.ts";
 import { dropSql } from "./delta-index.ts";
+import { functionSql } from "./trigger-function.ts";
 
 /** Points the trigger of a capture at its other delta table. Safe against a concurrent rotation. */
 export async function switchDelta(source: Connection, captureId: number): Promise<void> {

@@ -1,5 +1,5 @@
 /** Has tables without a key read again now, whatever their size: by a marker that whoever follows does not put off. */
-import { noteReload } from "../capture/capture.ts";
+import { noteReload } from "../capture/note-changes.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
 

@@ -7,12 +7,13 @@ import { failpoint } from "../postgres/failpoint.ts";
 import { CopyFrames, FeedingScript, runScript, setFlow, type StatementResult } from "../postgres/script.ts";
 import { RowTransformer } from "../transform-rows.ts";
 import { BatchScript, type BatchTable, type Position } from "./batch-script.ts";
+import { layoutOf } from "./carry-rows.ts";
 import type { DeadLetters } from "./dead-letters.ts";
 import { BatchRetry } from "./retry-batch.ts";
 import type { SessionParts } from "./session-parts.ts";
 import { Settlement } from "./settle-conflicts.ts";
-import { isDirect, layoutOf } from "./shape.ts";
 import { ensureStages } from "./staging.ts";
+import { isDirect } from "./table-mode.ts";
 
 /** Rows of a small batch that are kept in memory until the source is done, so that the target needs one round trip. */
 const SMALL_BATCH_BYTES = 1024 * 1024;

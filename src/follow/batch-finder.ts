@@ -19,7 +19,8 @@ import {
 } from "./read-batch.ts"; // prettier-ignore
 import { refused } from "./refused.ts";
 import type { SessionParts } from "./session-parts.ts";
-import { isRead, type Shape } from "./shape.ts";
+import type { Shape } from "./shape.ts";
+import { isRead } from "./table-mode.ts";
 
 /** How often a batch is begun anew because tables or partitions had changed, or another table had deltas. */
 const MOST_ATTEMPTS = 20;

@@ -3,12 +3,15 @@ import { isKeyless } from "../catalog/delta.ts";
 import { ownRowsSql } from "../catalog/rows.ts";
 import { tagCount, type StatementResult } from "../postgres/script.ts";
 import { literal } from "../postgres/sql.ts";
+import { applySql } from "./carry-rows.ts";
 import { completeRereadSql } from "./complete-reread.ts";
 import type { DeadLetters } from "./dead-letters.ts";
 import { meetSql, takeTurnsSql } from "./find-conflicts.ts";
 import { leavePendingSql, type KeyTexts } from "./pending-keys.ts";
 import type { Settlement } from "./settle-conflicts.ts";
-import { applySql, isDirect, isRead, stageName, type Shape, type TableMode } from "./shape.ts";
+import type { Shape } from "./shape.ts";
+import { stageName } from "./staging.ts";
+import { isDirect, isRead, type TableMode } from "./table-mode.ts";
 import { noteDisputedSql, noteEmptiedSql, travelOnSql } from "./their-deltas.ts";
 import { isTwoSided, type Met } from "./two-sided.ts";
 

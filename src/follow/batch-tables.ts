@@ -7,7 +7,8 @@ import { modeOf } from "./drift.ts";
 import { exceptPendingSql, pendingKeysSql } from "./pending-keys.ts";
 import type { Examination, ReadRequest, Window } from "./read-batch.ts";
 import type { SessionParts } from "./session-parts.ts";
-import { isReread, type Shape, type TableMode } from "./shape.ts";
+import type { Shape } from "./shape.ts";
+import { isReread, type TableMode } from "./table-mode.ts";
 import { isTwoSided } from "./two-sided.ts";
 
 export class BatchTables {

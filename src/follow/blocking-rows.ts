@@ -2,7 +2,8 @@
 import type { Connection } from "../postgres/connect.ts";
 import { rowsSql } from "../catalog/rows.ts";
 import { ident } from "../postgres/sql.ts";
-import { otherColumns, stageName, type Shape } from "./shape.ts";
+import { otherColumns, type Shape } from "./shape.ts";
+import { stageName } from "./staging.ts";
 
 /** A target row, outside of the batch, that keeps a batch's row out by a unique constraint. */
 export interface Drift {

@@ -3,7 +3,8 @@ import { emptiedSql } from "../catalog/delta.ts";
 import { ownConditions } from "../catalog/rows.ts";
 import { fromSql } from "../catalog/table.ts";
 import { ident, literal } from "../postgres/sql.ts";
-import { isReread, stageName, type TableMode } from "./shape.ts";
+import { stageName } from "./staging.ts";
+import { isReread, type TableMode } from "./table-mode.ts";
 import { match, matchRow, theirChanges, type Sides, type TwoSided } from "./two-sided.ts";
 
 /** When the source's table was emptied, as far as the batch brings it. */

@@ -1,7 +1,8 @@
 /** Statements that carry out what became of the conflicts of a batch: in staging, and in the deltas of theirs. */
 import { fromSql, tableSql } from "../catalog/table.ts";
 import { ident, literal } from "../postgres/sql.ts";
-import { otherColumns, stageName } from "./shape.ts";
+import { otherColumns } from "./shape.ts";
+import { stageName } from "./staging.ts";
 import { forgetTheirsSql, setTheirsAsideSql } from "./their-deltas.ts";
 import {
   entries,

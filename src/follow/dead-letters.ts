@@ -2,7 +2,7 @@
  * Rows that the target refuses: found in the batch that brings them, put aside by policy, tried again when they change on
  * the source, when the target's table has changed, and from time to time.
  */
-import { noteKeys } from "../capture/capture.ts";
+import { noteKeys } from "../capture/note-changes.ts";
 import { isKeyless } from "../catalog/delta.ts";
 import { patternMatches } from "../catalog/patterns.ts";
 import { ReplicateError } from "../errors.ts";
@@ -29,10 +29,13 @@ import {
 } from "../state/parked.ts";
 import type { BatchTable } from "./batch-script.ts";
 import type { Drift } from "./blocking-rows.ts";
+import { applySql, copyInSql } from "./carry-rows.ts";
 import { findRefused, stageColumns, stageTexts, type FoundRow, type StageColumn } from "./find-refused.ts";
 import type { FollowedTables } from "./followed-tables.ts";
 import { isAbout, isRefusal, stagingOf } from "./refused.ts";
-import { applySql, copyInSql, isDirect, isRead, stageName, type Shape, type TableMode } from "./shape.ts";
+import type { Shape } from "./shape.ts";
+import { stageName } from "./staging.ts";
+import { isDirect, isRead, type TableMode } from "./table-mode.ts";
 
 /** Rows that are put aside at most; beyond, something is wrong with more than a row. */
 const MOST_PER_BATCH = 1000;

@@ -1,5 +1,8 @@
 /** What changed on the source besides rows: columns, keys, triggers, partitions. Noticed before rows are read. */
-import { adoptLeaf, functionSql, noteReread, releaseLeaf, triggerNames } from "../capture/capture.ts";
+import { triggerNames } from "../capture/triggers.ts";
+import { adoptLeaf, releaseLeaf } from "../capture/partitions.ts";
+import { functionSql } from "../capture/trigger-function.ts";
+import { noteReread } from "../capture/note-changes.ts";
 import {
   deltaTables,
   loadCaptures,
@@ -16,7 +19,8 @@ import type { SyncContext } from "../state/context.ts";
 import type { SyncTable } from "../state/sync-table.ts";
 import type { Partition } from "./read-batch.ts";
 import { renamedAndDropped } from "./renames.ts";
-import type { Shape, TableMode } from "./shape.ts";
+import type { Shape } from "./shape.ts";
+import type { TableMode } from "./table-mode.ts";
 
 /** `columns`: [attnum, name, type oid, typmod, collation, generated]; `triggers`: [name, enabled, xmin]. */
 interface Fingerprint {

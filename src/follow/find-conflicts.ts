@@ -2,7 +2,8 @@
 import { fromSql, tableLabel } from "../catalog/table.ts";
 import { ident, literal } from "../postgres/sql.ts";
 import { blockedSql, type UniqueIndex } from "./blocking-rows.ts";
-import { otherColumns, stageName, type Shape } from "./shape.ts";
+import { otherColumns, type Shape } from "./shape.ts";
+import { stageName } from "./staging.ts";
 import {
   match,
   matchRow,

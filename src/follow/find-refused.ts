@@ -1,7 +1,10 @@
 /** Finds the rows of a batch that the target refuses, by halving on the server. In the batch's transaction. */
 import type { Connection } from "../postgres/connect.ts";
 import { literal, load } from "../postgres/sql.ts";
-import { applySql, stageName, type Shape, type TableMode } from "./shape.ts";
+import { applySql } from "./carry-rows.ts";
+import type { Shape } from "./shape.ts";
+import { stageName } from "./staging.ts";
+import type { TableMode } from "./table-mode.ts";
 
 export interface FoundRow {
   readonly key: Readonly<Record<string, unknown>>;

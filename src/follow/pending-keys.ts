@@ -3,7 +3,7 @@
  * log of each side has those that were met there.
  */
 import { literal } from "../postgres/sql.ts";
-import { stageName } from "./shape.ts";
+import { stageName } from "./staging.ts";
 import type { Sides, TwoSided } from "./two-sided.ts";
 
 /** A key as text, in the order of staging. */

@@ -8,7 +8,9 @@ import { literal, load } from "../postgres/sql.ts";
 import { fromSql, tableSql } from "../catalog/table.ts";
 import { failpoint } from "../postgres/failpoint.ts";
 import { windowCountSql } from "../catalog/delta.ts";
-import { copyOutSql, isDirect, type Shape, type TableMode } from "./shape.ts";
+import { copyOutSql } from "./carry-rows.ts";
+import type { Shape } from "./shape.ts";
+import { isDirect, type TableMode } from "./table-mode.ts";
 
 /** A capture whose delta tables hold something, applied or not. */
 export interface Dirty {

@@ -8,7 +8,8 @@ import type { Connection } from "../postgres/connect.ts";
 import type { SyncContext } from "../state/context.ts";
 import type { SyncTable } from "../state/sync-table.ts";
 import type { Window } from "./read-batch.ts";
-import type { Shape, TableMode } from "./shape.ts";
+import type { Shape } from "./shape.ts";
+import type { TableMode } from "./table-mode.ts";
 
 /** Reloads of one table take at most this share of the time. */
 const RELOAD_SHARE = 0.1;

@@ -1,5 +1,5 @@
 /** One life of the runner between two reconnects: its sessions, its tables, and the next batch. */
-import { noteKeys } from "../capture/capture.ts";
+import { noteKeys } from "../capture/note-changes.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Batch } from "../events.ts";
 import { callHook, loadHooks } from "../hooks.ts";

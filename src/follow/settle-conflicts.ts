@@ -2,7 +2,7 @@
  * Settles the conflicts of a batch, in the transaction that applies it: writes each into the log, has it decided, and
  * makes staging what was decided.
  */
-import { noteKeys } from "../capture/capture.ts";
+import { noteKeys } from "../capture/note-changes.ts";
 import { conflictError, decide } from "../conflict/decide.ts";
 import { policyLabel, type Conflict, type ConflictPolicy, type ConflictSide } from "../conflict-policy.ts";
 import { tableLabel } from "../catalog/table.ts";

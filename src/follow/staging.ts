@@ -1,6 +1,25 @@
 /** The staging tables of a session on the target: made when a batch first needs them, and kept for those that follow. */
 import type { Connection } from "../postgres/connect.ts";
-import { createStageSql, type Shape } from "./shape.ts";
+import { otherColumns, type Shape } from "./shape.ts";
+
+export function stageName(shape: Shape): string {
+  return `pg_temp.stage_${shape.capture.id}`;
+}
+
+/**
+ * Staging: key columns k1…, whether the row exists on the source, and its other columns c1…; in base types. Where conflicts
+ * are to be found also what was done, when and where, see `toldChangesSql`.
+ */
+function createStageSql(shape: Shape): string {
+  const keys = shape.targetKey.map(({ column }, index) => {
+    const collation = column.collation === null ? "" : ` collate ${column.collation}`;
+    return `k${index + 1} ${column.baseType}${collation}`;
+  });
+  const others = otherColumns(shape).map((pair, index) => `c${index + 1} ${pair.target.baseType}`);
+  const told = shape.opposite === undefined ? [] : [`did "char"`, "changed_at timestamptz", "origin text"];
+  const columns = [...keys, "present boolean", ...others, ...told].join(", ");
+  return `create temporary table if not exists ${stageName(shape).slice("pg_temp.".length)} (${columns}) on commit delete rows`;
+}
 
 /** Staging tables that a session may have; beyond, all are dropped, because each commit visits each of them. */
 const MOST_STAGES = 40;

@@ -5,7 +5,7 @@
 import { DISPUTED, REREAD, deltaColumns, deltaTables, emptiedSql } from "../catalog/delta.ts";
 import { fromSql } from "../catalog/table.ts";
 import { literal } from "../postgres/sql.ts";
-import { stageName } from "./shape.ts";
+import { stageName } from "./staging.ts";
 import {
   entries,
   matchRow,

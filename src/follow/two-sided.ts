@@ -5,7 +5,8 @@
 import { changedKeysSql, foreignSql, toldChangesSql, windowSql } from "../catalog/delta.ts";
 import { fromSql } from "../catalog/table.ts";
 import { ident, literal } from "../postgres/sql.ts";
-import { stageName, type Shape } from "./shape.ts";
+import type { Shape } from "./shape.ts";
+import { stageName } from "./staging.ts";
 
 /** A shape whose changes on the applying side are captured. */
 export type TwoSided = Shape & { readonly opposite: NonNullable<Shape["opposite"]> };

@@ -1,5 +1,5 @@
 /** Parked rows for people: which they are and why, and another try. */
-import { noteKeys } from "../capture/capture.ts";
+import { noteKeys } from "../capture/note-changes.ts";
 import { loadCaptures } from "../catalog/delta.ts";
 import { selectTables } from "../catalog/patterns.ts";
 import { ReplicateError } from "../errors.ts";

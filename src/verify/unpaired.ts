@@ -1,5 +1,5 @@
 /** Tables without a key are compared as what they are: rows in any number, in no order. */
-import { noteReload } from "../capture/capture.ts";
+import { noteReload } from "../capture/note-changes.ts";
 import { relayCopy } from "../postgres/copy-relay.ts";
 import type { DrillRequest, PartDifferences } from "./differences.ts";
 import { rowsFrom } from "./ranges.ts";

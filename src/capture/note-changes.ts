@@ -1,0 +1,64 @@
+/** Notes in the delta tables what is to be read again although no trigger has told of it. */
+import { deltaColumns, deltaTables, isKeyless, REREAD, RELOAD_NOW, type Capture } from "../catalog/delta.ts";
+import type { Connection } from "../postgres/connect.ts";
+import { keyValue } from "./trigger-function.ts";
+
+/** Notes given keys, in their recorded form, as changed: one array per row. */
+export async function noteKeys(
+  source: Connection,
+  capture: Capture,
+  keys: readonly (readonly (string | null)[])[],
+): Promise<void> {
+  const columns = deltaColumns(capture);
+  const values = capture.keyColumns.map((column, index) => `(v ->> ${index})::${column.deltaType}`);
+  await source.transaction(async () => {
+    const delta = await activeDelta(source, capture);
+    await source.rows(
+      `insert into ${delta} (${columns.join(", ")})
+       select ${values.join(", ")} from pg_catalog.jsonb_array_elements($1::jsonb) as v`,
+      [JSON.stringify(keys)],
+    );
+  });
+}
+
+/** Notes every key of a relation as changed, as if each row had been updated. */
+export async function noteAllKeys(source: Connection, capture: Capture, from: string): Promise<void> {
+  if (isKeyless(capture)) return await noteReread(source, capture);
+  const delta = await activeDelta(source, capture);
+  const columns = deltaColumns(capture).join(", ");
+  const keys = capture.keyColumns.map((column) => keyValue("r", column)).join(", ");
+  await source.script(`insert into ${delta} (${columns}) select ${keys} from ${from} as r`);
+}
+
+/** The delta table that the triggers write to, which stays so until the transaction ends. */
+async function activeDelta(source: Connection, capture: Capture): Promise<string> {
+  const [current] = await source.rows<{ active: "a" | "b" }>(
+    `select active from replicate.capture where id = $1 for share`,
+    [capture.id],
+  );
+  return deltaTables(capture.id)[current?.active === "b" ? 1 : 0];
+}
+
+/** Notes that the whole table has to be read again: changes may have been missed. */
+export async function noteReread(source: Connection, capture: Capture): Promise<void> {
+  await noteTruncated(source, capture, REREAD);
+}
+
+/** Asks for a table without a key to be read again with the next batch, whatever its size. */
+export async function noteReload(source: Connection, captureId: number): Promise<void> {
+  await source.transaction(async () => {
+    const [capture] = await source.rows<{ active: "a" | "b" }>(
+      `select active from replicate.capture where id = $1 for share`,
+      [captureId],
+    );
+    if (capture === undefined) return;
+    const delta = deltaTables(captureId)[capture.active === "a" ? 0 : 1];
+    await source.rows(`insert into ${delta} (truncated) values ($1)`, [RELOAD_NOW]);
+  });
+}
+
+/** Notes that a relation of the table lost all its rows without a trigger telling. */
+export async function noteTruncated(source: Connection, capture: Capture, relid: number): Promise<void> {
+  const delta = deltaTables(capture.id)[capture.active === "a" ? 0 : 1];
+  await source.rows(`insert into ${delta} (truncated) values ($1)`, [relid]);
+}

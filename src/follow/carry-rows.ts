@@ -1,0 +1,132 @@
+/** Statements that carry the rows of a table over: out of the source, into staging, and from there into the target's table. */
+import { changedKeysSql, keyMatchSql, toldChangesSql, windowSql } from "../catalog/delta.ts";
+import { ownColumns, ownConditions, ownRowsSql, rowsSql } from "../catalog/rows.ts";
+import { fromSql, tableSql, type Table } from "../catalog/table.ts";
+import { ident } from "../postgres/sql.ts";
+import type { RowLayout } from "../transform-rows.ts";
+import { otherColumns, uniqueNames, type Shape } from "./shape.ts";
+import { stageName } from "./staging.ts";
+import { isDirect, isReread, type TableMode } from "./table-mode.ts";
+
+/** What is in which field of a batch's rows. */
+export function layoutOf(shape: Shape, mode: TableMode): RowLayout {
+  const keys = shape.capture.keyColumns.map(({ name }) => name);
+  const fields = isDirect(mode)
+    ? shape.plan.columns.map((pair) => pair.source.name)
+    : [...keys, null, ...otherColumns(shape).map((pair) => pair.source.name)];
+  return { table: shape.label, fields, keys: [...keys, ...ownColumns(shape.target)] };
+}
+
+const copyOptions = (shape: Shape): string => (shape.plan.binary ? " with (format binary)" : "");
+
+export function copyInSql(shape: Shape, mode: TableMode): string {
+  if (!isDirect(mode)) return `copy ${stageName(shape)} from stdin${copyOptions(shape)}`;
+  const names = shape.plan.columns.map((pair) => ident(pair.target.name)).join(", ");
+  const list = names === "" ? "" : ` (${names})`;
+  // A large table is reloaded when somebody waits for it: deleting would take as long again and leave as much behind.
+  const empty = mode.isLarge ? emptySql(shape.target) : `delete from ${ownRowsSql(shape.target)}`;
+  return `${empty};\ncopy ${tableSql(shape.target)}${list} from stdin${copyOptions(shape)}`;
+}
+
+/**
+ * Empties the target's table, or a partition of it. TRUNCATE is refused where a foreign key points to the table, and takes
+ * no account of whose the rows are.
+ */
+function emptySql(target: Table, partition?: string): string {
+  const from = partition === undefined ? fromSql(target) : `only ${partition}`;
+  if (target.isReferenced || target.own !== undefined) return `delete from ${ownRowsSql(target, from)}`;
+  return `truncate ${from}`;
+}
+
+/**
+ * Reads the current rows of the keys that changed since `position`; a key without a row comes as absent. `condition`
+ * continues the one on deltas; `except` is one on the keys `d`, unless all rows are read.
+ */
+export function copyOutSql(
+  shape: Shape,
+  position: string | null,
+  condition: string,
+  mode: TableMode,
+  except = "",
+): string {
+  const others = otherColumns(shape).map((pair) => `, t.${ident(pair.source.name)}`).join(""); // prettier-ignore
+  const keys = shape.capture.keyColumns;
+  const isTold = shape.opposite !== undefined;
+  const window = `${windowSql(position)}${condition}`;
+  const told = isTold ? ", d.did, d.changed_at, d.origin" : "";
+  if (isDirect(mode)) {
+    const columns = shape.plan.columns.map((pair) => `t.${ident(pair.source.name)}`).join(", ");
+    return `copy (select ${columns} from ${rowsSql(shape.source)} as t) to stdout${copyOptions(shape)}`;
+  }
+  if (isReread(shape, mode)) {
+    const own = keys.map((key) => `t.${ident(key.name)}::${key.readType}`).join(", ");
+    const changes = isTold
+      ? ` left join (${toldChangesSql(shape.capture, window)}) as d on ${keyMatchSql(shape.capture, "t", "d")}`
+      : "";
+    return `copy (select ${own}, true${others}${told} from ${rowsSql(shape.source)} as t${changes}) to stdout${copyOptions(shape)}`;
+  }
+  const own = keys
+    .map((key, index) => `coalesce(t.${ident(key.name)}::${key.readType}, d.k${index + 1})`)
+    .join(", ");
+  // Not by a key column: a composite with an empty field "is not null" no more than it "is null".
+  return `copy (
+    select ${own}, t.tableoid is not null${others}${told}
+    from (${isTold ? toldChangesSql(shape.capture, window) : `select distinct * from (${changedKeysSql(shape.capture, window)}) as k`}) as d
+    left join ${rowsSql(shape.source)} as t on ${keyMatchSql(shape.capture, "t", "d")}${except === "" ? "" : ` where ${except}`}
+  ) to stdout${copyOptions(shape)}`;
+}
+
+/**
+ * Makes the target's rows equal the staged ones. `replace` deletes and inserts all instead of upserting. Where conflicts are
+ * to be found, also the rows that a re-read deletes are staged.
+ */
+export function applySql(shape: Shape, mode: TableMode, replace: boolean): string[] {
+  const table = tableSql(shape.target);
+  const rows = fromSql(shape.target);
+  const stage = stageName(shape);
+  const own = ownConditions(shape.target, "t");
+  const match = shape.targetKey
+    .map(
+      ({ column, equals }, index) =>
+        `(t.${ident(column.name)})::${column.baseType} ${equals} s.k${index + 1}`,
+    )
+    .join(" and ");
+  const isReplacing = replace || !shape.canUpsert;
+
+  const statements: string[] = [];
+  if (isReread(shape, mode)) {
+    const gone = [...own, `not exists (select 1 from ${stage} as s where ${match})`].join(" and ");
+    if (shape.opposite === undefined) statements.push(`delete from ${rows} as t where ${gone}`);
+  } else if (mode.kind === "truncate") statements.push(emptySql(shape.target));
+  else if (mode.kind === "leaf") statements.push(...mode.leaves.map((leaf) => emptySql(shape.target, leaf)));
+  statements.push(
+    `delete from ${rows} as t using ${stage} as s where ${[...own, match].join(" and ")}${isReplacing ? "" : " and not s.present"}`,
+  );
+
+  const others = otherColumns(shape);
+  const keyNames = uniqueNames(shape).map(ident);
+  const ownKeys = shape.targetKey.flatMap(({ column }, index) =>
+    column.generated === ""
+      ? [{ name: ident(column.name), value: `s.k${index + 1}`, identity: column.identity }]
+      : [],
+  );
+  const columns = [
+    ...ownKeys,
+    ...others.map((pair, index) => ({
+      name: ident(pair.target.name),
+      value: `s.c${index + 1}`,
+      identity: pair.target.identity,
+    })),
+  ];
+  const updates = columns.filter((column) => column.identity !== "a");
+  const conflict = isReplacing
+    ? ""
+    : updates.length === 0
+      ? ` on conflict (${keyNames.join(", ")}) do nothing`
+      : ` on conflict (${keyNames.join(", ")}) do update set ${updates.map(({ name }) => `${name} = excluded.${name}`).join(", ")}`;
+  statements.push(
+    `insert into ${table} (${columns.map(({ name }) => name).join(", ")}) overriding system value
+     select ${columns.map(({ value }) => value).join(", ")} from ${stage} as s where s.present${conflict}`,
+  );
+  return statements;
+}
