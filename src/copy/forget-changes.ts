@@ -12,7 +12,7 @@ import type { CopyRun, CopyTable } from "./run.ts";
 /**
  * For the transaction that empties the table: removes the deltas of what was there. Nobody else can be in the middle of a
  * change, because the table is locked. Other syncs that read them get the whole table once it is copied (see
- * follow/conflict-sql).
+ * follow/their-deltas).
  */
 export async function forgetChangesSql(
   run: CopyRun,
