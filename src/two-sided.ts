@@ -1,4 +1,6 @@
 /** Setting up a sync whose target has changes of its own: the way back, names, and what has to be so before a copy. */
+import type { ResolvedConfig } from "./config.ts";
+import { countPending } from "./conflict/log.ts";
 import { policyLabel } from "./conflict-policy.ts";
 import { beginOpposite, plantOpposite } from "./cutover/opposite.ts";
 import { withBoth, type OpenWay } from "./cutover/ways.ts";
@@ -97,7 +99,7 @@ async function checkDeciding(
  */
 export async function assertCopy(
   context: SyncContext,
-  { restart, overwrite }: Pick<CopyOptions, "restart" | "overwrite">,
+  { restart, overwrite, tables }: Pick<CopyOptions, "restart" | "overwrite" | "tables">,
 ): Promise<void> {
   const { config } = context;
   await using target = await context.target("copy");
@@ -107,36 +109,51 @@ export async function assertCopy(
       hint: "Stop `replicate follow` for the time of the copy.",
     });
   }
-  if (config.direction === "both" && restart === true && overwrite !== true)
-    await refuseUndelivered(target, config.name);
+  if (!config.isTwoSided || restart !== true || overwrite === true) return;
+  await using source = await context.source("copy");
+  await refuseUndelivered(config, source, target, tables);
 }
 
 /** What a new copy would overwrite without a word. */
-async function refuseUndelivered(target: Connection, sync: string): Promise<void> {
-  const [way] = await target.rows<{ snapshot: string | null }>(
-    `select position as snapshot from replicate.source_sync where name = $1`,
+async function refuseUndelivered(
+  { name: sync, direction }: ResolvedConfig,
+  source: Connection,
+  target: Connection,
+  only: readonly string[] | undefined,
+): Promise<void> {
+  const [way] = await source.rows<{ snapshot: string | null }>(
+    `select position as snapshot from replicate.sync where name = $1`,
     [reverseName(sync)],
   );
-  const following = (await loadTables(target, sync)).filter(({ state }) => state === "following");
   const captured = await target.rows<{ id: number; relid: number }>(
     `select c.id, c.relid::bigint::float8 as relid from replicate.subscription s join replicate.capture c on c.id = s.capture_id
      where s.sync = $1 and c.tells`,
     [reverseName(sync)],
   );
-  for (const { targetRelid, targetSchema, targetName } of following) {
-    const capture = captured.find(({ relid }) => relid === targetRelid);
+  for (const { state, sourceSchema, sourceName, ...table } of await loadTables(target, sync)) {
+    if (state === "new" || only?.includes(tableLabel({ schema: sourceSchema, name: sourceName })) === false)
+      continue;
+    const capture = captured.find(({ relid }) => relid === table.targetRelid);
     if (capture === undefined) continue;
     const { n } = await target.row<{ n: number }>(
       `select n::float8 as n from (${windowCountSql(capture.id, way?.snapshot ?? null, foreignSql({ tells: true }, sync))}) as w`,
     );
-    if (n === 0) continue;
-    const label = tableLabel({ schema: targetSchema, name: targetName });
-    throw new ReplicateError(
-      "TARGET_NOT_EMPTY",
-      `the target's ${label} has changes that the source does not have yet`,
-      {
-        hint: "Bring them over with `replicate follow --until-caught-up`, or add --overwrite to lose them.",
-      },
-    );
+    const label = tableLabel({ schema: table.targetSchema, name: table.targetName });
+    if (n > 0) {
+      throw new ReplicateError(
+        "TARGET_NOT_EMPTY",
+        `the target's ${label} has changes that the source lacks`,
+        {
+          hint: `${direction === "both" ? "Bring them over with `replicate follow --until-caught-up`, or add" : "Add"} --overwrite to lose them.`,
+        },
+      );
+    }
+    const pending =
+      (await countPending(source, sync, table.sourceRelid)) +
+      (await countPending(target, sync, table.targetRelid));
+    if (pending === 0) continue;
+    throw new ReplicateError("TARGET_NOT_EMPTY", `${label} has conflicts that are not resolved: ${pending}`, {
+      hint: "Resolve them with `replicate conflicts resolve`, or add --overwrite, which resolves them with the source.",
+    });
   }
 }

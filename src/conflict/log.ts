@@ -116,12 +116,13 @@ export async function pendingIds(
   return found.flat().toSorted((a, b) => (a.at < b.at ? -1 : 1)).map(({ id }) => id); // prettier-ignore
 }
 
-/** How many conflicts that were met on this side are to be resolved. */
-export async function countPending(connection: Connection, sync: string): Promise<number> {
+/** How many conflicts that were met on this side are to be resolved; `relid`: of this table here. */
+export async function countPending(connection: Connection, sync: string, relid?: number): Promise<number> {
   if (!(await hasLog(connection))) return 0;
   const { pending } = await connection.row<{ pending: number }>(
-    `select count(*)::int as pending from replicate.conflict where sync = $1 and resolved_at is null`,
-    [sync],
+    `select count(*)::int as pending from replicate.conflict
+     where sync = $1 and resolved_at is null and ($2::oid is null or relid = $2)`,
+    [sync, relid ?? null],
   );
   return pending;
 }

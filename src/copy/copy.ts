@@ -16,6 +16,7 @@ import { refuseExpelled, rememberedToken } from "../state/source-identity.ts";
 import { clearError, storeError } from "../state/runner-lock.ts";
 import { loadLeftInvalid, type LeftInvalid } from "../state/owed.ts";
 import { loadTables, type TableState } from "../state/sync-table.ts";
+import { resolveWithSource } from "./forget-changes.ts";
 import { partCount, storages } from "./plan.ts";
 import { isSmall, notEmpty, planTable, tableRemovals } from "./prepare.ts";
 import {
@@ -99,6 +100,7 @@ export async function copySync(context: SyncContext, options: CopyOptions = {}):
       const plan = await describePlan(run, source, target);
       return { ...(await report(run, target, startedAt)), dryRun: true, plan };
     }
+    await resolveWithSource(run, source, target, tablesToEmpty(run));
     await announce(run, target);
     // The workers need what there is: a managed database may let a role have no more than two.
     await sessions.close();
@@ -182,6 +184,12 @@ async function toPrepare(
     }));
 }
 
+function tablesToEmpty({ unprepared, tables }: CopyRun): CopyTable[] {
+  return unprepared
+    .filter(({ mode }) => mode !== "adopt")
+    .map(({ captureId }) => tables.get(captureId) as CopyTable);
+}
+
 /**
  * Largest first. Among small ones those that others reference: their preparation takes all foreign keys that point to
  * them away, and the others then need no lock on them.
@@ -239,9 +247,7 @@ async function announce(run: CopyRun, target: Connection): Promise<void> {
      from replicate.part p where p.sync = $1 and p.capture_id = any ($2::int[]) and not p.done`,
     [run.sync, [...run.tables.keys()].filter((id) => !run.unprepared.some((each) => each.captureId === id))],
   );
-  const fresh = run.unprepared
-    .filter(({ mode }) => mode !== "adopt")
-    .map(({ captureId }) => run.tables.get(captureId) as CopyTable);
+  const fresh = tablesToEmpty(run);
   const parts = fresh
     .flatMap((table) => storages(table.source))
     .reduce((sum, storage) => sum + partCount(storage, run.partBytes), 0);

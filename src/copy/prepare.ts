@@ -23,6 +23,7 @@ import { fill, literal, load } from "../postgres/sql.ts";
 import { asReplicateError, isConnectionFailure } from "../postgres/sqlstate.ts";
 import { loadKinds, takeAwaySql } from "../state/owed.ts";
 import { loadPart, PartGivenBack, PlanOutdated, type Part } from "./copy-part.ts";
+import { forgetChangesSql } from "./forget-changes.ts";
 import {
   partCount,
   planParts,
@@ -163,7 +164,10 @@ export async function prepareTable(
     await inSteps(target, [
       ["copy.prepare.saved", away.save],
       ["copy.prepare.dropped", away.drop],
-      ["copy.prepare.truncated", found.isFull ? [emptySql(table)] : []],
+      [
+        "copy.prepare.truncated",
+        [...(found.isFull ? [emptySql(table)] : []), ...(await forgetChangesSql(run, target, table))],
+      ],
       [
         "copy.prepare.planned",
         [

@@ -11,35 +11,57 @@ export type KeyTexts = readonly string[];
 
 /** Leaves them out of staging. `kept`: those that only the source knows of, where its whole table was read. */
 export function leavePendingSql(shape: TwoSided, sides: Sides, kept: readonly KeyTexts[]): string[] {
-  const stage = stageName(shape);
-  return [
-    `delete from ${stage} as s using replicate.conflict as c
-     where ${pending(sides.base, shape.target)} and (${isStagedKey(shape, "c.key_texts")} or ${isStagedKey(shape, "c.other_key_texts")})`,
-    ...(kept.length === 0
-      ? []
-      : [
-          `delete from ${stage} as s using (values ${texts(kept)}) as k (key) where ${isStagedKey(shape, "k.key")}`,
-        ]),
-  ];
+  const logged = keysInLog(pending(sides.base, shape.target));
+  const both = kept.length === 0 ? logged : `${logged} union all values ${texts(kept)}`;
+  const keys = shape.targetKey.map(({ column: { baseType }, equals }, n) => ({
+    value: `s.k${n + 1}`,
+    logged: `(p.key[${n + 1}])::${baseType}`,
+    equals,
+  }));
+  return [`delete from ${stageName(shape)} as s where ${isAmong(keys, both)}`];
 }
 
 /** Leaves them out of what is read: a condition on changes `d` of the source. */
 export function exceptPendingSql(shape: TwoSided, base: string): string {
-  const columns = shape.capture.keyColumns;
-  const isKey = (logged: string): string =>
-    `(${pendingOrder(shape)
-      .map((n, k) => `(${logged}[${k + 1}])::${columns[n]?.readType} ${columns[n]?.equals} d.k${n + 1}`)
-      .join(" and ")})`;
-  return `not exists (select 1 from replicate.conflict as c
-    where ${open(base, shape.source)} and (${isKey("c.key_texts")} or ${isKey("c.other_key_texts")}))`;
+  const keys = pendingOrder(shape).map((n, k) => {
+    const { readType = "", equals = "" } = shape.capture.keyColumns[n] ?? {};
+    return { value: `d.k${n + 1}`, logged: `(p.key[${k + 1}])::${readType}`, equals };
+  });
+  return `not ${isAmong(keys, keysInLog(open(base, shape.source)))}`;
 }
 
 /** The keys that the source's log keeps, see `leavePendingSql`. */
 export function pendingKeysSql(shape: TwoSided, base: string): string {
-  const order = shape.targetKey.map((_, n) => `k.key[${pendingOrder(shape).indexOf(n) + 1}]`).join(", ");
-  return `select array[${order}] as key from replicate.conflict as c
-    cross join lateral (values (c.key_texts), (c.other_key_texts)) as k (key)
-    where ${open(base, shape.source)} and k.key is not null`;
+  const order = shape.targetKey.map((_, n) => `p.key[${pendingOrder(shape).indexOf(n) + 1}]`).join(", ");
+  return `select array[${order}] as key from (${keysInLog(open(base, shape.source))}) as p (key)`;
+}
+
+/** The keys of entries `c`, as texts: of both rows, where two want the same value. */
+function keysInLog(condition: string): string {
+  return `select k.key from replicate.conflict as c
+    cross join lateral (values (c.key_texts), (c.other_key_texts)) as k (key) where ${condition} and k.key is not null`;
+}
+
+interface KeyColumn {
+  readonly value: string;
+  readonly logged: string;
+  readonly equals: string;
+}
+
+/**
+ * Whether a key is one of those that a query gives as texts. Compared as the type does: other databases may write an equal
+ * key otherwise, such as 1.0 and 1.00. `any` that is not at the top of a condition is hashed, whatever joins are wanted and
+ * however few rows are expected; but it knows one operator for all columns.
+ */
+function isAmong(key: readonly KeyColumn[], query: string): string {
+  const from = `from (${query}) as p (key)`;
+  if (new Set(key.map(({ equals }) => equals)).size > 1) {
+    const same = key.map(({ value, logged, equals }) => `${value} ${equals} ${logged}`).join(" and ");
+    return `(exists (select 1 ${from} where ${same}))`;
+  }
+  const values = key.map(({ value }) => value).join(", ");
+  const logged = key.map((column) => column.logged).join(", ");
+  return `(((${values}) ${key[0]?.equals} any (select ${logged} ${from})) is true)`;
 }
 
 /** The log holds keys in the order of the capture whose way has met the conflict there, which is the other one. */
@@ -53,11 +75,6 @@ const open = (base: string, { oid }: { readonly oid: number }): string =>
 /** One that has a winner but is not resolved yet is applied again, see conflict/resolve. */
 const pending = (base: string, table: { readonly oid: number }): string =>
   `${open(base, table)} and c.winner = 'skip'`;
-
-/** Compared as the type does: other databases may write an equal key otherwise, such as 1.0 and 1.00. */
-function isStagedKey(shape: TwoSided, logged: string): string {
-  return `(${shape.targetKey.map(({ column, equals }, n) => `(${logged}[${n + 1}])::${column.baseType} ${equals} s.k${n + 1}`).join(" and ")})`;
-}
 
 const texts = (keys: readonly KeyTexts[]): string =>
   keys.map((key) => `(array[${key.map(literal).join(", ")}]::text[])`).join(", ");

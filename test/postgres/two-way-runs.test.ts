@@ -238,6 +238,28 @@ test("keys that are equal but written otherwise: a skipped conflict stays as it 
   ]);
 });
 
+test("a key whose columns have operators of different schemas: a skipped conflict stays as it is", async () => {
+  await using pair = await freePair();
+  await using followed = await startFollowed(
+    pair,
+    "create extension citext; create table t (name citext, id int, v text, primary key (name, id))",
+    { direction: "both", conflict: "skip" },
+  );
+  await followed.drain();
+  await pair.source.sql("insert into t values ('Ann', 1, 'source')");
+  await pair.target.sql("insert into t values ('ANN', 1, 'target')");
+  await followed.drain();
+  await pair.target.sql("update t set v = 'target again'; insert into t values ('ann', 2, 'new')");
+  await followed.drain();
+  await pair.source.sql("update t set v = 'source again' where id = 1");
+  await followed.drain();
+  const rows = "select v from t order by id";
+  expect([await pair.source.sql(rows), await pair.target.sql(rows)]).toEqual([
+    [{ v: "source again" }, { v: "new" }],
+    [{ v: "target again" }, { v: "new" }],
+  ]);
+});
+
 test("a sync with parked rows is not made to go both ways: they would be overwritten", async () => {
   await using pair = await freePair();
   await using oneWay = await startFollowed(pair, schema, { onRefusal: "park" });

@@ -144,3 +144,37 @@ test("two databases that are both filled: differences are settled by the policy,
   ]);
   expect(await sync.conflicts({ state: "all" })).toHaveLength(3);
 });
+
+test("a table that joins later and is filled on both sides: what differs stays as it is until verify has it settled", async () => {
+  await using pair = await freePair();
+  await using followed = await startFollowed(pair, schema, { direction: "both", conflict: "target-wins" });
+  await followed.drain();
+  await onBoth(pair, "create table later (id int primary key, v text); insert into later values (1, 'same')");
+  await pair.source.sql("insert into later values (2, 'source'), (3, 'source')");
+  await pair.target.sql("insert into later values (2, 'target'), (4, 'target')");
+  await followed.sync.init();
+  await followed.sync.copy({ adopt: true });
+  await pair.target.sql("insert into later values (5, 'new')");
+  await followed.drain();
+  const rows = "select id, v from later order by id";
+  const [one, two, three, four, five] = [
+    { id: 1, v: "same" },
+    { id: 2, v: "target" },
+    { id: 3, v: "source" },
+    { id: 4, v: "target" },
+    { id: 5, v: "new" },
+  ];
+  expect(await pair.source.sql(rows)).toEqual([one, { id: 2, v: "source" }, three, five]);
+  expect(await pair.target.sql(rows)).toEqual([one, two, four, five]);
+  const { tables } = await followed.sync.verify({ repair: true });
+  expect(tables.find(({ table }) => table === "public.later")?.differences).toHaveLength(3);
+  expect(await followed.differences()).toEqual([]);
+  expect(await pair.source.sql(rows)).toEqual([one, two, four, five]);
+  const settled = await followed.sync.conflicts();
+  const byKey = settled.toSorted((one, two) => Number(one.key["id"]) - Number(two.key["id"]));
+  expect(byKey.map(({ key, winner, source }) => [key["id"], winner, source.image?.["v"]])).toEqual([
+    [2, "target", "source"],
+    [3, "target", "source"],
+    [4, "target", undefined],
+  ]);
+});
