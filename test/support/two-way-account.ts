@@ -102,6 +102,13 @@ function losers(entries: readonly Entry[]): Set<string> {
   return found;
 }
 
+/** What happened to a row of late, to tell where something is wrong. */
+function history(cell: string, changes: readonly Change[], entries: readonly Entry[]): string {
+  const made = changes.filter(({ tab, key }) => cellOf(tab, key) === cell).toSorted((a, b) => a.at - b.at);
+  const met = entries.filter(({ tab, key, other_key }) => [key, other_key].some((each) => cellOf(tab, String(each)) === cell)); // prettier-ignore
+  return `${JSON.stringify(made.slice(-12))}, ${JSON.stringify(met.slice(-12))}`;
+}
+
 /** Values that applications wrote, or that were merged, and that are nowhere now. */
 function lost(changes: readonly Change[], entries: readonly Entry[], rows: ReadonlyMap<string, string>): string[] {
   const logged = losers(entries);
@@ -112,7 +119,7 @@ function lost(changes: readonly Change[], entries: readonly Entry[], rows: Reado
   ];
   return made
     .filter(({ tab, key, v }) => rows.get(cellOf(tab, key)) !== v && !replaced.has(`${cellOf(tab, key)} ${v}`) && !logged.has(`${tab} ${v}`))
-    .map(({ by, tab, key, v }) => `${tab} ${key}: ${v} of ${by} is lost and not in the log`);
+    .map(({ by, tab, key, v }) => `${tab} ${key}: ${v} of ${by} is lost and not in the log: ${history(cellOf(tab, key), changes, entries)}`);
 } // prettier-ignore
 
 /** Rows that nobody made, and rows that an application replaced or deleted, without a word in the log. */
@@ -135,7 +142,7 @@ function revived(changes: readonly Change[], entries: readonly Entry[], rows: Re
     for (const { side, op, tab, key, old_v, new_v } of changes) {
       if (cellOf(tab, key) !== cell || old_v !== v || op === "T") continue;
       const isLogged = isDeleteLost(tab, key) || (new_v !== null && logged.has(`${tab} ${new_v}`));
-      if (!isLogged) wrong.push(`${cell}: ${v} is there, which ${side} replaced by ${new_v}`);
+      if (!isLogged) wrong.push(`${cell}: ${v} is there, which ${side} replaced by ${new_v}: ${history(cell, changes, entries)}`);
     }
   }
   return wrong;
@@ -178,7 +185,7 @@ function notLatest(changes: readonly Change[], entries: readonly Entry[], rows: 
     const found = rows.get(cell) ?? null;
     if (last.op === "D" && isLateInsert(each, found)) continue;
     if (!possible.includes(found)) wrong.push(
-        `${cell}: holds ${found}, and the last change made ${possible.join(" or ")}: ${JSON.stringify(each.slice(-4))}, ${JSON.stringify(entries.filter((entry) => cellOf(entry.tab, entry.key) === cell).slice(-3))}`,
+        `${cell}: holds ${found}, and the last change made ${possible.join(" or ")}: ${history(cell, changes, entries)}`,
       );
   }
   return wrong;
