@@ -20,7 +20,7 @@ export interface Partner {
   readonly way: Way;
   /** Waits until the other way is between two batches, and keeps it there meanwhile. */
   alone<T>(work: () => Promise<T>): Promise<T>;
-  /** Whether a batch may be applied now: the other way can tell how far it has come, and every table is copied. */
+  /** Whether a batch may be applied now: the other way can tell how far it has come, and the tables are there. */
   isReady(): boolean;
   /** The session that follows this way; undefined: it broke. */
   session: FollowSession | undefined;
@@ -69,9 +69,13 @@ class Turns {
       },
       isReady: () => {
         const { forward, reverse } = this.#sessions;
-        const isCopied = forward?.tables.every(({ state }) => state === "copied" || state === "following");
+        // A table joins forward first: with it comes all that is recorded, also what the way back had just brought, which
+        // would be old news to the target.
+        const isThere = forward?.tables.every(
+          ({ state }) => state === "following" || (state === "copied" && way === "forward"),
+        );
         const opposite = this.#sessions[other];
-        if (isCopied !== true || reverse === undefined || opposite === undefined) return false;
+        if (isThere !== true || reverse === undefined || opposite === undefined) return false;
         // For the whole turn: a session that breaks meanwhile has come no further, and does not mean that it began anew.
         this.#delivered[way] = opposite.position.snapshot;
         return true;
