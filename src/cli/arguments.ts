@@ -2,16 +2,8 @@
 import yargs, { type Options } from "yargs";
 import { ReplicateError, type GivenSetting, type Problem } from "../index.ts";
 import { didYouMean } from "../spelling.ts";
-import {
-  operandsOf,
-  optionSpec,
-  options,
-  optionsOf,
-  verbNames,
-  type OptionName,
-  type Values,
-  type VerbName,
-} from "./options.ts";
+import { optionSpec, options, type OptionName, type Values } from "./options.ts";
+import { operandsOf, optionsOf, verbNames, type VerbName } from "./verbs.ts";
 
 export interface Arguments {
   /** Undefined where only help or the version is wanted, or nothing was given. */

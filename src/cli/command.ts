@@ -1,6 +1,7 @@
 /** What every command is given, and what the commands share. */
 import { ReplicateError, openSync, type Sync, type SyncOptions } from "../index.ts";
-import type { Values, VerbName } from "./options.ts";
+import type { Values } from "./options.ts";
+import type { VerbName } from "./verbs.ts";
 import type { Output } from "./output.ts";
 import type { Progress } from "./progress.ts";
 import type { Terminal } from "./terminal.ts";

@@ -1,18 +1,15 @@
-/** Help texts and the reference, made from the table in options.ts. */
+/** Help texts and the reference, made from the tables in options.ts and verbs.ts. */
 import { columns, wrap } from "./format.ts";
+import { options, optionSpec, variables, type OptionName } from "./options.ts";
 import {
   commonOptions,
   exitCodes,
   operandsOf,
-  options,
-  optionSpec,
   partsTitle,
-  variables,
   verbNames,
   verbs,
-  type OptionName,
   type VerbName,
-} from "./options.ts";
+} from "./verbs.ts";
 
 const width = 100;
 

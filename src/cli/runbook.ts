@@ -3,7 +3,7 @@
  * Markdown or as a shell script whose parts are run one at a time.
  */
 import type { Status } from "../index.ts";
-import { exitCodes } from "./options.ts";
+import { exitCodes } from "./verbs.ts";
 import { phases } from "./status-text.ts";
 
 /** What is known of the sync. Holds no secret: connections are written without their passwords. */

@@ -3,32 +3,30 @@
  * state lies on the sync's target (see state/switch.ts). Each step can be repeated, so that the same command carries on
  * after any interruption; until the new side is open, everything can be undone.
  */
-import { loadKinds, payOwed, type LeftInvalid } from "../state/owed.ts";
-import { describeTables, tableLabel, tableSql } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
 import { asReplicateError } from "../postgres/sqlstate.ts";
-import type { SyncContext } from "../state/context.ts";
-import { findGaps, liftFence, raiseFence, readFence } from "../state/fence.ts";
-import { countParked } from "../state/parked.ts";
-import { assertRoom } from "../state/room.ts";
+import type { SequencesReport } from "../sequences/carry.ts";
+import { liftFence, readFence } from "../state/fence.ts";
 import { migrate } from "../state/migrate.ts";
+import type { LeftInvalid } from "../state/owed.ts";
+import { assertRoom } from "../state/room.ts";
 import {
-  beginSwitch, closeWay, isCutOver, lockSwitch, moveSwitch, noteSwitch, readSwitch, reopenWay, type Switch,
+  beginSwitch, isCutOver, lockSwitch, moveSwitch, noteSwitch, readSwitch, reopenWay, type Switch,
 } from "../state/switch.ts"; // prettier-ignore
-import { loadTables, type SyncTable } from "../state/sync-table.ts";
-import { verifyChanged, verifySync } from "../verify/verify.ts";
+import { loadTables } from "../state/sync-table.ts";
+import { prepare } from "./before-fence.ts";
 import { Follower } from "./follower.ts";
 import { runHook } from "./hook.ts";
-import { clearMark, setMark } from "./mark.ts";
-import { detachWay, placeOpposite, plantOpposite, standBy } from "./opposite.ts";
-import { askReload } from "./ask-reload.ts";
-import { countPending, owingReload } from "./pending.ts";
+import { clearMark } from "./mark.ts";
+import { detachWay } from "./opposite.ts";
+import { refuseParked } from "./refusals.ts";
 import { refuseBlocked, rehearse, type Rehearsal } from "./rehearse.ts";
-import { carrySequences, type SequencesReport } from "../sequences/carry.ts";
+import { tell, type SwitchRun } from "./switch-run.ts";
 import { dropFence, patiently, undoBegun, undoSwitch } from "./undo.ts";
 import { turnOf, type OpenWay, type Turn } from "./ways.ts";
+import { whileFenced, type Opened } from "./while-fenced.ts";
 
 export interface SwitchOptions {
   /** Only predict how long the fence would stand, and say what would stop the switch. */
@@ -67,12 +65,6 @@ export interface SwitchReport {
 
 /** Connections for all that is done at the same time: the state's, ours, the follower's, a comparison's and its watch. */
 const ROOM = { source: 5, target: 5 };
-const TIMEOUT_MS = 60_000;
-const LOCK_BUDGET_MS = 5 * 60_000;
-const MARGIN = 1000;
-/** Deltas that may be pending when the fence is raised. */
-const FEW_DELTAS = 2000;
-
 /**
  * Throws PREFLIGHT_BLOCKED, ROWS_PARKED, VERIFY_DIFFERENT, LOCK_NOT_AVAILABLE, CUTOVER_TIMEOUT and others after everything was
  * undone; HOOK_FAILED when the new side is open and only the hook did not work; CUTOVER_STATE where the sync is in no state
@@ -147,8 +139,6 @@ function tooLate(sync: string): ReplicateError {
   });
 }
 
-type Opened = Pick<SwitchReport, "fenceSeconds" | "rowsCompared" | "sequences" | "leftInvalid">;
-
 /** Everything up to the moment in which the new side is open. Undoes all of it when anything fails. */
 async function untilOpen(
   open: OpenWay,
@@ -174,7 +164,7 @@ async function untilOpen(
     await beginSwitch(state, turn.sync, turn.kind, isReversible);
     isBegun = true;
     await failpoint("cutover.marked");
-    const run: Run = { open, turn, state, source, target, follower, options, isReversible };
+    const run: SwitchRun = { open, turn, state, source, target, follower, options, isReversible };
     const mark = await prepare(run, isUp);
     const opened = await whileFenced(run, mark);
     return opened;
@@ -208,170 +198,6 @@ async function undoAfter(open: OpenWay, turn: Turn, error: unknown): Promise<unk
   );
 }
 
-interface Run {
-  readonly open: OpenWay;
-  readonly turn: Turn;
-  readonly state: Connection;
-  /** Of the active way: the old side, and the new one. */
-  readonly source: Connection;
-  readonly target: Connection;
-  readonly follower: Follower;
-  readonly options: SwitchOptions;
-  readonly isReversible: boolean;
-}
-
-const tell = (context: SyncContext, step: string): void => context.emit({ type: "switch-step", step });
-
-/** All that can be done while applications still write, so that the fence is short. Returns the mark. */
-async function prepare(run: Run, isUp: boolean): Promise<string> {
-  const { open, turn, state, source, target, follower, options, isReversible } = run;
-  const active = open(turn.active);
-  const { signal } = active;
-  tell(active, "catching up");
-  if (turn.kind === "rollback" && !isUp) await standBy(active);
-  await follower.reach(FEW_DELTAS, source, target, signal);
-  const entries = await loadTables(target, active.config.name);
-  // Before the mark, so that they need not be compared as a whole while fenced if they change no more.
-  await follower.reload(source, target, signal);
-  const mark = await setMark(active);
-  // What owes a reload all the same has changed since: this leaves a trace of it behind the mark.
-  await askReload(source, await owingReload(target, active.config.name));
-  await failpoint("cutover.mark-set");
-  if (isReversible) {
-    tell(active, "preparing the way back");
-    await plantOpposite(open(turn.opposite), entries);
-    await failpoint("cutover.planted");
-  }
-  if (isUp) return mark;
-  // A foreign key of a keyless table that changes on could not be validated before the last reload.
-  const isSettled = entries.every((entry) => !entry.isKeyless);
-  const { failed } = await payOwed(active, {
-    kinds: active.isReplicaRole && isSettled ? [...loadKinds, "foreign-key"] : loadKinds,
-  });
-  if (failed.length > 0) throw notRestored(failed);
-  await analyze(active, target, entries);
-  if (options.verify !== false) {
-    tell(active, "comparing both sides");
-    const { tables } = await verifySync(active);
-    refuseDifferent(tables.map(({ table, differencesTotal: total, parked }) => ({ table, total, parked })));
-  }
-  await follower.reach(FEW_DELTAS, source, target, signal);
-  const timeoutMs = options.timeoutMs ?? TIMEOUT_MS;
-  const { fenceSeconds } = await rehearse(active, { isReversible, rate: follower.rate });
-  if (fenceSeconds * 1000 > timeoutMs) {
-    throw new ReplicateError(
-      "CUTOVER_TIMEOUT",
-      `the fence would stand for about ${fenceSeconds.toFixed(1)} s, longer than the ${timeoutMs / 1000} s allowed`,
-    );
-  }
-  if (!(await moveSwitch(state, turn.sync, ["preparing"], "fencing"))) throw undoneByOther(turn.sync);
-  await failpoint("cutover.begun");
-  return mark;
-}
-
-/** Statistics for tables that have none yet: the new side plans its first queries with them. */
-async function analyze(
-  active: SyncContext,
-  target: Connection,
-  entries: readonly SyncTable[],
-): Promise<void> {
-  const relids = entries.map(({ targetRelid }) => targetRelid);
-  const stale = await target.rows<{ oid: number }>(
-    `select c.oid::bigint::float8 as oid
-     from pg_catalog.pg_class c left join pg_catalog.pg_stat_all_tables s on s.relid = c.oid
-     where c.oid = any ($1::oid[])
-       and (c.relkind = 'p' or coalesce(s.last_analyze, s.last_autoanalyze) is null
-            or s.n_mod_since_analyze > 0.1 * s.n_live_tup)`,
-    [relids],
-  );
-  for (const table of await describeTables(
-    target,
-    stale.map(({ oid }) => oid),
-  )) {
-    await target.script(`analyze ${tableSql(table)}`).catch((error: unknown) => {
-      if (target.isBroken) throw error;
-      active.emit({
-        type: "warning",
-        message: `${tableLabel(table)} could not be analyzed: ${asReplicateError(error, "analyze").message}`,
-      });
-    });
-  }
-}
-
-/** From the fence to the opening. */
-async function whileFenced(run: Run, mark: string): Promise<Opened> {
-  const { open, turn, state, source, target, follower, options, isReversible } = run;
-  const { sync } = turn;
-  const unfenced = open(turn.active);
-  const entries = await loadTables(target, unfenced.config.name);
-  const relids = entries.map(({ sourceRelid }) => sourceRelid);
-  await moveSwitch(state, sync, ["preparing"], "fencing");
-  tell(unfenced, "fencing the old side");
-  await raiseFence(source, sync, relids, {
-    signal: unfenced.signal,
-    budgetMs: options.lockBudgetMs ?? LOCK_BUDGET_MS,
-    onWait: (attempt) =>
-      unfenced.emit({
-        type: "warning",
-        message: `not all tables could be locked at once; everybody passes, then it is tried again (attempt ${attempt})`,
-      }),
-  });
-  const fencedAt = Date.now();
-  const deadline = new AbortController();
-  const timeoutMs = options.timeoutMs ?? TIMEOUT_MS;
-  const timer = setTimeout(() => deadline.abort(), timeoutMs);
-  try {
-    await failpoint("cutover.fenced");
-    await noteSwitch(state, sync, "fenced");
-    const active = open(turn.active, { signal: deadline.signal });
-    tell(active, "draining");
-    await follower.reach(0, source, target, active.signal);
-    await failpoint("cutover.drained");
-    await refuseParked(target, active, options);
-    tell(active, "comparing what has changed");
-    const [compared] = await Promise.all([verifyChanged(active, { entries, mark }), follower.end()]);
-    refuseDifferent(compared.tables);
-    await failpoint("cutover.verified");
-    const sequences = await carrySequences(active, { margin: options.margin ?? MARGIN });
-    await failpoint("cutover.carried");
-    tell(active, "restoring constraints and triggers");
-    await noteSwitch(state, sync, "is_paid");
-    const paid = await payOwed(active);
-    if (paid.failed.length > 0) throw notRestored(paid.failed);
-    await failpoint("cutover.paid");
-    if (isReversible) await placeOpposite(open(turn.opposite, { signal: deadline.signal }));
-    await failpoint("cutover.placed");
-    const gaps = await findGaps(source, sync, relids);
-    if (gaps.length > 0) {
-      throw new ReplicateError("CAPTURE_BROKEN", `the fence does not cover ${gaps.join(", ")}`, {
-        hint: "Somebody has changed tables or partitions meanwhile. Run the command again.",
-      });
-    }
-    const pending = await countPending(source, target, active.config.name);
-    if (pending > 0) {
-      throw new ReplicateError("CAPTURE_BROKEN", `${pending} changes came although the old side is fenced`, {
-        hint: "Somebody has disabled the fence, or asked for rows to be read again. Run the command again.",
-      });
-    }
-    if (deadline.signal.aborted || unfenced.signal.aborted) throw new ReplicateError("ABORTED", "stopped");
-    clearTimeout(timer);
-    // A runner that has not noticed the switch yet must not bring what is old to the new side.
-    await closeWay(target, unfenced.config.name);
-    await failpoint("cutover.closed");
-    if (!(await moveSwitch(state, sync, ["fencing"], "opening"))) throw undoneByOther(sync);
-    const fenceSeconds = (Date.now() - fencedAt) / 1000;
-    tell(unfenced, `open: the fence stood for ${fenceSeconds.toFixed(2)} s`);
-    await failpoint("cutover.opened");
-    return { fenceSeconds, rowsCompared: compared.rows, sequences, leftInvalid: paid.leftInvalid };
-  } catch (error) {
-    if (!deadline.signal.aborted) throw error;
-    const message = `the fence stood for ${timeoutMs / 1000} s, as long as it may`;
-    throw new ReplicateError("CUTOVER_TIMEOUT", message, { cause: error });
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
 /** What follows the opening. Repeated until it is done. */
 async function complete(open: OpenWay, turn: Turn, state: Connection, options: SwitchOptions): Promise<void> {
   const { sync } = turn;
@@ -394,52 +220,4 @@ async function complete(open: OpenWay, turn: Turn, state: Connection, options: S
   await failpoint("cutover.retired");
   await dropFence(active, "target", sync);
   await moveSwitch(state, sync, ["opening"], "open");
-}
-
-/** Rows that the new side refuses would be missing there. */
-async function refuseParked(
-  target: Connection,
-  { config }: SyncContext,
-  { acceptParked = false }: SwitchOptions,
-): Promise<void> {
-  if (acceptParked) return;
-  const rows = [...(await countParked(target, config.name)).values()].reduce((sum, count) => sum + count, 0);
-  if (rows === 0) return;
-  throw new ReplicateError(
-    "ROWS_PARKED",
-    `the new side has refused ${rows} ${rows === 1 ? "row" : "rows"}, which it would lack`,
-  );
-}
-
-/** Parked rows have been accepted by now. */
-function refuseDifferent(
-  compared: readonly { readonly table: string; readonly total: number; readonly parked: number }[],
-): void {
-  const tables = compared
-    .map(({ table, total, parked }) => ({ table, total: total - parked }))
-    .filter(({ total }) => total > 0);
-  if (tables.length === 0) return;
-  throw new ReplicateError("VERIFY_DIFFERENT", "the two sides are not equal", {
-    problems: tables.map(({ table, total }) => ({
-      subject: table,
-      message: `${total} ${total === 1 ? "row differs" : "rows differ"}`,
-      remedy: `replicate verify --tables ${table} --repair`,
-    })),
-  });
-}
-
-function notRestored(problems: ReplicateError["problems"]): ReplicateError {
-  return new ReplicateError(
-    "STATEMENT_FAILED",
-    "constraints or triggers of the new side could not be restored",
-    {
-      problems,
-    },
-  );
-}
-
-function undoneByOther(sync: string): ReplicateError {
-  return new ReplicateError("CUTOVER_STATE", `the switch of sync ${sync} was undone by another process`, {
-    hint: "Look at `replicate status`.",
-  });
 }

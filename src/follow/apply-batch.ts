@@ -13,7 +13,7 @@ import { BatchRetry } from "./retry-batch.ts";
 import type { SessionParts } from "./session-parts.ts";
 import { Settlement } from "./settle-conflicts.ts";
 import { ensureStages } from "./staging.ts";
-import { isDirect } from "./table-mode.ts";
+import { isStaged } from "./table-mode.ts";
 
 /** Rows of a small batch that are kept in memory until the source is done, so that the target needs one round trip. */
 const SMALL_BATCH_BYTES = 1024 * 1024;
@@ -65,7 +65,7 @@ export class BatchWriter {
 
   /** Creates what the session lacks, so that nothing has to be asked while rows arrive. */
   async prepare(): Promise<void> {
-    const staging = this.#script.reads.filter(({ mode }) => !isDirect(mode));
+    const staging = this.#script.reads.filter(({ mode }) => isStaged(mode));
     await ensureStages(this.#target, staging.map(({ shape }) => shape)); // prettier-ignore
   }
 
@@ -166,7 +166,7 @@ export class BatchWriter {
 
   async #tryApply(): Promise<Map<number, number>> {
     const script = this.#script;
-    const hasTexts = this.#letters.hasTexts(script.tables);
+    const hasTexts = this.#letters.texts.isIn(script.tables);
     let results: StatementResult[];
     try {
       this.#endCopies();

@@ -72,7 +72,7 @@ export class BatchScript {
       "begin",
       ...(this.#settlement === undefined ? [] : [`set local lock_timeout = ${LOCK_TIMEOUT_MS}`]),
       this.#advanceSql(expected, next),
-      ...this.reads.map(({ shape, mode }) => this.#letters.copyInSql(shape, mode)),
+      ...this.reads.map(({ shape, mode }) => this.#letters.texts.copyInSql(shape, mode)),
       "savepoint apply",
     ];
   }

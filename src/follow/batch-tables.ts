@@ -71,7 +71,7 @@ export class BatchTables {
 
   /** As text where the rows have to be read here, or could not be staged otherwise. */
   #readingShape(shape: Shape): Shape {
-    const reading = this.#parts.letters.readingShape(shape);
+    const reading = this.#parts.letters.texts.readingShape(shape);
     return this.#isTransformed(shape) ? { ...reading, plan: asText(reading.plan) } : reading;
   }
 

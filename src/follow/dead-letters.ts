@@ -29,13 +29,14 @@ import {
 } from "../state/parked.ts";
 import type { BatchTable } from "./batch-script.ts";
 import type { Drift } from "./blocking-rows.ts";
-import { applySql, copyInSql } from "./carry-rows.ts";
-import { findRefused, stageColumns, stageTexts, type FoundRow, type StageColumn } from "./find-refused.ts";
+import { applySql } from "./carry-rows.ts";
+import { findRefused, stageTexts, type FoundRow } from "./find-refused.ts";
 import type { FollowedTables } from "./followed-tables.ts";
 import { isAbout, isRefusal, stagingOf } from "./refused.ts";
 import type { Shape } from "./shape.ts";
 import { stageName } from "./staging.ts";
-import { isDirect, isRead, type TableMode } from "./table-mode.ts";
+import { isStaged, type TableMode } from "./table-mode.ts";
+import { RestageSignal, TextStaging } from "./text-staging.ts";
 
 /** Rows that are put aside at most; beyond, something is wrong with more than a row. */
 const MOST_PER_BATCH = 1000;
@@ -46,16 +47,6 @@ const RETRY_ROWS = 500;
 /** Before a batch is tried again because a hook says so. */
 const RETRY_PAUSE_MS = 1000;
 
-/** Thrown when rows cannot even be staged: the batch has to be read again, with this table's rows as text. */
-export class RestageSignal extends Error {
-  override readonly name = "RestageSignal";
-  readonly captureId: number;
-  constructor(captureId: number) {
-    super("rows have to be staged as text");
-    this.captureId = captureId;
-  }
-}
-
 const collisions = [UNIQUE_VIOLATION, EXCLUSION_VIOLATION];
 
 /** A session's dealings with them. */
@@ -63,10 +54,10 @@ export class DeadLetters {
   readonly #context: SyncContext;
   readonly #target: Connection;
   readonly #onError: Hooks["onError"];
+  /** Rows that cannot be staged as they are. */
+  readonly texts = new TextStaging();
   /** Parked rows by capture. */
   #counts: ReadonlyMap<number, number>;
-  /** Captures whose rows come as text, until they could be applied. */
-  readonly #textual = new Map<number, readonly StageColumn[]>();
   /** What the open transaction has parked. */
   #parked: RefusedRow[] = [];
 
@@ -105,16 +96,6 @@ export class DeadLetters {
     return (own?.[1].onRefusal ?? onRefusal) === "park";
   }
 
-  /** The shape in which rows of the table are read: as text where some of them could not be staged otherwise. */
-  readingShape(shape: Shape): Shape {
-    return this.#textual.has(shape.capture.id) ? { ...shape, plan: { ...shape.plan, binary: false } } : shape;
-  }
-
-  /** Has the table's rows come as text with the next batch. */
-  async restage({ captureId }: RestageSignal, shape: Shape): Promise<void> {
-    this.#textual.set(captureId, await stageColumns(this.#target, shape));
-  }
-
   /** Whether the batch is to be read again because of this error, see RestageSignal. */
   restages(error: unknown, tables: readonly BatchTable[]): boolean {
     const staging = isRefusal(error) ? stagingOf(error) : undefined;
@@ -122,27 +103,18 @@ export class DeadLetters {
     return tables.some(({ shape }) => shape.capture.id === staging.captureId && this.#parks(shape));
   }
 
-  copyInSql(shape: Shape, mode: TableMode): string {
-    const columns = this.#textual.get(shape.capture.id);
-    if (columns === undefined || isDirect(mode)) return copyInSql(shape, mode);
-    const name = `stage_${shape.capture.id}_text`;
-    const list = columns.map((column) => column.name);
-    return `create temporary table ${name} (n bigint generated always as identity, ${list.map((each) => `${each} text`).join(", ")}) on commit drop;
-      copy pg_temp.${name} (${list.join(", ")}) from stdin`;
-  }
-
-  /** Whether rows of the batch have come as text. */
-  hasTexts(tables: readonly BatchTable[]): boolean {
-    return tables.some(({ shape, mode }) => isStaged(mode) && this.#textual.has(shape.capture.id));
-  }
-
   /** Stages what has come as text, and puts aside what cannot be read as the target's types. */
   async stageTexts(tables: readonly BatchTable[]): Promise<void> {
-    for (const { shape, mode } of tables) {
-      const columns = this.#textual.get(shape.capture.id);
-      if (columns === undefined || !isStaged(mode)) continue;
-      const texts = `pg_temp.stage_${shape.capture.id}_text`;
-      const found = await stageTexts(this.#target, { ...this.#search(shape), texts, columns });
+    for (const table of tables) {
+      const { shape } = table;
+      const stage = this.texts.stageOf(table);
+      if (stage === undefined) continue;
+      const { name, columns } = stage;
+      const found = await stageTexts(this.#target, {
+        ...this.#search(shape),
+        texts: `pg_temp.${name}`,
+        columns,
+      });
       if ((await this.#decide(shape, found)) === "retry") throw new RestageSignal(shape.capture.id);
       await this.#park(shape, found, false);
     }
@@ -271,7 +243,7 @@ export class DeadLetters {
   /** The batch is committed; `results`: of its last script. Tells what was parked, and what is settled. */
   async committed(results: readonly StatementResult[], tables: readonly BatchTable[]): Promise<void> {
     const parked = this.#parked.splice(0);
-    this.#textual.clear();
+    this.texts.end();
     this.#attempt = 1;
     const settled = results.flatMap(({ rows: [row] }) => {
       const rows = Number(row?.["settled"] ?? 0);
@@ -317,8 +289,6 @@ export class DeadLetters {
     }
   }
 }
-
-const isStaged = (mode: TableMode): boolean => isRead(mode) && !isDirect(mode);
 
 /** What the batch does to the other tables. */
 function othersSql(tables: readonly BatchTable[], own: Shape, replaced: ReadonlySet<number>): string[] {

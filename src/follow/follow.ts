@@ -3,18 +3,19 @@ import { tableLabel } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Batch, Side } from "../events.ts";
 import type { Connection } from "../postgres/connect.ts";
-import { sleep } from "../postgres/sleep.ts";
 import { LockWatch } from "../postgres/lock-watch.ts";
+import { sleep } from "../postgres/sleep.ts";
 import {
   asReplicateError, isConnectionFailure, isRetryableConflict, QUERY_CANCELED, sqlstateOf,
 } from "../postgres/sqlstate.ts"; // prettier-ignore
-import { payOwed } from "../state/owed.ts";
 import type { SyncContext } from "../state/context.ts";
 import { SequenceKeeper } from "../sequences/keeper.ts";
 import { takeSource } from "../state/runner-lock.ts";
+import { Constraints } from "./constraints.ts";
 import { HeldWatch } from "./held-watch.ts";
 import { Hold } from "./hold.ts";
 import { LagTrend } from "./lag-trend.ts";
+import { Outage } from "./outage.ts";
 import { FollowSession } from "./session.ts";
 import type { Partner } from "./two-ways.ts";
 
@@ -31,7 +32,6 @@ export interface FollowOptions {
   readonly isOver?: (source: Connection, target: Connection) => Promise<boolean>;
 }
 
-const RETRY_BUDGET_MS = 30 * 60_000;
 /** Pauses between looks at the source: short while batches come, growing to a second while nothing happens. */
 const BUSY_PAUSE_MS = 5;
 const IDLE_PAUSE_MS = 1000;
@@ -47,8 +47,6 @@ const BEAT_MS = 2000;
 const WAIT_MS = 50;
 /** Between two looks at whether the sync was switched. */
 const TURN_MS = 2000;
-/** Between two tries to restore foreign keys, where one could not be begun. */
-const CONSTRAINTS_PAUSE_MS = 10_000;
 const SWEEP_MS = 5000;
 /** A sweep may take this share of the time. */
 const SWEEP_SHARE = 0.005;
@@ -85,9 +83,6 @@ class FollowRun {
   readonly #hold: Hold;
   readonly #held: HeldWatch;
   #session: FollowSession | undefined;
-  #failingSince: number | undefined;
-  #lostSide: Side = "source";
-  #backoffMs = 200;
   #lastBeat = 0;
   #nextSweep = 0;
   #nextTurn = 0;
@@ -97,10 +92,8 @@ class FollowRun {
   #isWaitingForCopy = false;
   #rowsSinceBeat = 0;
   readonly #trend = new LagTrend();
-  #constraints: Promise<void> | undefined;
-  #constraintSession: Connection | undefined;
-  #hasConstraints = false;
-  #constraintsAt = 0;
+  readonly #constraints: Constraints;
+  readonly #outage: Outage;
 
   constructor(context: SyncContext, options: FollowOptions, partner: Partner | undefined) {
     this.#partner = partner;
@@ -108,9 +101,11 @@ class FollowRun {
     this.#options = options;
     this.#sequences = new SequenceKeeper(context);
     this.#held = new HeldWatch(context);
+    this.#constraints = new Constraints(context);
+    this.#outage = new Outage(context, options.retryBudgetMs);
     this.#hold = new Hold(context, options.standby === true, () => {
       if (partner !== undefined) partner.isHeld = false;
-      this.#recovered();
+      this.#outage.end();
     });
     this.#lockWatch = new LockWatch(async () => await context.source("follow lock watch"));
   }
@@ -120,8 +115,7 @@ class FollowRun {
     // Cuts a batch that does not end by itself soon after a stop was asked for.
     const onAbort = (): void => {
       setTimeout(() => this.#cut(), STOP_GRACE_MS).unref();
-      // Validating a foreign key may take hours; the ledger still says what is owed.
-      this.#constraintSession?.destroy();
+      this.#constraints.cut();
     };
     signal.addEventListener("abort", onAbort, { once: true });
     let pauseMs = BUSY_PAUSE_MS;
@@ -136,7 +130,8 @@ class FollowRun {
           const session = (this.#session ??= await this.#open());
           const startedAt = Date.now();
           if (startedAt >= this.#nextTurn) {
-            if (await this.#options.isOver?.(session.source, session.target)) return await this.#constraints;
+            if (await this.#options.isOver?.(session.source, session.target))
+              return await this.#constraints.done;
             this.#nextTurn = startedAt + TURN_MS;
           }
           const batch = await this.#turn(async () => await this.#step(session));
@@ -145,10 +140,10 @@ class FollowRun {
             pauseMs = BUSY_PAUSE_MS;
           }
           const isOver = this.#partner?.isOver() ?? (this.#options.once === true || batch === null);
-          if (this.#options.once && isOver) return await this.#constraints;
+          if (this.#options.once && isOver) return await this.#constraints.done;
           if (this.#options.untilCaughtUp && isOver) {
             this.#context.emit({ type: "caught-up", position: session.position.snapshot ?? "" });
-            return await this.#constraints;
+            return await this.#constraints.done;
           }
           if (batch === undefined) {
             pauseMs = WAIT_MS;
@@ -212,7 +207,7 @@ class FollowRun {
     if (this.#partner?.isReady() === false) return this.#awaitReady(session);
     this.#isWaitingForCopy = false;
     const batch = await this.#next(session);
-    this.#recovered();
+    this.#outage.end();
     this.#partner?.noteLook(batch !== null);
     await this.#upkeep(session, batch);
     return batch;
@@ -292,7 +287,7 @@ class FollowRun {
       this.#lastRotate = Date.now();
     }
     if (now - this.#lastBeat > BEAT_MS) await this.#beat(batch, now);
-    this.#restoreConstraints(session);
+    this.#constraints.restore(session);
   }
 
   async #beat(batch: Batch | null, now: number): Promise<void> {
@@ -309,41 +304,6 @@ class FollowRun {
     });
   }
 
-  /**
-   * Restores foreign keys once the target is consistent, in a session of its own while batches go on. Only where
-   * they do not act on replicated rows; elsewhere they wait for the end of the sync.
-   */
-  #restoreConstraints(session: FollowSession): void {
-    if (this.#hasConstraints || !this.#context.isReplicaRole || Date.now() < this.#constraintsAt) return;
-    // Rows of a table that owes a reload may lack their partners for now.
-    if (session.tables.some((table) => table.state !== "following" || table.reloadSince !== null)) return;
-    this.#hasConstraints = true;
-    const context = this.#context;
-    const own: SyncContext = {
-      ...context,
-      target: async (...given) => {
-        this.#constraintSession = await context.target(...given);
-        if (context.signal.aborted) this.#constraintSession.destroy();
-        return this.#constraintSession;
-      },
-    };
-    this.#constraints = payOwed(own, { kinds: ["foreign-key"] })
-      .then(({ restored, failed }) => {
-        for (const problem of failed) {
-          this.#context.emit({ type: "warning", message: `${problem.subject}: ${problem.message}` });
-        }
-        // TRUNCATE is refused on a table that a foreign key references, so the statements change.
-        if (restored > 0) session.isStale = true;
-      })
-      .catch((error: unknown) => {
-        this.#hasConstraints = false;
-        this.#constraintsAt = Date.now() + CONSTRAINTS_PAUSE_MS;
-        if (context.signal.aborted) return;
-        const { message } = asReplicateError(error, "restoring foreign keys");
-        this.#context.emit({ type: "warning", message });
-      });
-  }
-
   async #failed(error: unknown): Promise<void> {
     const { signal } = this.#context;
     const isPassing =
@@ -353,11 +313,12 @@ class FollowRun {
       this.#isCut();
     const side = this.#brokenSide(error);
     const failure = asReplicateError(error, "follow");
-    const now = Date.now();
-    const isSpent = now - (this.#failingSince ?? now) > (this.#options.retryBudgetMs ?? RETRY_BUDGET_MS);
     // A row that is refused may have cut the session that was still reading others.
     const isRetrying =
-      isPassing && !isSpent && !signal.aborted && !["ROW_REFUSED", "HOOK_FAILED"].includes(failure.code);
+      isPassing &&
+      !this.#outage.isSpent &&
+      !signal.aborted &&
+      !["ROW_REFUSED", "HOOK_FAILED"].includes(failure.code);
     await this.#session?.source.close();
     this.#session = undefined;
     if (this.#partner !== undefined) this.#partner.session = undefined;
@@ -367,23 +328,7 @@ class FollowRun {
     if (this.#partner !== undefined) this.#partner.isHeld = this.#hold.isTaken;
     if (signal.aborted) return;
     if (!isRetrying) throw failure;
-    this.#failingSince ??= now;
-    this.#lostSide = side;
-    this.#context.emit({
-      type: "connection-lost",
-      side,
-      message: failure.message,
-      retryInMs: this.#backoffMs,
-    });
-    await sleep(this.#backoffMs, signal).catch(() => undefined);
-    this.#backoffMs = Math.min(this.#backoffMs * 2, 10_000);
-  }
-
-  #recovered(): void {
-    if (this.#failingSince === undefined) return;
-    this.#failingSince = undefined;
-    this.#backoffMs = 200;
-    this.#context.emit({ type: "connection-restored", side: this.#lostSide });
+    await this.#outage.pause(side, failure.message);
   }
 
   #brokenSide(error: unknown): Side {
@@ -407,7 +352,7 @@ class FollowRun {
     await this.#session?.source.close();
     await this.#held.end();
     await this.#lockWatch.close();
-    await this.#constraints;
+    await this.#constraints.done;
     await this.#hold.end();
   }
 }

@@ -12,7 +12,7 @@ import type { SyncTable } from "../state/sync-table.ts";
 import { BatchFinder, type ReadBatch } from "./batch-finder.ts";
 import type { Position } from "./batch-script.ts";
 import { DriftSignal } from "./blocking-rows.ts";
-import { DeadLetters, RestageSignal } from "./dead-letters.ts";
+import { DeadLetters } from "./dead-letters.ts";
 import { DriftWatch } from "./drift-watch.ts";
 import { FollowedTables } from "./followed-tables.ts";
 import type { Opposite } from "./opposite.ts";
@@ -20,6 +20,7 @@ import { prepareReader, type Dirty } from "./read-batch.ts";
 import { Reloads } from "./reload.ts";
 import { Rotation } from "./rotation.ts";
 import type { SessionParts } from "./session-parts.ts";
+import { RestageSignal } from "./text-staging.ts";
 import { skipNoops, tendConflicts, vacuumReloaded } from "./upkeep.ts";
 
 /** How often a batch is begun anew because rows of the target keep it out. */
@@ -115,7 +116,7 @@ export class FollowSession {
       if (error instanceof DriftSignal) return await this.#pull(error);
       if (error instanceof RestageSignal) {
         const shape = this.#parts.tables.shape(error.captureId);
-        if (shape !== undefined) await this.#parts.letters.restage(error, shape);
+        if (shape !== undefined) await this.#parts.letters.texts.begin(this.target, error, shape);
         return await this.next();
       }
       if ([UNDEFINED_TABLE, TABLE_BEING_COPIED].includes(sqlstateOf(error) ?? "") && !this.source.isBroken) {

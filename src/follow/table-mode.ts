@@ -41,3 +41,8 @@ export function isReread({ opposite }: Pick<Shape, "opposite">, { kind }: TableM
 export function isDirect(mode: TableMode): mode is Extract<TableMode, { kind: "reload" }> {
   return mode.kind === "reload";
 }
+
+/** Whether the rows that a batch reads of the table are staged. */
+export function isStaged(mode: TableMode): boolean {
+  return isRead(mode) && !isDirect(mode);
+}

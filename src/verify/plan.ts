@@ -143,13 +143,9 @@ export async function planTables(
         rows: rowsSql(sourceTable),
         fields: fields.map((field) => field.source),
         keyFields: keyFields.map((field) => field.source),
-        key: keyPairs.map(({ source: column }, index) => ({
-          // A domain's operators may want the same type on both sides.
-          value: column.isDomain ? `(${value(column)})::${column.baseType}` : value(column),
-          type: column.baseType,
-          collation: column.collation,
-          equals: capture.keyColumns[index]?.equals ?? "",
-        })),
+        key: keyPairs.map(({ source: column }, index) =>
+          keyColumnSql(column, capture.keyColumns[index]?.equals ?? ""),
+        ),
       },
       target: {
         relid: targetTable.oid,
@@ -157,13 +153,9 @@ export async function planTables(
         rows: rowsSql(targetTable),
         fields: fields.map((field) => field.target),
         keyFields: keyFields.map((field) => field.target),
-        key: keyPairs.map(({ target: column }, index) => ({
-          // A domain's operators may want the same type on both sides.
-          value: column.isDomain ? `(${value(column)})::${column.baseType}` : value(column),
-          type: column.baseType,
-          collation: column.collation,
-          equals: targetEquals(targetTable, column, capture.keyColumns[index]?.equals),
-        })),
+        key: keyPairs.map(({ target: column }, index) =>
+          keyColumnSql(column, targetEquals(targetTable, column, capture.keyColumns[index]?.equals)),
+        ),
       },
       bytes: tableBytes(sourceTable),
       heapBytes: [sourceTable, ...sourceTable.leaves].reduce((sum, each) => sum + each.heapBytes, 0),
@@ -303,6 +295,16 @@ function castFor({ source, target }: ColumnPair, plain: { source: string; target
   if (textual.test(target.baseType) || !source.isBuiltin) return null;
   if (whole.test(source.baseType) && (whole.test(target.baseType) || plain.target === "numeric")) return null;
   return plain.target;
+}
+
+function keyColumnSql(column: Column, equals: string): KeyColumnSql {
+  return {
+    // A domain's operators may want the same type on both sides.
+    value: column.isDomain ? `(${value(column)})::${column.baseType}` : value(column),
+    type: column.baseType,
+    collation: column.collation,
+    equals,
+  };
 }
 
 function targetEquals(table: Table, column: Column, sourceEquals: string | undefined): string {

@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 
-import { exitCodes, verbNames, verbs } from "../../src/cli/options.ts";
+import { exitCodes, verbNames, verbs } from "../../src/cli/verbs.ts";
 import { reference } from "../../src/cli/help.ts";
 import { decide } from "../../src/conflict/decide.ts";
 import { loadOptions, resolveConfig, type ConflictSide } from "../../src/index.ts";

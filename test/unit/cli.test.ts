@@ -6,7 +6,8 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { settingsOf, parseArguments } from "../../src/cli/arguments.ts";
 import { programHelp, reference, verbHelp } from "../../src/cli/help.ts";
 import { main, reportCrash } from "../../src/cli/main.ts";
-import { exitCodes, options, optionsOf, verbNames, verbs } from "../../src/cli/options.ts";
+import { options } from "../../src/cli/options.ts";
+import { exitCodes, optionsOf, verbNames, verbs } from "../../src/cli/verbs.ts";
 import type { Terminal } from "../../src/cli/terminal.ts";
 import { errorRules } from "../../src/index.ts";
 

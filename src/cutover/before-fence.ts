@@ -1,0 +1,97 @@
+/** The part of a switch in which applications still write to the old side. */
+import { describeTables, tableLabel, tableSql } from "../catalog/table.ts";
+import { ReplicateError } from "../errors.ts";
+import type { Connection } from "../postgres/connect.ts";
+import { failpoint } from "../postgres/failpoint.ts";
+import { asReplicateError } from "../postgres/sqlstate.ts";
+import type { SyncContext } from "../state/context.ts";
+import { loadKinds, payOwed } from "../state/owed.ts";
+import { moveSwitch } from "../state/switch.ts";
+import { loadTables, type SyncTable } from "../state/sync-table.ts";
+import { verifySync } from "../verify/verify.ts";
+import { askReload } from "./ask-reload.ts";
+import { setMark } from "./mark.ts";
+import { plantOpposite, standBy } from "./opposite.ts";
+import { owingReload } from "./pending.ts";
+import { notRestored, refuseDifferent, undoneByOther } from "./refusals.ts";
+import { rehearse } from "./rehearse.ts";
+import { tell, timeoutOf, type SwitchRun } from "./switch-run.ts";
+
+/** Deltas that may be pending when the fence is raised. */
+const FEW_DELTAS = 2000;
+
+/** All that can be done while applications still write, so that the fence is short. Returns the mark. */
+export async function prepare(run: SwitchRun, isUp: boolean): Promise<string> {
+  const { open, turn, state, source, target, follower, options, isReversible } = run;
+  const active = open(turn.active);
+  const { signal } = active;
+  tell(active, "catching up");
+  if (turn.kind === "rollback" && !isUp) await standBy(active);
+  await follower.reach(FEW_DELTAS, source, target, signal);
+  const entries = await loadTables(target, active.config.name);
+  // Before the mark, so that they need not be compared as a whole while fenced if they change no more.
+  await follower.reload(source, target, signal);
+  const mark = await setMark(active);
+  // What owes a reload all the same has changed since: this leaves a trace of it behind the mark.
+  await askReload(source, await owingReload(target, active.config.name));
+  await failpoint("cutover.mark-set");
+  if (isReversible) {
+    tell(active, "preparing the way back");
+    await plantOpposite(open(turn.opposite), entries);
+    await failpoint("cutover.planted");
+  }
+  if (isUp) return mark;
+  // A foreign key of a keyless table that changes on could not be validated before the last reload.
+  const isSettled = entries.every((entry) => !entry.isKeyless);
+  const { failed } = await payOwed(active, {
+    kinds: active.isReplicaRole && isSettled ? [...loadKinds, "foreign-key"] : loadKinds,
+  });
+  if (failed.length > 0) throw notRestored(failed);
+  await analyze(active, target, entries);
+  if (options.verify !== false) {
+    tell(active, "comparing both sides");
+    const { tables } = await verifySync(active);
+    refuseDifferent(tables.map(({ table, differencesTotal: total, parked }) => ({ table, total, parked })));
+  }
+  await follower.reach(FEW_DELTAS, source, target, signal);
+  const timeoutMs = timeoutOf(options);
+  const { fenceSeconds } = await rehearse(active, { isReversible, rate: follower.rate });
+  if (fenceSeconds * 1000 > timeoutMs) {
+    throw new ReplicateError(
+      "CUTOVER_TIMEOUT",
+      `the fence would stand for about ${fenceSeconds.toFixed(1)} s, longer than the ${timeoutMs / 1000} s allowed`,
+    );
+  }
+  if (!(await moveSwitch(state, turn.sync, ["preparing"], "fencing"))) throw undoneByOther(turn.sync);
+  await failpoint("cutover.begun");
+  return mark;
+}
+
+/** Statistics for tables that have none yet: the new side plans its first queries with them. */
+async function analyze(
+  active: SyncContext,
+  target: Connection,
+  entries: readonly SyncTable[],
+): Promise<void> {
+  const relids = entries.map(({ targetRelid }) => targetRelid);
+  const stale = await target.rows<{ oid: number }>(
+    `select c.oid::bigint::float8 as oid
+     from pg_catalog.pg_class c left join pg_catalog.pg_stat_all_tables s on s.relid = c.oid
+     where c.oid = any ($1::oid[])
+       and (c.relkind = 'p' or coalesce(s.last_analyze, s.last_autoanalyze) is null
+            or s.n_mod_since_analyze > 0.1 * s.n_live_tup)`,
+    [relids],
+  );
+  for (const table of await describeTables(
+    target,
+    stale.map(({ oid }) => oid),
+  )) {
+    await target.script(`analyze ${tableSql(table)}`).catch((error: unknown) => {
+      if (target.isBroken) throw error;
+      active.emit({
+        type: "warning",
+        message: `${tableLabel(table)} could not be analyzed: ${asReplicateError(error, "analyze").message}`,
+      });
+    });
+  }
+}
