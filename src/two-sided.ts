@@ -99,7 +99,7 @@ async function checkDeciding(
  */
 export async function assertCopy(
   context: SyncContext,
-  { restart, overwrite, tables }: Pick<CopyOptions, "restart" | "overwrite" | "tables">,
+  { restart, remap, overwrite, tables }: CopyOptions,
 ): Promise<void> {
   const { config } = context;
   await using target = await context.target("copy");
@@ -109,7 +109,8 @@ export async function assertCopy(
       hint: "Stop `replicate follow` for the time of the copy.",
     });
   }
-  if (!config.isTwoSided || restart !== true || overwrite === true) return;
+  const isAnew = restart === true || remap === true;
+  if (!config.isTwoSided || !isAnew || overwrite === true) return;
   await using source = await context.source("copy");
   await refuseUndelivered(config, source, target, tables);
 }

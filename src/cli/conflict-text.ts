@@ -29,8 +29,9 @@ export function conflictLines(conflict: LoggedConflict): string[] {
   ];
 }
 
-function decisionText({ policy, winner, resolved }: LoggedConflict): string {
-  if (winner === "skip") return `${policy}: to be resolved`;
+function decisionText({ policy, winner, resolved, merged, constraint }: LoggedConflict): string {
+  const cannot = merged === null ? "" : `another row has a value of the merged one, by ${constraint}; `;
+  if (winner === "skip") return `${policy}: ${cannot}to be resolved`;
   if (!resolved) return `${policy}: about to be resolved with ${winner}, which was interrupted: say it again`;
   return winner === "merged" ? `${policy}: merged` : `${policy}: ${winner} won`;
 }

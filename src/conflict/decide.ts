@@ -76,6 +76,9 @@ function byOrder(nodes: readonly string[], { source, target }: Conflict): "sourc
   return ofTarget < ofSource ? "target" : "source";
 }
 
+/** How long a resolver may take for a conflict, in milliseconds: until then rows are locked, and the batch is open. */
+const RESOLVER_MS = 10_000;
+
 async function byResolver(
   policy: Extract<ConflictPolicy, { kind: "custom" }>,
   conflict: Conflict,
@@ -87,12 +90,19 @@ async function byResolver(
       { cause },
     );
   const resolve = await policy.load();
+  const late = Symbol("late");
+  let timer: NodeJS.Timeout | undefined;
   let resolution: unknown;
   try {
-    resolution = await resolve(deepFreeze(structuredClone(conflict)));
+    const answer = resolve(deepFreeze(structuredClone(conflict)));
+    const end = new Promise((settle) => (timer = setTimeout(settle, RESOLVER_MS, late)));
+    resolution = await Promise.race([answer, end]);
   } catch (error) {
     throw fail(`it failed with ${error instanceof Error ? error.message : String(error)}`, error);
+  } finally {
+    clearTimeout(timer);
   }
+  if (resolution === late) throw fail(`it did not answer within ${RESOLVER_MS / 1000} seconds`);
   if (resolution === "source" || resolution === "target" || resolution === "skip")
     return { winner: resolution };
   const row = isRecord(resolution) && Object.keys(resolution).join(",") === "row" ? resolution["row"] : null;

@@ -20,13 +20,13 @@ export interface LoggedConflict {
   readonly kind: ConflictKind;
   readonly source: ConflictSide;
   readonly target: ConflictSide;
-  /** Of kind multiple_unique_conflicts; else null. */
+  /** Of kind multiple_unique_conflicts, and where another row has a value of the merged one; else null. */
   readonly constraint: string | null;
   readonly otherKey: Conflict["key"] | null;
   readonly policy: string;
   /** skip: neither side has changed. */
   readonly winner: "source" | "target" | "merged" | "skip";
-  /** The row that both sides got, of winner merged. */
+  /** The row that a resolver has made: both sides got it if it is the winner. */
   readonly merged: ConflictSide["image"];
   /** When it was met: ISO 8601, UTC. */
   readonly at: string;

@@ -50,22 +50,40 @@ export async function uniqueIndex(
 
 /** Joins staged rows `s` with rows `t` of other keys, outside of the batch, that have the same unique value. */
 export function blockedSql(shape: Shape, index: UniqueIndex): string {
-  const where = index.predicate === null ? "" : ` where ${index.predicate}`;
-  const values = index.expressions.map((expression, n) => `(${expression}) as e${n + 1}`).join(", ");
-  // The index's expressions name columns without a table, so each side is wrapped to have just those names.
-  const staged = [
-    ...shape.targetKey.map(({ column }, n) => `s.k${n + 1} as ${ident(column.name)}`),
-    ...otherColumns(shape).map((pair, n) => `s.c${n + 1}::${pair.target.type} as ${ident(pair.target.name)}`),
-  ].join(", ");
   const there = shape.target.columns.map(({ name }) => `t.${ident(name)} as ${ident(name)}`).join(", ");
-  const same = index.expressions.map((_, n) => `te.e${n + 1} = se.e${n + 1}`).join(" and ");
   const isStaged = shape.targetKey
     .map(({ column, equals }, n) => `(t.${ident(column.name)})::${column.baseType} ${equals} k.k${n + 1}`)
     .join(" and ");
   return `${stageName(shape)} as s
-    cross join lateral (select ${values} from (select ${staged}) as r${where}) as se
+    cross join lateral ${valuesSql(index, stagedSql(shape, "s"))} as se
     join ${rowsSql(shape.target)} as t on s.present and not exists (select 1 from ${stageName(shape)} as k where ${isStaged})
-    join lateral (select ${values} from (select ${there}) as r${where}) as te on ${same}`;
+    join lateral ${valuesSql(index, there)} as te on ${sameSql(index, "te")}`;
+}
+
+/** Joins staged rows `s` with other staged rows `o` that have the same unique value. */
+export function rivalsSql(shape: Shape, index: UniqueIndex): string {
+  return `${stageName(shape)} as s
+    cross join lateral ${valuesSql(index, stagedSql(shape, "s"))} as se
+    join ${stageName(shape)} as o on s.present and o.present and s.ctid <> o.ctid
+    join lateral ${valuesSql(index, stagedSql(shape, "o"))} as oe on ${sameSql(index, "oe")}`;
+}
+
+/** The values e1, e2 … of a row. The index's expressions name columns without a table, so `row` has just those names. */
+function valuesSql({ expressions, predicate }: UniqueIndex, row: string): string {
+  const values = expressions.map((expression, n) => `(${expression}) as e${n + 1}`).join(", ");
+  return `(select ${values} from (select ${row}) as r${predicate === null ? "" : ` where ${predicate}`})`;
+}
+
+const sameSql = ({ expressions }: UniqueIndex, other: string): string =>
+  expressions.map((_, n) => `${other}.e${n + 1} = se.e${n + 1}`).join(" and ");
+
+function stagedSql(shape: Shape, alias: string): string {
+  return [
+    ...shape.targetKey.map(({ column }, n) => `${alias}.k${n + 1} as ${ident(column.name)}`),
+    ...otherColumns(shape).map(
+      (pair, n) => `${alias}.c${n + 1}::${pair.target.type} as ${ident(pair.target.name)}`,
+    ),
+  ].join(", ");
 }
 
 /** Finds the rows that hold the batch's unique values under other keys. Undefined: there are none. */

@@ -1,6 +1,7 @@
 /** Statements that carry out what became of the conflicts of a batch: in staging, and in the deltas of theirs. */
 import { fromSql, tableSql } from "../catalog/table.ts";
 import { ident, literal } from "../postgres/sql.ts";
+import { blockedSql, rivalsSql, type UniqueIndex } from "./blocking-rows.ts";
 import { otherColumns } from "./shape.ts";
 import { stageName } from "./staging.ts";
 import { forgetTheirsSql, setTheirsAsideSql } from "./their-deltas.ts";
@@ -53,10 +54,12 @@ function isSame(shape: TwoSided): string {
   return `(case when s.present and t.tableoid is not null then ${image} else s.present = (t.tableoid is not null) end)`;
 }
 
-/** Makes staging what has been decided, and removes the deltas of theirs that nobody shall bring over any more. */
-export function effectSql(met: Met): string[] {
+/**
+ * Makes staging what has been decided, and removes the deltas of theirs that nobody shall bring over any more. `indexes`:
+ * unique ones that rows of the batch have met.
+ */
+export function effectSql(met: Met, indexes: readonly UniqueIndex[]): string[] {
   const { shape, sides } = met;
-  const stage = stageName(shape);
   const [ours, theirs] = [ourSide(sides), theirSide(sides)];
   const keysOf = (column: string, condition: string): string =>
     `select ${shape.targetKey.map(({ column: { baseType } }, n) => `(c.${column}[${n + 1}])::${baseType}`).join(", ")}
@@ -64,9 +67,9 @@ export function effectSql(met: Met): string[] {
   return [
     `delete from ${fromSql(shape.target)} as t using replicate.conflict as c
      where ${entries(met, ours)} and c.other_key_texts is not null and ${rowTexts(shape)} = c.other_key_texts`,
-    `delete from ${stage} as s using replicate.conflict as c
-     where ${entries(met, theirs, "skip")} and ${stagedTexts(shape)} = c.key_texts`,
+    leaveOutSql(met, theirs, "skip"),
     ...mergeSql(met),
+    ...indexes.flatMap((index) => [unmergeSql(met, index), leaveOutSql(met, "skip")]),
     // Neither the log nor the deltas need have statistics, and neither has an index that would help.
     "set local enable_nestloop = off",
     ...forgetTheirsSql(met, keysOf("key_texts", `${entries(met, ours, "merged")} and c.other_key is null`)),
@@ -78,6 +81,21 @@ export function effectSql(met: Met): string[] {
     ),
     "set local enable_nestloop to default",
   ];
+}
+
+function leaveOutSql(met: Met, ...winners: string[]): string {
+  return `delete from ${stageName(met.shape)} as s using replicate.conflict as c
+    where ${entries(met, ...winners)} and ${stagedTexts(met.shape)} = c.key_texts`;
+}
+
+/** A merged row with a unique value that another row has cannot be had: its conflict is skipped, and the log says why. */
+function unmergeSql(met: Met, index: UniqueIndex): string {
+  const { shape } = met;
+  const isTaken = [rivalsSql(shape, index), blockedSql(shape, index)].map(
+    (from) => `select ${stagedTexts(shape)} from ${from}`,
+  );
+  return `update replicate.conflict as c set winner = 'skip', resolved_at = null, constraint_name = ${literal(index.name)}
+    where ${entries(met, "merged")} and c.key_texts in (${isTaken.join(" union all ")})`;
 }
 
 /** Gives staged rows the values of merged images. */

@@ -62,9 +62,13 @@ export class Settlement {
 
   /** From now on, rows here that hold a unique value of the batch under another key are conflicts. */
   addCollision(shape: TwoSided, index: UniqueIndex): void {
-    const known = this.#collisions.get(shape.capture.id) ?? [];
+    const known = this.#indexesOf(shape);
     if (known.some(({ name }) => name === index.name)) return;
     this.#collisions.set(shape.capture.id, [...known, index]);
+  }
+
+  #indexesOf({ capture }: TwoSided): readonly UniqueIndex[] {
+    return this.#collisions.get(capture.id) ?? [];
   }
 
   /** Entries of the log with higher ids are of this try to settle. */
@@ -85,8 +89,7 @@ export class Settlement {
 
   /** Lets nobody change rows that are to be settled, until the batch is committed. */
   async #lockRows(shape: TwoSided): Promise<void> {
-    const indexes = this.#collisions.get(shape.capture.id) ?? [];
-    await this.#target.script(lockRowsSql(shape, this.sides, indexes).join(";\n"));
+    await this.#target.script(lockRowsSql(shape, this.sides, this.#indexesOf(shape)).join(";\n"));
   }
 
   /**
@@ -103,7 +106,7 @@ export class Settlement {
     // stays out leaves the row here with the value that it had, which another of the batch may want.
     for (let isAny = true; isAny;) {
       isAny = false;
-      for (const index of this.#collisions.get(shape.capture.id) ?? [])
+      for (const index of this.#indexesOf(shape))
         isAny = (await this.#settle(shape, (met) => [recordCollisionsSql(met, label, index)])) || isAny;
     }
   }
@@ -126,7 +129,7 @@ export class Settlement {
     }
     if (!isAny) return false;
     await failpoint("conflict.decided");
-    await this.#target.script(effectSql(met).join(";\n"));
+    await this.#target.script(effectSql(met, this.#indexesOf(shape)).join(";\n"));
     await this.#returnKeys(met);
     return true;
   }

@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import { freePair } from "../support/database.ts";
 import { startFollowed } from "./follow-setup.ts";
 
-// Both databases take writes: batches with many conflicts, and columns that only one side has.
+// Both databases take writes: batches with many conflicts, merged rows that cannot be had, and columns that only one side has.
 
 test("more conflicts in a batch than are decided at a time: each is decided, and none is left pending", async () => {
   await using pair = await freePair();
@@ -39,4 +39,48 @@ test("a column of one side alone stops the way that would lose it, and the error
   await pair.source.sql("alter table t add v int");
   expect(await followed.differences()).toEqual([]);
   expect(await pair.source.sql("select id, v from t")).toEqual([{ id: 1, v: 1 }]);
+});
+
+test("merged rows with a unique value of another row of the batch are skipped, and the sync goes on", async () => {
+  await using pair = await freePair();
+  const emails: Record<number, string> = { 1: "new", 2: "same", 3: "same", 4: "own" };
+  await using followed = await startFollowed(
+    pair,
+    `create table t (id int primary key, email text unique, v text); insert into t select g, 'e' || g, 'v' from generate_series(1, 9) g`,
+    {
+      direction: "both",
+      conflict: {
+        custom: ({ key, source }) => ({ row: { ...source.image, email: emails[Number(key["id"])] } }),
+      },
+    },
+  );
+  await followed.drain();
+  await pair.source.sql(
+    "update t set v = 'source' where id <= 5; insert into t values (20, 'new', 'source')",
+  );
+  await pair.target.sql("update t set v = 'target' where id <= 4");
+  await followed.drain();
+  const rows = "select id, email, v from t where id < 6 or id = 20 order by id";
+  const settled = [
+    { id: 4, email: "own", v: "source" },
+    { id: 5, email: "e5", v: "source" },
+    { id: 20, email: "new", v: "source" },
+  ];
+  const kept = (v: string): unknown[] => [1, 2, 3].map((id) => ({ id, email: `e${id}`, v }));
+  expect(await pair.source.sql(rows)).toEqual([...kept("source"), ...settled]);
+  expect(await pair.target.sql(rows)).toEqual([...kept("target"), ...settled]);
+  const pending = await followed.sync.conflicts({ state: "pending" });
+  expect(
+    pending.map(({ key, winner, constraint, merged }) => [key["id"], winner, constraint, merged?.["email"]]),
+  ).toEqual(expect.arrayContaining([1, 2, 3].map((id) => [id, "skip", "t_email_key", emails[id]])));
+  expect(pending).toHaveLength(3);
+  await pair.target.sql("update t set v = 'target again' where id = 1");
+  await followed.drain();
+  expect(await pair.source.sql(rows)).toEqual([...kept("source"), ...settled]);
+  await followed.sync.resolveConflict({}, "target");
+  expect(await followed.differences()).toEqual([]);
+  expect(await pair.source.sql("select v from t where id in (1, 2) order by id")).toEqual([
+    { v: "target again" },
+    { v: "target" },
+  ]);
 });

@@ -1,4 +1,4 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 
 import type {
   Conflict,
@@ -213,6 +213,33 @@ describe("a custom resolver", () => {
         "custom: merge.js: it failed with no price list, for public.t id=1 (update_origin_differs: update on a, update on b)",
       cause,
     });
+  });
+
+  it("that never answers stops the sync as well", async () => {
+    vi.useFakeTimers();
+    try {
+      const resolve = async (): Promise<never> => await new Promise(() => undefined);
+      const decided = decide(custom(resolve), given).catch((each: unknown) => each);
+      await vi.runAllTimersAsync();
+      expect(await decided).toMatchObject({
+        code: "CONFLICT_RESOLVER_FAILED",
+        message: expect.stringMatching(
+          /^custom: merge.js: it did not answer within 10 seconds, for public.t id=1 /,
+        ) as string,
+      });
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  it("that answers leaves no timer behind", async () => {
+    vi.useFakeTimers();
+    try {
+      await decide(custom(() => "source"), given); // prettier-ignore
+      expect(vi.getTimerCount()).toBe(0);
+    } finally {
+      vi.useRealTimers();
+    }
   });
 
   it.each<[unknown, RegExp]>([
