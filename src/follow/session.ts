@@ -103,6 +103,7 @@ export class FollowSession {
   /** Applies the next batch. Returns null when there is nothing to apply. */
   async next(): Promise<Batch | null> {
     const startedAt = Date.now();
+    this.failedSide = undefined;
     if (this.isStale) {
       this.isStale = false;
       await this.#parts.tables.load();
