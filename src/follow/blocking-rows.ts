@@ -22,11 +22,13 @@ export class DriftSignal extends Error {
   }
 }
 
-/** A unique constraint or index, see `unique-index.sql`. */
+/** A unique constraint or index. */
 export interface UniqueIndex {
   readonly name: string;
   readonly expressions: readonly string[];
   readonly predicate: string | null;
+  /** Nulls are equal there, from version 15 on. */
+  readonly areNullsEqual: boolean;
 }
 
 /** The unique index of a constraint that was violated, by name; also one of a partition. */
@@ -39,7 +41,8 @@ export async function uniqueIndex(
     `select c.relname::text as name,
             (select pg_catalog.array_agg(pg_catalog.pg_get_indexdef(i.indexrelid, n, true) order by n)
              from pg_catalog.generate_series(1, coalesce((pg_catalog.to_jsonb(i) ->> 'indnkeyatts')::int, i.indnatts)) as n) as expressions,
-            pg_catalog.pg_get_expr(i.indpred, i.indrelid) as predicate
+            pg_catalog.pg_get_expr(i.indpred, i.indrelid) as predicate,
+            coalesce((pg_catalog.to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false) as "areNullsEqual"
      from pg_catalog.pg_index i join pg_catalog.pg_class c on c.oid = i.indexrelid
      where c.relname = $1 and i.indisunique
        and i.indrelid in (select $2::oid union all select inhrelid from pg_catalog.pg_inherits where inhparent = $2::oid)`,
@@ -74,8 +77,10 @@ function valuesSql({ expressions, predicate }: UniqueIndex, row: string): string
   return `(select ${values} from (select ${row}) as r${predicate === null ? "" : ` where ${predicate}`})`;
 }
 
-const sameSql = ({ expressions }: UniqueIndex, other: string): string =>
-  expressions.map((_, n) => `${other}.e${n + 1} = se.e${n + 1}`).join(" and ");
+function sameSql({ expressions, areNullsEqual }: UniqueIndex, other: string): string {
+  const equals = areNullsEqual ? "is not distinct from" : "=";
+  return expressions.map((_, n) => `${other}.e${n + 1} ${equals} se.e${n + 1}`).join(" and ");
+}
 
 function stagedSql(shape: Shape, alias: string): string {
   return [

@@ -84,3 +84,20 @@ test("merged rows with a unique value of another row of the batch are skipped, a
     { v: "target" },
   ]);
 });
+
+test("two rows without a value, where only one may be: the one that loses goes into the log, and the sync goes on", async () => {
+  await using pair = await freePair({ source: "18", target: "18" });
+  await using followed = await startFollowed(
+    pair,
+    "create table t (id int primary key, part int, email text, unique nulls not distinct (part, email))",
+    { direction: "both", conflict: "source-wins" },
+  );
+  await followed.drain();
+  await pair.source.sql("insert into t values (1, 1, null), (3, 1, 'a')");
+  await pair.target.sql("insert into t values (2, 1, null), (4, 1, 'b')");
+  expect(await followed.differences()).toEqual([]);
+  expect(await pair.source.sql("select id from t order by id")).toEqual([{ id: 1 }, { id: 3 }, { id: 4 }]);
+  expect(await followed.sync.conflicts()).toMatchObject([
+    { kind: "multiple_unique_conflicts", winner: "source" },
+  ]);
+});

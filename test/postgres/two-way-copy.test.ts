@@ -3,6 +3,7 @@ import { expect, test } from "vitest";
 import { openSync } from "../../src/index.ts";
 import { compareDatabases } from "../support/compare.ts";
 import { freePair, type Pair } from "../support/database.ts";
+import { until } from "../support/until.ts";
 import { startFollowed } from "./follow-setup.ts";
 
 // A table that is copied anew although the target has changes of its own: what they changed before is gone by the user's
@@ -64,6 +65,40 @@ test("copied anew: a TRUNCATE of the target is forgotten as well", async () => {
     { v: "v2" },
   ]);
   expect(await conflicts(pair)).toEqual([]);
+});
+
+test("copied anew, stopped in the middle and resumed: what the target changes of a row that is copied already is its own", async () => {
+  await using pair = await freePair();
+  await using followed = await startFollowed(
+    pair,
+    `create table t (id int primary key, v text, filler text); insert into t select g, 'v', repeat('x', 100) from generate_series(1, 60000) g; analyze t`,
+    { direction: "both", conflict: "target-wins" },
+  );
+  await followed.drain();
+  await pair.target.sql("update t set v = 'gone' where id in (1, 30000, 59999)");
+  await pair.source.sql("update t set v = 'old' where id in (1, 30000, 59999)");
+  const stop = new AbortController();
+  const options = { jobs: 1, partBytes: 100_000 };
+  const copying = followed.sync.copy({ ...options, restart: true, overwrite: true, signal: stop.signal });
+  const parts = async (): Promise<unknown> =>
+    (await pair.target.sql("select done from replicate.part group by done having not done or count(*) > 2"))
+      .length === 2;
+  await until("some parts are copied", async () => (await parts()) === true);
+  stop.abort();
+  await expect(copying).rejects.toMatchObject({ code: "ABORTED" });
+  expect(await parts()).toBe(true);
+  const [row] = await pair.target.sql<{ id: number }>(
+    "update t set v = 'mine' where id = (select max(id) from t) returning id",
+  );
+  await followed.sync.copy(options);
+  expect(await followed.differences()).toEqual([]);
+  expect(await conflicts(pair)).toEqual([]);
+  expect(await pair.source.sql("select v, count(*)::int as n from t group by v order by v")).toEqual([
+    { v: "mine", n: 1 },
+    { v: "old", n: 3 },
+    { v: "v", n: 59_996 },
+  ]);
+  expect(await pair.source.sql("select id from t where v = 'mine'")).toEqual([row]);
 });
 
 test("copied anew: a skipped conflict is resolved by it, and its row is there", async () => {
