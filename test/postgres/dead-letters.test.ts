@@ -132,7 +132,7 @@ test("a label that the target's enum lacks, as a value and as a key, in small an
   await followed.drain();
   expect(await letters(pair)).toEqual([
     { key: { m: "so so" }, sqlstate: "22P02", tries: 1 },
-    { key: { id: "11" }, sqlstate: "22P02", tries: 1 },
+    { key: { id: 11 }, sqlstate: "22P02", tries: 1 },
   ]);
   expect(await column(pair, "select count(*)::int as v from t")).toEqual([10]);
   // More than is kept in memory: the rows stream into staging.
