@@ -69,9 +69,7 @@ export async function stageTexts(
   const attempt = [
     `insert into ${stageName(shape)} (${names}) select ${values} from ${texts} as t where t.n between $1 and $2`,
   ];
-  await target.script(
-    [`create unique index on ${texts} (n)`, `analyze ${texts}`, finderSql()].join(";\n"),
-  );
+  await target.script([`create unique index on ${texts} (n)`, `analyze ${texts}`, finderSql()].join(";\n"));
   const keyTypes = shape.targetKey.map(({ column }) => column.baseType);
   return await findRows(target, sync, shape.capture, { from: texts, keyTypes, attempt, most, keeps: true });
 }

@@ -35,7 +35,10 @@ export function wantsPark(
 export function parks(
   config: Pick<ResolvedConfig, "overrides" | "onRefusal">,
   hooks: Pick<Hooks, "onError">,
-  { capture, source }: { readonly capture: { readonly keyColumns: readonly unknown[] }; readonly source: Side },
+  {
+    capture,
+    source,
+  }: { readonly capture: { readonly keyColumns: readonly unknown[] }; readonly source: Side },
 ): boolean {
   return !isKeyless(capture) && wantsPark(config, hooks, source);
 }
