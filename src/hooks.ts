@@ -15,13 +15,13 @@ export interface BatchToCome {
   readonly tables: readonly string[];
 }
 
-/** A row that the target has refused. */
+/** A row that the target has refused, in a batch or while the table is copied. */
 export interface RefusedRowOfBatch {
   /** On the source, quoted where it has to be. */
   readonly table: string;
   /** By column: `{ id: 21 }`. */
   readonly key: Readonly<Record<string, unknown>>;
-  /** How often its batch has been tried, from 1. */
+  /** How often its batch, or part of the copy, has been tried, from 1. */
   readonly attempt: number;
 }
 
@@ -37,7 +37,7 @@ export type TransformRow = (
   of: { readonly table: string },
 ) => Readonly<Record<string, string | number | bigint | boolean | null | undefined>> | null;
 
-/** retry: try the batch again after a second, with another `attempt`. skip: park the row. stop: the sync stops. */
+/** retry: try the batch, or the part of `copy`, again after a second, with another `attempt`. skip: park the row. stop: the sync stops. */
 export type OnErrorAnswer = "retry" | "skip" | "stop";
 
 /**
@@ -54,7 +54,7 @@ export interface Hooks {
    * each of these rows becomes an object.
    */
   readonly transformRow?: TransformRow;
-  /** Decides about each row that the target refuses, in the place of `onRefusal`. Called inside of the batch's transaction. */
+  /** Decides about each row that the target refuses, in the place of `onRefusal`. Called inside of the batch's or part's transaction. */
   readonly onError?: (
     error: ReplicateError,
     row: RefusedRowOfBatch,

@@ -82,7 +82,7 @@ export const verbs = {
     details: [
       "Takes the target's indexes and constraints away, copies the tables in parts by several connections, and builds everything again. After an interruption the same command goes on where it stopped; several copies may run at once.",
     ],
-    options: [...copyOptions, "restart", "remap", "direction", "conflict", "dry-run"],
+    options: [...copyOptions, "restart", "remap", "on-refusal", "direction", "conflict", "dry-run"],
     examples: [{ command: "copy --jobs 8 --index-jobs 4", says: "for big servers on both sides" }],
   },
   follow: {

@@ -1,5 +1,5 @@
 /** One part: read in a snapshot of its own, written and crossed out in one transaction. */
-import { changedKeysSql, deltaTables, keyMatchSql } from "../catalog/delta.ts";
+import { changedKeysSql, deltaTables, isKeyless, keyMatchSql } from "../catalog/delta.ts";
 import type { TableMapping } from "../catalog/mapping.ts";
 import { ownColumns, rowsSql } from "../catalog/rows.ts";
 import { tableLabel, tableSql } from "../catalog/table.ts";
@@ -9,12 +9,15 @@ import { relayCopy, RelayError, type RelayResult } from "../postgres/copy-relay.
 import { failpoint } from "../postgres/failpoint.ts";
 import { ident, literal, load, qualified } from "../postgres/sql.ts";
 import {
-  asReplicateError, isConnectionFailure, isRetryableConflict, QUERY_CANCELED, sqlstateOf, UNDEFINED_TABLE,
+  asReplicateError, isConnectionFailure, isRefusal, isRetryableConflict, QUERY_CANCELED, sqlstateOf, UNDEFINED_TABLE,
 } from "../postgres/sqlstate.ts"; // prettier-ignore
+import { wantsPark } from "../refusals/policy.ts";
+import type { RefusedRow } from "../state/parked.ts";
 import { asText, isTransformed, RowTransformer } from "../transform-rows.ts";
 import { transformCopy } from "./transform-part.ts";
 import { storages, type PlannedPart, type Storage } from "./plan.ts";
 import { keyRangeSql, searchPathSql } from "./quantiles.ts";
+import { canSift, prepareSift, siftedNames, siftRows } from "./sift-part.ts";
 import { columnsIn, type CopyRun, type CopyTable, type Flight } from "./run.ts";
 
 /** A part of the ledger, with what it was planned for. */
@@ -28,9 +31,15 @@ export interface Part extends PlannedPart {
   readonly mapping: TableMapping | null;
 }
 
-/** The part cannot be read now: somebody holds the table, or waits for it behind us. Later it can. */
+/** The part cannot be read now: somebody holds the table, or waits for it behind us. Later it can; `isAtOnce`: now, in another way. */
 export class PartGivenBack extends Error {
   override readonly name = "PartGivenBack";
+  readonly isAtOnce: boolean;
+
+  constructor(message: string, { cause, isAtOnce = false }: { cause?: unknown; isAtOnce?: boolean } = {}) {
+    super(message, { cause });
+    this.isAtOnce = isAtOnce;
+  }
 }
 
 /** The source's table is not the one the part was planned for: rewritten, truncated, altered, or renamed. */
@@ -38,11 +47,16 @@ export class PlanOutdated extends Error {
   override readonly name = "PlanOutdated";
 }
 
+/** What went into the target, and what was put aside. */
+export interface Loaded extends RelayResult {
+  readonly parked: readonly RefusedRow[];
+}
+
 /**
  * Copies the rows of a part. `target` is in the transaction that holds the part and that `finish` completes: never
  * another session, in which the rows would be committed by themselves. Meanwhile the source's transaction ends, so that
- * its snapshot is never older than the reading. Throws PartGivenBack, PlanOutdated,
- * ROW_REFUSED, ABORTED, and errors of connections as they are.
+ * its snapshot is never older than the reading. A part that the target has refused is given back, and then read by way of
+ * sift-part. Throws PartGivenBack, PlanOutdated, ROW_REFUSED, HOOK_FAILED, ABORTED, and errors of connections as they are.
  */
 export async function loadPart(
   run: CopyRun,
@@ -51,7 +65,7 @@ export async function loadPart(
   table: CopyTable,
   part: Part,
   finish: (result: RelayResult) => Promise<void>,
-): Promise<RelayResult> {
+): Promise<Loaded> {
   const storage = storages(table.source).find((each) => each.oid === part.sourceRelid);
   if (storage === undefined) throw new PlanOutdated("a partition is gone");
   const hasDeltas = await openSnapshot(source, table, part, storage);
@@ -67,14 +81,19 @@ export async function loadPart(
     giveBack: new AbortController(),
   };
   run.flights.add(flight);
+  const partName = `${part.captureId}.${part.number}`;
+  const attempt = run.refused.get(partName);
+  const isSifted = attempt !== undefined;
   try {
+    const names = isSifted ? siftedNames(table) : table.columns.columns.map((pair) => pair.source.name);
     const transformer = transformerOf(run, table);
-    const read = transformer === undefined ? table : { ...table, columns: asText(table.columns) };
+    const read =
+      transformer === undefined && !isSifted ? table : { ...table, columns: asText(table.columns) };
     const relay: typeof relayCopy =
       transformer === undefined ? relayCopy : async (...given) => await transformCopy(...given, transformer);
     const result = await relay(source, target, {
-      read: readSql(read, part, storage, hasDeltas),
-      write: writeSql(read, part),
+      read: readSql(read, names, part, storage, hasDeltas),
+      write: isSifted ? await asTarget(prepareSift(target, table)) : writeSql(read, part),
       // When the run is stopped, both sessions are cut.
       signal: flight.giveBack.signal,
       onProgress: (bytes, rows) => {
@@ -83,30 +102,64 @@ export async function loadPart(
       },
     });
     await failpoint("copy.part.loaded");
-    await Promise.all([source.script("commit"), finish(result)]);
-    return result;
+    if (!isSifted) {
+      await Promise.all([source.script("commit"), finish(result)]);
+      return { ...result, parked: [] };
+    }
+    // Nobody has to wait for the source's locks any more.
+    await source.script("commit");
+    const parked = await asTarget(siftRows(run, target, table, targetName(table, part), attempt));
+    if (parked === "retry") {
+      run.refused.set(partName, attempt + 1);
+      throw new PartGivenBack("a hook wants another try", { isAtOnce: true });
+    }
+    const loaded = { ...result, rows: result.rows - parked.length };
+    await finish(loaded);
+    run.refused.delete(partName);
+    return { ...loaded, parked };
   } catch (error) {
     // Its transaction must not outlive the part, and after a broken COPY the session is of no use.
     source.destroy();
     if (flight.giveBack.signal.aborted && !run.signal.aborted) {
       throw new PartGivenBack("somebody waits for a lock on the table", { cause: error });
     }
-    throw error instanceof RelayError ? refusal(error, table) : error;
+    if (!(error instanceof RelayError)) throw error;
+    if (attempt === undefined && error.side === "target" && canSift(run, table, error.cause)) {
+      run.refused.set(partName, 1);
+      throw new PartGivenBack("the target refuses some of its rows", { cause: error, isAtOnce: true });
+    }
+    throw refusal(run, error, table);
   } finally {
     run.flights.delete(flight);
   }
 }
 
+/** Has what the target says count as its error, as one of a COPY does. */
+async function asTarget<T>(work: Promise<T>): Promise<T> {
+  try {
+    return await work;
+  } catch (error) {
+    throw error instanceof ReplicateError ? error : new RelayError("target", error);
+  }
+}
+
+/** For after the commit. */
+export function emitParked(run: CopyRun, { parked }: Loaded): void {
+  const [first] = parked;
+  if (first === undefined) return;
+  const { table, key, message } = first;
+  run.context.emit({ type: "rows-parked", table, rows: parked.length, key, message });
+}
+
 /** Where the rows of the table go through the hook. */
-function transformerOf(
-  run: CopyRun,
-  { source, target, label, columns, capture }: CopyTable,
-): RowTransformer | undefined {
+function transformerOf(run: CopyRun, table: CopyTable): RowTransformer | undefined {
   const { config } = run.context;
-  if (run.transformRow === undefined || !isTransformed(config, source.schema, source.name)) return undefined;
-  const fields = columns.columns.map((pair) => pair.source.name);
+  const { source, target, label, capture } = table;
+  const { transformRow } = run.hooks;
+  if (transformRow === undefined || !isTransformed(config, source.schema, source.name)) return undefined;
+  const fields = table.columns.columns.map((pair) => pair.source.name);
   const keys = [...capture.keyColumns.map(({ name }) => name), ...ownColumns(target)];
-  return new RowTransformer({ table: label, fields, keys }, run.transformRow);
+  return new RowTransformer({ table: label, fields, keys }, transformRow);
 }
 
 /**
@@ -163,8 +216,14 @@ function outdated(
   return null;
 }
 
-function readSql(table: CopyTable, part: Part, storage: Storage, hasDeltas: boolean): string {
-  const columns = table.columns.columns.map((pair) => `t.${ident(pair.source.name)}`);
+function readSql(
+  table: CopyTable,
+  names: readonly string[],
+  part: Part,
+  storage: Storage,
+  hasDeltas: boolean,
+): string {
+  const columns = names.map((name) => `t.${ident(name)}`);
   const conditions: string[] = [];
   if (part.split === "pages") {
     // Number and tuple 0 do not exist: page bounds need no tuple.
@@ -188,16 +247,20 @@ function readSql(table: CopyTable, part: Part, storage: Storage, hasDeltas: bool
   return part.split === "keys" ? `${searchPathSql(table.capture)}; ${copy}${format}` : `${copy}${format}`;
 }
 
+/** Where the rows of the part go: the table, or one of its partitions. */
+function targetName({ target }: CopyTable, part: Part): string {
+  return tableSql(target.leaves.find((each) => each.oid === part.targetRelid) ?? target);
+}
+
 function writeSql(table: CopyTable, part: Part): string {
   const columns = table.columns.columns.map((pair) => ident(pair.target.name));
-  const leaf = table.target.leaves.find((each) => each.oid === part.targetRelid);
-  const into = tableSql(leaf ?? table.target);
+  const into = targetName(table, part);
   const list = columns.length === 0 ? "" : ` (${columns.join(", ")})`;
   return `copy ${into}${list} from stdin${table.columns.binary ? " with (format binary)" : ""}`;
 }
 
 /** What a failed COPY means. */
-function refusal(error: RelayError, table: CopyTable): Error {
+function refusal(run: CopyRun, error: RelayError, table: CopyTable): Error {
   const { cause } = error;
   const sqlstate = sqlstateOf(cause);
   if (isConnectionFailure(cause) && sqlstate === undefined) return cause as Error;
@@ -206,10 +269,18 @@ function refusal(error: RelayError, table: CopyTable): Error {
   }
   if (error.side === "source") return asReplicateError(cause, `cannot read ${table.label} on the source`);
   const what = `the target refused a row of ${table.label} for ${tableLabel(table.target)}`;
-  // Data exceptions, violated constraints and checks, and what triggers raise.
-  if (sqlstate !== undefined && /^(22|23|44|P0)/.test(sqlstate)) {
+  if (isRefusal(cause)) {
     const said = asReplicateError(cause, what);
-    return new ReplicateError("ROW_REFUSED", said.message, { cause, sqlstate });
+    const isLost = isKeyless(table.capture) && wantsPark(run.context.config, run.hooks, table.source);
+    return new ReplicateError("ROW_REFUSED", said.message, {
+      cause,
+      ...(sqlstate === undefined ? {} : { sqlstate }),
+      ...(isLost
+        ? {
+            hint: "The table has no key, so that a row cannot be put aside: repair it, or the target's table, then run the command again.",
+          }
+        : {}),
+    });
   }
   return asReplicateError(cause, `cannot write ${tableLabel(table.target)} on the target`);
 }

@@ -10,11 +10,13 @@ import { tableLabel } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { asReplicateError, isConnectionFailure } from "../postgres/sqlstate.ts";
-import { loadHooks, type TransformRow } from "../hooks.ts";
+import { loadHooks, type Hooks } from "../hooks.ts";
 import type { SyncContext } from "../state/context.ts";
 import { refuseExpelled, rememberedToken } from "../state/source-identity.ts";
 import { clearError, storeError } from "../state/runner-lock.ts";
 import { loadLeftInvalid, type LeftInvalid } from "../state/owed.ts";
+import { migrateOlder } from "../state/migrate.ts";
+import { countParked } from "../state/parked.ts";
 import { loadTables, type TableState } from "../state/sync-table.ts";
 import { resolveWithSource } from "./forget-changes.ts";
 import { partCount, storages } from "./plan.ts";
@@ -45,6 +47,8 @@ export interface CopyReport {
     readonly rows: number;
     readonly bytes: number;
     readonly state: TableState;
+    /** Rows that the target refuses, which are put aside. */
+    readonly parked: number;
   }[];
   /** Constraints that were valid on the target before and are NOT VALID now, because rows violate them. */
   readonly leftInvalid: readonly LeftInvalid[];
@@ -86,8 +90,7 @@ export async function copySync(context: SyncContext, options: CopyOptions = {}):
   const signal = AbortSignal.any([context.signal, stop.signal]);
   // One listener per session and pause.
   setMaxListeners(0, signal);
-  const { transformRow } = await loadHooks(context.config);
-  const run = newRun(context, options, signal, transformRow);
+  const run = newRun(context, options, signal, await loadHooks(context.config));
   // Sessions that are not opened again when they break: nothing has begun, so a wrong host is an error at once.
   const sessions = new Sessions(run, "copy (plan)");
   let isBegun = false;
@@ -100,6 +103,7 @@ export async function copySync(context: SyncContext, options: CopyOptions = {}):
       const plan = await describePlan(run, source, target);
       return { ...(await report(run, target, startedAt)), dryRun: true, plan };
     }
+    await migrateOlder(target);
     await resolveWithSource(run, source, target, tablesToEmpty(run));
     await announce(run, target);
     // The workers need what there is: a managed database may let a role have no more than two.
@@ -132,12 +136,7 @@ async function tell(context: SyncContext, error: unknown): Promise<void> {
   }
 }
 
-function newRun(
-  context: SyncContext,
-  options: CopyOptions,
-  signal: AbortSignal,
-  transformRow: TransformRow | undefined,
-): CopyRun {
+function newRun(context: SyncContext, options: CopyOptions, signal: AbortSignal, hooks: Hooks): CopyRun {
   const { copy, name } = context.config;
   return {
     context,
@@ -148,13 +147,14 @@ function newRun(
     indexMemoryBytes: options.indexMemoryBytes ?? copy.indexMemoryBytes,
     overwrite: options.overwrite ?? false,
     reconnectMs: options.reconnectMs ?? 10 * 60_000,
-    transformRow,
+    hooks,
     tables: new Map(),
     remapped: new Map(),
     unprepared: [],
     preparing: new Set(),
     flights: new Set(),
     builds: new Set(),
+    refused: new Map(),
     avoided: new Map(),
     signal,
   };
@@ -273,11 +273,13 @@ async function finalReport(run: CopyRun, sessions: Sessions, startedAt: number):
 
 async function report(run: CopyRun, target: Connection, startedAt: number): Promise<CopyReport> {
   const entries = (await loadTables(target, run.sync)).filter((entry) => run.tables.has(entry.captureId));
+  const parked = await countParked(target, run.sync);
   const tables = entries.map((entry) => ({
     table: run.tables.get(entry.captureId)?.label ?? "",
     rows: entry.rowsCopied,
     bytes: entry.bytesCopied,
     state: entry.state,
+    parked: parked.get(entry.captureId) ?? 0,
   }));
   return {
     rows: tables.reduce((sum, table) => sum + table.rows, 0),

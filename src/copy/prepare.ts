@@ -22,7 +22,8 @@ import { withBriefLocks } from "../postgres/lock.ts";
 import { fill, literal, load } from "../postgres/sql.ts";
 import { asReplicateError, isConnectionFailure } from "../postgres/sqlstate.ts";
 import { loadKinds, takeAwaySql } from "../state/owed.ts";
-import { loadPart, PartGivenBack, PlanOutdated, type Part } from "./copy-part.ts";
+import { forgetTableSql } from "../state/parked.ts";
+import { emitParked, loadPart, PartGivenBack, PlanOutdated, type Loaded, type Part } from "./copy-part.ts";
 import { forgetChangesSql } from "./forget-changes.ts";
 import {
   partCount,
@@ -149,13 +150,15 @@ export async function prepareTable(
     await holdCapture(run.context, source, captureId, table.label);
   const { isReplicaRole } = run.context;
   const { signal } = run;
+  let loaded: Loaded | undefined;
   const prepared = await withBriefLocks(target, { what: tableLabel(table.target), signal }, async () => {
     const found = await lockAndLook(run, target, table, outdated);
     if (!isUnchanged(found, mode, outdated)) return null;
     const removed = tableRemovals(table, found.definitions, mode, isReplicaRole);
     const away = takeAwaySql(run.sync, captureId, removed, bytesOf(table, found.definitions, parts));
     if (mode === "adopt") {
-      await target.script([...away.save, ...away.drop, adoptedSql(run.sync, table)].join(";\n"));
+      const forget = forgetTableSql(run.sync, captureId);
+      await target.script([...away.save, ...away.drop, forget, adoptedSql(run.sync, table)].join(";\n"));
       return [{ captureId, rows: 0, bytes: 0 }];
     }
     if (found.isFull && mode !== "restart" && !run.overwrite) throw notEmpty([tableLabel(table.target)]);
@@ -181,7 +184,7 @@ export async function prepareTable(
     const { fingerprint, source: { file }, entry: { mapping } } = table; // prettier-ignore
     const part = { ...first, captureId, number: 1, file, fingerprint, mapping };
     let copied: Copied[] = [];
-    await loadPart(run, source, target, table, part, async (result) => {
+    loaded = await loadPart(run, source, target, table, part, async (result) => {
       const done = [partDoneSql(run.sync, captureId, 1, result), `analyze ${tableSql(table.target)}`];
       // Nobody else has a part of this table, so it can be moved on before the commit.
       const results = await target.script([...done, ...moveOnSql(run.sync, [captureId])].join(";\n"));
@@ -196,6 +199,7 @@ export async function prepareTable(
   // It is in the ledger now, where others may change it.
   run.remapped.delete(captureId);
   await failpoint("copy.prepare.committed");
+  if (loaded !== undefined) emitParked(run, loaded);
   return prepared;
 }
 
@@ -295,6 +299,7 @@ function planSql(sync: string, table: CopyTable, parts: readonly PlannedPart[]):
   const { captureId } = table.entry;
   const where = `where sync = ${literal(sync)} and capture_id = ${captureId}`;
   return [
+    forgetTableSql(sync, captureId),
     `delete from replicate.part ${where}`,
     `insert into replicate.part (sync, capture_id, number, source_relid, target_relid, split, low, high, bytes)
      select ${literal(sync)}, ${captureId}, p.n, (p.part ->> 'sourceRelid')::oid, (p.part ->> 'targetRelid')::oid,

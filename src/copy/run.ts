@@ -6,7 +6,7 @@ import { describeTables, tableBytes, tableLabel, type Table } from "../catalog/t
 import { ReplicateError, type Problem } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { load } from "../postgres/sql.ts";
-import type { TransformRow } from "../hooks.ts";
+import type { Hooks } from "../hooks.ts";
 import type { SyncContext } from "../state/context.ts";
 import { refuseRemapping, remapped, wantedMapping } from "../state/remapping.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
@@ -77,7 +77,7 @@ export interface CopyRun {
   readonly indexMemoryBytes: number;
   readonly overwrite: boolean;
   readonly reconnectMs: number;
-  readonly transformRow: TransformRow | undefined;
+  readonly hooks: Hooks;
   /** By capture id: the tables selected. */
   readonly tables: Map<number, CopyTable>;
   /** By capture id: mappings to copy with that the ledger does not have yet. */
@@ -88,6 +88,8 @@ export interface CopyRun {
   readonly preparing: Set<number>;
   readonly flights: Set<Flight>;
   readonly builds: Set<Build>;
+  /** How often this process tried parts that the target has refused, by capture id and number: `7.1`. See sift-part. */
+  readonly refused: Map<string, number>;
   /** Capture ids whose parts are left alone until this time (epoch milliseconds), and how often that happened. */
   readonly avoided: Map<number, { readonly until: number; readonly times: number }>;
   /** Fires when the caller stops the run, and when another worker has failed. */
@@ -256,7 +258,12 @@ export function columnsIn(fingerprint: string): string {
 }
 
 /** Leaves a table's parts alone for a while, longer each time, and says so when it lasts. */
-export function avoid(run: CopyRun, captureId: number, reason: string): void {
+export function avoid(
+  run: CopyRun,
+  captureId: number,
+  { message: reason, isAtOnce = false }: { readonly message: string; readonly isAtOnce?: boolean },
+): void {
+  if (isAtOnce) return;
   const times = (run.avoided.get(captureId)?.times ?? 0) + 1;
   run.avoided.set(captureId, { until: Date.now() + Math.min(30_000, 500 * 2 ** times), times });
   if (times % 5 !== 0) return;

@@ -20,7 +20,7 @@ import {
 import type { OwedKind } from "../catalog/definitions.ts";
 import type { Connection } from "../postgres/connect.ts";
 import type { TableState } from "../state/sync-table.ts";
-import { loadPart, PartGivenBack, PlanOutdated, type Part } from "./copy-part.ts";
+import { emitParked, loadPart, PartGivenBack, PlanOutdated, type Part } from "./copy-part.ts";
 import { smallBytes, storages } from "./plan.ts";
 import { moveOnSql, partDoneSql, prepareTable, type Copied } from "./prepare.ts";
 import { avoid, columnsIn, describeAgain, type Build, type CopyRun, type CopyTable } from "./run.ts";
@@ -86,7 +86,7 @@ async function prepareNext(run: CopyRun, sessions: Sessions, leastBytes: number)
     // Until the table is in the ledger nobody else will think of it.
     run.unprepared.unshift(next);
     if (error instanceof PartGivenBack) {
-      avoid(run, next.captureId, error.message);
+      avoid(run, next.captureId, error);
     } else if (error instanceof PlanOutdated) {
       await describeAnew(run, sessions, next.captureId);
     } else {
@@ -116,14 +116,15 @@ async function copyNext(
     if (!isSameMapping(table.entry.mapping, part.mapping ?? null))
       throw new PlanOutdated("it is mapped otherwise now");
     const source = await sessions.source();
-    await loadPart(run, source, target, table, part, async (result) => {
+    const loaded = await loadPart(run, source, target, table, part, async (result) => {
       await target.script(`${partDoneSql(run.sync, part.captureId, part.number, result)}; commit`);
     });
     run.avoided.delete(part.captureId);
+    emitParked(run, loaded);
     await failpoint("copy.part.committed");
   } catch (error) {
     if (!target.isBroken) await target.script("rollback").catch(() => target.destroy());
-    if (error instanceof PartGivenBack) avoid(run, part.captureId, error.message);
+    if (error instanceof PartGivenBack) avoid(run, part.captureId, error);
     else if (error instanceof PlanOutdated) await settleOutdated(run, sessions, part, error.message);
     else throw error;
   }
@@ -174,7 +175,7 @@ async function settleOutdated(run: CopyRun, sessions: Sessions, part: Part, reas
     if ((await prepareTable(run, sessions, part.captureId, "restart", part)) === null) return;
   } catch (error) {
     if (!(error instanceof PartGivenBack) && !(error instanceof PlanOutdated)) throw error;
-    avoid(run, part.captureId, error.message);
+    avoid(run, part.captureId, error);
     return;
   }
   run.context.emit({ type: "table-restarted", table: table.label, reason });

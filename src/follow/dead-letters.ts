@@ -3,21 +3,20 @@
  * the source, when the target's table has changed, and from time to time.
  */
 import { noteKeys } from "../capture/note-changes.ts";
-import { isKeyless } from "../catalog/delta.ts";
-import { patternMatches } from "../catalog/patterns.ts";
-import { ReplicateError } from "../errors.ts";
-import { askOnError, type Hooks } from "../hooks.ts";
+import type { Hooks } from "../hooks.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
-import { sleep } from "../postgres/sleep.ts";
 import type { StatementResult } from "../postgres/script.ts";
 import { literal } from "../postgres/sql.ts";
 import {
   EXCLUSION_VIOLATION,
   FOREIGN_KEY_VIOLATION,
   UNIQUE_VIOLATION,
+  isRefusal,
   sqlstateOf,
 } from "../postgres/sqlstate.ts";
+import type { FoundRow } from "../refusals/find-refused.ts";
+import { decide, MOST_PER_SYNC, parks, rowsToPark, tooMany } from "../refusals/policy.ts";
 import type { SyncContext } from "../state/context.ts";
 import {
   countParked,
@@ -30,22 +29,19 @@ import {
 import type { BatchTable } from "./batch-script.ts";
 import type { Drift } from "./blocking-rows.ts";
 import { applySql } from "./carry-rows.ts";
-import { findRefused, stageTexts, type FoundRow } from "./find-refused.ts";
+import { findRefused, stageTexts } from "./find-refused.ts";
 import type { FollowedTables } from "./followed-tables.ts";
-import { isAbout, isRefusal, stagingOf } from "./refused.ts";
+import { isAbout, stagingOf } from "./refused.ts";
 import type { Shape } from "./shape.ts";
 import { stageName } from "./staging.ts";
 import { isStaged, type TableMode } from "./table-mode.ts";
 import { RestageSignal, TextStaging } from "./text-staging.ts";
 
-/** Rows that are put aside at most; beyond, something is wrong with more than a row. */
+/** Rows of one batch that are put aside at most. */
 const MOST_PER_BATCH = 1000;
-const MOST_PER_SYNC = 10_000;
 /** What was refused is tried again after so long even if nothing seems to have changed, and so many rows at a time. */
 const RETRY_SECONDS = 600;
 const RETRY_ROWS = 500;
-/** Before a batch is tried again because a hook says so. */
-const RETRY_PAUSE_MS = 1000;
 
 const collisions = [UNIQUE_VIOLATION, EXCLUSION_VIOLATION];
 
@@ -53,7 +49,7 @@ const collisions = [UNIQUE_VIOLATION, EXCLUSION_VIOLATION];
 export class DeadLetters {
   readonly #context: SyncContext;
   readonly #target: Connection;
-  readonly #onError: Hooks["onError"];
+  readonly #hooks: Hooks;
   /** Rows that cannot be staged as they are. */
   readonly texts = new TextStaging();
   /** Parked rows by capture. */
@@ -67,17 +63,17 @@ export class DeadLetters {
   private constructor(
     context: SyncContext,
     target: Connection,
-    onError: Hooks["onError"],
+    hooks: Hooks,
     counts: ReadonlyMap<number, number>,
   ) {
     this.#context = context;
     this.#target = target;
-    this.#onError = onError;
+    this.#hooks = hooks;
     this.#counts = counts;
   }
 
-  static async open(context: SyncContext, target: Connection, { onError }: Hooks): Promise<DeadLetters> {
-    return new DeadLetters(context, target, onError, await countParked(target, context.config.name));
+  static async open(context: SyncContext, target: Connection, hooks: Hooks): Promise<DeadLetters> {
+    return new DeadLetters(context, target, hooks, await countParked(target, context.config.name));
   }
 
   get #sync(): string {
@@ -85,15 +81,8 @@ export class DeadLetters {
   }
 
   /** Whether refused rows of the table are put aside. */
-  #parks({ capture, source }: Shape): boolean {
-    if (isKeyless(capture)) return false;
-    if (this.#onError !== undefined) return true;
-    const { overrides, onRefusal } = this.#context.config;
-    const own = Object.entries(overrides).find(
-      ([pattern, each]) =>
-        each.onRefusal !== undefined && patternMatches(pattern, source.schema, source.name),
-    );
-    return (own?.[1].onRefusal ?? onRefusal) === "park";
+  #parks(shape: Shape): boolean {
+    return parks(this.#context.config, this.#hooks, shape);
   }
 
   /** Whether the batch is to be read again because of this error, see RestageSignal. */
@@ -116,7 +105,7 @@ export class DeadLetters {
         columns,
       });
       if ((await this.#decide(shape, found)) === "retry") throw new RestageSignal(shape.capture.id);
-      await this.#park(shape, found, false);
+      await this.#park(shape, found);
     }
     await this.#target.script("savepoint apply");
   }
@@ -166,7 +155,7 @@ export class DeadLetters {
       });
       if (found.length === 0) continue;
       if ((await this.#decide(shape, found)) === "retry") return true;
-      await this.#park(shape, found, true);
+      await this.#park(shape, found);
       await this.#target.script(
         `delete from ${stageName(shape)} where ctid = any (${literal(`{${found.map(({ at }) => `"${at}"`).join(",")}}`)}::pg_catalog.tid[]);
          savepoint apply`,
@@ -176,42 +165,21 @@ export class DeadLetters {
     return false;
   }
 
-  /** What becomes of the rows: by the policy, which parks them, or as the hook says. Throws ROW_REFUSED, HOOK_FAILED. */
+  /** Throws ROW_REFUSED, HOOK_FAILED. */
   async #decide({ label }: Shape, found: readonly FoundRow[]): Promise<"park" | "retry"> {
-    if (this.#onError === undefined) return "park";
-    let isRetry = false;
-    for (const { key, sqlstate, message } of found) {
-      const error = new ReplicateError("ROW_REFUSED", `the target refused a row of ${label}: ${message}`, {
-        sqlstate,
-      });
-      const answer = await askOnError(this.#onError, error, { table: label, key, attempt: this.#attempt });
-      if (answer === "stop") throw error;
-      if (answer === "retry") isRetry = true;
-    }
-    if (!isRetry) return "park";
-    this.#attempt += 1;
-    await sleep(RETRY_PAUSE_MS, this.#context.signal);
-    return "retry";
+    const answer = await decide(this.#hooks, label, found, this.#attempt, this.#context.signal);
+    if (answer === "retry") this.#attempt += 1;
+    return answer;
   }
 
-  async #park(shape: Shape, found: readonly FoundRow[], isKeyTyped: boolean): Promise<void> {
+  async #park({ capture, target, label }: Shape, found: readonly FoundRow[]): Promise<void> {
     if (found.length === 0) return;
-    const rows = found.map(({ key, keyTexts, sqlstate, message, constraint, isParked }) => ({
-      captureId: shape.capture.id,
-      relid: shape.target.oid,
-      table: shape.label,
-      key,
-      keyTexts,
-      isKeyTyped,
-      sqlstate,
-      message,
-      constraint: constraint === "" ? null : constraint,
-      isNew: !isParked,
-    }));
+    const rows = rowsToPark({ captureId: capture.id, relid: target.oid, label }, found);
     this.#parked.push(...rows);
     const fresh = this.#parked.filter(({ isNew }) => isNew).length;
     const known = [...this.#counts.values()].reduce((sum, count) => sum + count, 0);
-    if (fresh > MOST_PER_BATCH || known + fresh > MOST_PER_SYNC) throw tooMany(rows[0] as RefusedRow);
+    if (fresh > MOST_PER_BATCH || known + fresh > MOST_PER_SYNC)
+      throw tooMany(`${MOST_PER_BATCH} of one batch, ${MOST_PER_SYNC} of a sync`, rows[0] as RefusedRow);
     await park(this.#target, this.#sync, rows);
     await failpoint("parked.written");
   }
@@ -228,8 +196,9 @@ export class DeadLetters {
 
   /** Forgets what was parked of the rows that the batch has applied. */
   settleSql({ entry, capture, targetKey, ...shape }: Shape, mode: TableMode): string[] {
-    if (!this.#counts.has(capture.id)) return [];
-    const isWhole = entry.state === "copied" || mode.kind === "truncate" || mode.kind === "reread";
+    // What was parked of a table that joins is known once it has.
+    if (!this.#counts.has(capture.id) && entry.state !== "copied") return [];
+    const isWhole = mode.kind === "truncate" || mode.kind === "reread";
     const stage = stageName({ entry, capture, targetKey, ...shape });
     const typed = targetKey.map(
       ({ column, equals }, n) => `(p.key_texts[${n + 1}])::${column.baseType} ${equals} s.k${n + 1}`,
@@ -249,7 +218,8 @@ export class DeadLetters {
       const rows = Number(row?.["settled"] ?? 0);
       return rows === 0 ? [] : [{ captureId: Number(row?.["capture"]), rows }];
     });
-    if (parked.length === 0 && settled.length === 0) return;
+    const joins = tables.some(({ shape }) => shape.entry.state === "copied");
+    if (parked.length === 0 && settled.length === 0 && !joins) return;
     if (settled.length > 0) await wakeDependents(this.#target, this.#sync);
     this.#counts = await countParked(this.#target, this.#sync);
     for (const { shape } of tables) {
@@ -295,12 +265,4 @@ function othersSql(tables: readonly BatchTable[], own: Shape, replaced: Readonly
   return tables
     .filter(({ shape, mode }) => isStaged(mode) && shape.capture.id !== own.capture.id)
     .flatMap(({ shape, mode }) => applySql(shape, mode, replaced.has(shape.capture.id)));
-}
-
-function tooMany({ table, message }: RefusedRow): ReplicateError {
-  return new ReplicateError(
-    "ROW_REFUSED",
-    `the target refuses more rows than are put aside (${MOST_PER_BATCH} of one batch, ${MOST_PER_SYNC} of a sync), one of them in ${table}: ${message}`,
-    { hint: "Something is wrong with more than a row: repair the target's table, then start again." },
-  );
 }

@@ -1,6 +1,6 @@
-/** Errors that a row's data cause, and not the state of a server. */
+/** What an error says of the row that the target has refused. */
 import { ReplicateError } from "../errors.ts";
-import { sqlstateOf } from "../postgres/sqlstate.ts";
+import { isRefusal, sqlstateOf } from "../postgres/sqlstate.ts";
 import type { Shape } from "./shape.ts";
 
 interface ServerError {
@@ -10,11 +10,6 @@ interface ServerError {
   readonly table?: string;
   /** What the server was at: for a COPY, the table and the line. */
   readonly where?: string;
-}
-
-/** data_exception, integrity_constraint_violation. */
-export function isRefusal(error: unknown): boolean {
-  return /^(22|23)/.test(sqlstateOf(error) ?? "");
 }
 
 /** ROW_REFUSED for such an error, any other as it is. */

@@ -23,6 +23,16 @@ export function sqlstateOf(error: unknown): string | undefined {
   return typeof code === "string" && /^[0-9A-Z]{5}$/.test(code) ? code : undefined;
 }
 
+/**
+ * Errors that a row's data cause, and not the state of a server, as a pattern of SQLSTATEs for both sides of the wire: data exceptions,
+ * violated constraints and checks, what a trigger or function raises, and what is too large for an index or a page.
+ */
+export const REFUSALS = "^(22|23|44|P000[0-3]|54000)";
+
+export function isRefusal(error: unknown): boolean {
+  return new RegExp(REFUSALS).test(sqlstateOf(error) ?? "");
+}
+
 const socketErrors = new Set([
   "ECONNREFUSED", "ECONNRESET", "ECONNABORTED", "EPIPE", "ETIMEDOUT", "EHOSTUNREACH", "ENETUNREACH", "ENOTFOUND",
   "EAI_AGAIN", "ERR_STREAM_PREMATURE_CLOSE", "ERR_STREAM_DESTROYED", "ERR_STREAM_WRITE_AFTER_END",

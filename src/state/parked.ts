@@ -91,20 +91,22 @@ export async function park(target: Connection, sync: string, rows: readonly Refu
        select * from pg_catalog.jsonb_to_recordset($2::jsonb) as r (
          "captureId" int, relid oid, "table" text, key jsonb, "keyTexts" text[], "isKeyTyped" boolean, sqlstate text,
          message text, "constraint" text, "isNew" boolean)
+     ), f as (
+       select relid, ${form("relid")} as form from (select distinct relid from r) as t
      ), again as (
        update replicate.parked as p
        set sqlstate = r.sqlstate, message = r.message, constraint_name = r."constraint",
-           table_form = ${form("r.relid")}, tried_at = pg_catalog.now(), tries = p.tries + 1
-       from r where p.sync = $1 and p.capture_id = r."captureId" and p.key_texts = r."keyTexts"
+           table_form = f.form, tried_at = pg_catalog.now(), tries = p.tries + 1
+       from r join f using (relid) where p.sync = $1 and p.capture_id = r."captureId" and p.key_texts = r."keyTexts"
        returning p.capture_id, p.key_texts
      )
      insert into replicate.parked (sync, capture_id, relid, table_name, key, key_texts, is_key_typed, sqlstate, message,
                                    constraint_name, table_form)
-     select $1, r."captureId", r.relid, r."table", r.key, r."keyTexts", r."isKeyTyped", r.sqlstate, r.message,
+     select $1, r."captureId", relid, r."table", r.key, r."keyTexts", r."isKeyTyped", r.sqlstate, r.message,
             r."constraint",
             -- Once more soon: the others may have come with the same batch.
-            case when r."isNew" and r.sqlstate = any (${DEPENDENT}) then '' else ${form("r.relid")} end
-     from r where not exists (
+            case when r."isNew" and r.sqlstate = any (${DEPENDENT}) then '' else f.form end
+     from r join f using (relid) where not exists (
        select 1 from again where again.capture_id = r."captureId" and again.key_texts = r."keyTexts")`,
     [sync, JSON.stringify(rows)],
   );
@@ -157,6 +159,11 @@ export async function isParkedSql(
   if (!exists) return "false";
   return `exists (select 1 from replicate.parked as p
     where p.sync = ${literal(sync)} and p.capture_id = ${captureId} and p.key_texts = ${keyTexts})`;
+}
+
+/** A statement that forgets all that is parked of a table: its rows come anew. */
+export function forgetTableSql(sync: string, captureId: number): string {
+  return `delete from replicate.parked where sync = ${literal(sync)} and capture_id = ${captureId}`;
 }
 
 /** A statement that forgets what is parked of a table, but for what was parked in this very transaction. */

@@ -289,12 +289,14 @@ function fieldPair(
 /** The type that a value of the source has to be cast to, through its text, to look like the target's; or null. */
 function castFor({ source, target }: ColumnPair, plain: { source: string; target: string }): string | null {
   if (!target.isBuiltin || plain.source === plain.target) return null;
+  // Rounded as it is there, but not refused as it may have been.
+  const rounded = plain.target.replace(/^numeric\(\d+,/, "numeric(1000,");
   if (source.baseType === target.baseType) {
-    return scaled.test(target.baseType) && plain.target !== target.baseType ? plain.target : null;
+    return scaled.test(target.baseType) && plain.target !== target.baseType ? rounded : null;
   }
   if (textual.test(target.baseType) || !source.isBuiltin) return null;
   if (whole.test(source.baseType) && (whole.test(target.baseType) || plain.target === "numeric")) return null;
-  return plain.target;
+  return rounded;
 }
 
 function keyColumnSql(column: Column, equals: string): KeyColumnSql {

@@ -54,6 +54,22 @@ test.for([
     bad: "span = '[1,10)'",
     sqlstate: "23P01",
   },
+  {
+    what: "a trigger that raises an exception",
+    alter: `alter id set not null;
+      create function fits() returns trigger language plpgsql as
+        $$ begin if new.n < 18 then raise exception 'too young'; end if; return new; end $$;
+      create trigger fits before insert or update on t for each row execute procedure fits();
+      alter table t enable always trigger fits`,
+    bad: "n = 3",
+    sqlstate: "P0001",
+  },
+  {
+    what: "a value too large for an index",
+    alter: "alter id set not null; create index on t (v)",
+    bad: "v = (select string_agg(md5(g::text), '') from generate_series(1, 400) g)",
+    sqlstate: "54000",
+  },
 ])("$what stops one row and no other", async ({ alter, bad, sqlstate }) => {
   await using pair = await freePair();
   const columns =
@@ -132,7 +148,7 @@ test("a label that the target's enum lacks, as a value and as a key, in small an
   await followed.drain();
   expect(await letters(pair)).toEqual([
     { key: { m: "so so" }, sqlstate: "22P02", tries: 1 },
-    { key: { id: "11" }, sqlstate: "22P02", tries: 1 },
+    { key: { id: 11 }, sqlstate: "22P02", tries: 1 },
   ]);
   expect(await column(pair, "select count(*)::int as v from t")).toEqual([10]);
   // More than is kept in memory: the rows stream into staging.

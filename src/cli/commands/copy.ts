@@ -26,11 +26,16 @@ export const copy: Command = async (context) => {
 };
 
 export function printCopy(
-  { output }: CommandContext,
+  context: CommandContext,
   { tables, rows, bytes: size, seconds, leftInvalid }: CopyReport,
 ): void {
+  const { output } = context;
+  const parked = tables.reduce((sum, table) => sum + table.parked, 0);
   output.print(
     ...leftInvalidLines(leftInvalid),
+    ...(parked === 0
+      ? []
+      : [`${count(parked, "row")} that the target refuses: ${nextCommand(context, "parked")}`]),
     `the copy is done: ${count(tables.length, "table")}, ${count(rows, "row")}, ${bytes(size)} (this run: ${duration(seconds)})`,
   );
 }

@@ -1,0 +1,99 @@
+/** Finds the rows that the target refuses, by halving on the server. In the transaction that writes the others. */
+import type { Capture } from "../catalog/delta.ts";
+import type { Connection } from "../postgres/connect.ts";
+import { literal, load } from "../postgres/sql.ts";
+import { REFUSALS } from "../postgres/sqlstate.ts";
+
+export interface FoundRow {
+  /** Names as on the source. */
+  readonly key: Readonly<Record<string, unknown>>;
+  /** As text, in the capture's order. */
+  readonly keyTexts: readonly (string | null)[];
+  /** False: the key could not be read as a value of the target's type. */
+  readonly isKeyTyped: boolean;
+  readonly sqlstate: string;
+  readonly message: string;
+  readonly constraint: string | null;
+  /** It was parked before. */
+  readonly isParked: boolean;
+  /** Its place in staging. */
+  readonly at: string;
+}
+
+/** What has to be there to find rows: run it once, before `findRows`, in the same transaction. */
+export function finderSql(): string {
+  return load("refusals/find-refused");
+}
+
+/** For these, the detail names other rows' keys; elsewhere it holds the row's own values, which are not kept. */
+const TELLING_DETAILS = ["23503", "23505", "23P01"];
+
+/**
+ * The rows of `from`, numbered from 1 in column `n` and with the key in k1 …, that the statements `attempt` fail for:
+ * those work on the rows from $1 to $2. Throws the server's error where that is not about a row.
+ */
+export async function findRows(
+  target: Connection,
+  sync: string,
+  { id, keyColumns }: Capture,
+  how: {
+    readonly from: string;
+    /** Types of the target to read the key as, where it is text as yet. */
+    readonly keyTypes?: readonly string[];
+    /** Statements that are run before. */
+    readonly prepare?: readonly string[];
+    readonly attempt: readonly string[];
+    /** Rows that are tried at once; default all. Of a try that fails the target's table keeps dead rows. */
+    readonly step?: number;
+    /** Rows to be found at most. */
+    readonly most: number;
+    /** Whether what is done for the others stays done. */
+    readonly keeps: boolean;
+    /** SQLSTATEs that are about a row, as a pattern; default REFUSALS. */
+    readonly refusals?: string;
+    /** Those of them that do not count. */
+    readonly passed?: readonly string[];
+    /** An expression for the row's place. */
+    readonly at?: string;
+  },
+): Promise<FoundRow[]> {
+  const keyOf = (values: readonly string[]): string =>
+    `pg_catalog.jsonb_build_object(
+       'texts', array[${values.map((value) => `(${value})::text`).join(", ")}]::text[],
+       'key', pg_catalog.jsonb_build_object(${keyColumns.map(({ name }, n) => `${literal(name)}::text, ${values[n]}`).join(", ")}))`;
+  const plain = keyColumns.map((_, n) => `r.k${n + 1}`);
+  const typed = how.keyTypes?.map((type, n) => `(r.k${n + 1})::${type}`);
+  const readKey =
+    typed === undefined
+      ? keyOf(plain)
+      : `pg_temp.read_key(${literal(`select ${keyOf(typed)} from ${how.from} as r where r.n = $1`)}, f.n)`;
+  const rows = await target.rows<
+    Omit<FoundRow, "key" | "keyTexts"> & {
+      readonly read: { readonly key: Readonly<Record<string, unknown>>; readonly texts: (string | null)[] };
+    }
+  >(
+    `select q.*, array(select pg_catalog.jsonb_array_elements_text(q.read -> 'texts')) in (
+              select p.key_texts from replicate.parked as p where p.sync = $7 and p.capture_id = ${id}) as "isParked"
+     from (
+       select f.n, coalesce(k.typed, ${keyOf(plain)}) as read, k.typed is not null as "isKeyTyped", ${how.at ?? "''"} as at,
+              f.code as sqlstate, f.broken as constraint,
+              f.message || case when f.code = any ($6::text[]) and f.detail <> '' then ' (' || f.detail || ')' else '' end as message
+       from pg_temp.find_refused($1::text[], $2::text[], (select count(*) from ${how.from}), $3, $4, $5, $8, $9) as f
+       join ${how.from} as r on r.n = f.n
+       cross join lateral (select ${readKey} as typed) as k
+     ) as q
+     order by q.n`,
+    [
+      how.prepare ?? [],
+      how.attempt,
+      how.step ?? Number.MAX_SAFE_INTEGER,
+      how.most,
+      how.keeps,
+      TELLING_DETAILS,
+      sync,
+      how.refusals ?? REFUSALS,
+      how.passed ?? [],
+    ],
+  );
+  return rows.map(({ read, ...row }) => ({ ...row, key: read.key, keyTexts: read.texts }));
+}
