@@ -2,6 +2,7 @@ import type { TestProject } from "vitest/node";
 
 import { serverVersion } from "./admin.ts";
 import { allVersions, installVersions } from "./binaries.ts";
+import { ensureBuilt } from "./built.ts";
 import { type Cluster, startCluster } from "./cluster.ts";
 import { removeRunFolder, runFolder } from "./run-folder.ts";
 
@@ -25,6 +26,8 @@ declare module "vitest" {
 
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   runFolder("memory");
+  ensureBuilt();
+  project.onTestsRerun(ensureBuilt);
   // CI systems set variables that have no value to the empty string.
   const source = process.env["REPLICATE_TEST_SOURCE_URL"] || undefined;
   const target = process.env["REPLICATE_TEST_TARGET_URL"] || undefined;
