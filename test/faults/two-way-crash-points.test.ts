@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
 
+import { failpoints } from "../../src/postgres/failpoint.ts";
 import { assertConverged, twoWayPatterns } from "../support/convergence.ts";
 import { freePair, type Pair } from "../support/database.ts";
 import { seededRandom } from "../support/random.ts";
@@ -10,17 +11,11 @@ import { startTwoWayWriters, twoWayRows, twoWaySchema } from "../support/two-way
 // A death at every step whose order matters where changes go both ways, under writes on both sides, so that batches of
 // either way die there. The next runner carries on: nothing is lost unlogged, and nothing is there twice.
 
-const steps = [
-  "batch.read",
-  "batch.staged",
-  "batch.committed",
-  "conflict.recorded",
-  "conflict.decided",
-  "conflict.returned",
-  "conflict.settled",
-  "rotate.switched",
-  "rotate.truncated",
-] as const;
+/** Reached when somebody resolves a conflict, which has tests of its own. */
+const elsewhere = ["conflict.begun", "conflict.noted"];
+const steps = failpoints.filter(
+  (name) => /^(batch|conflict|rotate)\./.test(name) && !elsewhere.includes(name),
+);
 
 test.for(steps)("a death at %s, both ways", { timeout: 180_000 }, async (step) => {
   const random = seededRandom(`two-way ${step}`);
