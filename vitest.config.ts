@@ -1,12 +1,36 @@
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { defineConfig, type ViteUserConfig } from "vitest/config";
+import { BaseSequencer, type TestSpecification } from "vitest/node";
 
 const minutes = 60_000;
 
 // Each worker drives servers that need a core themselves, so more workers than cores only make
 // the tests that watch the clock unreliable.
 const maxWorkers = Math.max(2, Math.floor(availableParallelism() / 2));
+
+/** The files that take longest, in this order: what begins last should be short, so that all workers end together. */
+const longest = [
+  "test/faults/cutover",
+  "test/faults/crash-points",
+  "test/faults/network",
+  "test/matrix/types",
+  "test/matrix/migration",
+  "test/cli/bucardo-cases",
+  "test/postgres/cutover",
+  "test/postgres/drift",
+  "test/postgres/migration",
+];
+
+class LongestFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const rank = ({ moduleId }: TestSpecification): number => {
+      const at = longest.findIndex((name) => moduleId.endsWith(`/${name}.test.ts`));
+      return at === -1 ? longest.length : at;
+    };
+    return (await super.sort(files)).toSorted((one, other) => rank(one) - rank(other));
+  }
+}
 
 function project(name: string, include: string[], servers: boolean): ViteUserConfig {
   return {
@@ -31,6 +55,7 @@ const config: ViteUserConfig = defineConfig({
   test: {
     pool: "forks",
     maxWorkers,
+    sequence: { sequencer: LongestFirst },
     reporters,
     ...(resultsFolder === undefined
       ? {}

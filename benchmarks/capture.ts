@@ -6,9 +6,8 @@ import { join } from "node:path";
 import type { ClusterDatabase } from "../test/support/cluster.ts";
 import { interleave, type Benchmark } from "./support/benchmark.ts";
 import { whileCaptured } from "./support/command.ts";
-import { tpcbLoop, tpcbRowsSql, tpcbTablesSql } from "./support/tpcb.ts";
+import { startTpcb } from "./support/tpcb.ts";
 import { isWanted, type Options } from "./support/options.ts";
-import { hasProgram, pgbench } from "./support/psql.ts";
 import type { Report } from "./support/report.ts";
 import { createDatabase, settle, sql, startServers, type Servers } from "./support/servers.ts";
 
@@ -26,28 +25,15 @@ const clientCounts = [1, 4, 16];
 const scale = 20;
 
 async function smallTransactions(servers: Servers, options: Options, report: Report): Promise<void> {
-  const source = await createDatabase(servers.source, tpcbTablesSql);
-  await sql(source.url, tpcbRowsSql(scale));
-  const target = await createDatabase(servers.target, tpcbTablesSql);
-  const sides = { source: source.url, target: target.url };
-  const isPgbench = hasProgram("pgbench");
-  if (!isPgbench) report.skip("pgbench is not installed: a loop of the same statements takes its place");
+  const { sides, name, load: loadBy } = await startTpcb(servers, report, scale);
   for (const clients of clientCounts) {
-    const load = async (): Promise<number> => {
-      await sql(source.url, "truncate pgbench_history");
-      for (const table of ["branches", "tellers"]) await sql(source.url, `vacuum pgbench_${table}`);
-      await settle(servers.source);
-      if (!isPgbench) return await tpcbLoop(source.url, { clients, seconds: options.seconds, scale });
-      const threads = String(Math.min(clients, 2));
-      // The scale is read from pgbench_branches.
-      return await pgbench(source.url, ["-c", String(clients), "-j", threads, "-T", String(options.seconds)]);
-    };
+    const load = async (): Promise<number> => await loadBy(clients, options.seconds);
     const rates = await interleave(options.rounds, {
       bare: load,
       captured: () => whileCaptured(sides, [], load),
     });
     report.add({
-      what: `${isPgbench ? "pgbench" : "loop of"} tpcb, ${clients} clients, with capture`,
+      what: `${name}, ${clients} clients, with capture`,
       measured: { values: rates.captured, unit: "tps" },
       against: { what: "without", values: rates.bare, unit: "tps" },
       goal: { of: "ratio", is: "at least", limit: 0.85 },

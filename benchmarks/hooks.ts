@@ -3,14 +3,11 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { interleave, type Benchmark } from "./support/benchmark.ts";
-import { replicate, type Used } from "./support/command.ts";
-import { createDatabase, settle, sql, startServers } from "./support/servers.ts";
+import { startItems, type Items } from "./support/items.ts";
+import { startServers } from "./support/servers.ts";
 
-const table = "create table item (id int primary key, name text, price numeric, created timestamptz)";
 const module = `export default { transformRow: ({ name }) => ({ name: name.toUpperCase() }) };`;
 const settings = { hooks: "./hooks.mjs", overrides: { "public.item": { transform: true } } };
-
-type Figures = Readonly<Record<"copy" | "follow", Used>>;
 
 export const hooks: Benchmark = {
   defaults: { rows: 1_000_000, changes: 200_000 },
@@ -19,24 +16,8 @@ export const hooks: Benchmark = {
     const folder = await mkdtemp(join(tmpdir(), "bench-hooks-"));
     await writeFile(join(folder, "hooks.mjs"), module);
     await writeFile(join(folder, "replicate.yaml"), JSON.stringify(settings));
-    const variant = async (...flags: readonly string[]): Promise<(round: number) => Promise<Figures>> => {
-      const source = await createDatabase(servers.source, table);
-      const target = await createDatabase(servers.target, table);
-      await sql(
-        source.url,
-        `insert into item select n, 'name of item ' || n, n, now() from generate_series(1, ${options.rows}) n`,
-      );
-      await sql(source.url, "vacuum analyze");
-      const sides = { source: source.url, target: target.url };
-      await replicate(sides, "init", ...flags);
-      return async (round) => {
-        const copy = await replicate(sides, "copy", "--restart", ...flags);
-        await replicate(sides, "follow", "--until-caught-up", ...flags);
-        await sql(source.url, `update item set price = price + ${round + 1} where id <= ${options.changes}`);
-        await settle(servers.source, servers.target);
-        return { copy, follow: await replicate(sides, "follow", "--until-caught-up", ...flags) };
-      };
-    };
+    const variant = async (...flags: readonly string[]): Promise<Items["copyAndFollow"]> =>
+      (await startItems(servers, options, flags)).copyAndFollow;
     try {
       const runs = await interleave(options.rounds, {
         transformed: await variant("--config", join(folder, "replicate.yaml")),

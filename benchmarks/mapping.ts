@@ -4,10 +4,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { interleave, type Benchmark } from "./support/benchmark.ts";
 import { replicate } from "./support/command.ts";
-import { createDatabase, settle, sql, startServers } from "./support/servers.ts";
+import { startItems } from "./support/items.ts";
+import { startServers } from "./support/servers.ts";
 
-const table = "create table item (id int primary key, name text, price numeric, created timestamptz)";
-const columns = "id, name, price, created";
 const overrides = {
   // Keeps all rows, so that as much goes over as without.
   "public.item": { where: "price >= 0", columns: { name: "md5(name)" } },
@@ -22,21 +21,9 @@ export const mapping: Benchmark = {
     const file = join(tmpdir(), `bench-mapping-${process.pid}.yaml`);
     await writeFile(file, JSON.stringify({ overrides }));
     const variant = async (...flags: readonly string[]): Promise<(round: number) => Promise<Figures>> => {
-      const source = await createDatabase(servers.source, table);
-      const target = await createDatabase(servers.target, table);
-      await sql(
-        source.url,
-        `insert into item (${columns}) select n, 'name of item ' || n, n, now() from generate_series(1, ${options.rows}) n`,
-      );
-      await sql(source.url, "vacuum analyze");
-      const sides = { source: source.url, target: target.url };
-      await replicate(sides, "init", ...flags);
+      const { sides, copyAndFollow } = await startItems(servers, options, flags);
       return async (round) => {
-        const copy = await replicate(sides, "copy", "--restart", ...flags);
-        await replicate(sides, "follow", "--until-caught-up", ...flags);
-        await sql(source.url, `update item set price = price + ${round + 1} where id <= ${options.changes}`);
-        await settle(servers.source, servers.target);
-        const follow = await replicate(sides, "follow", "--until-caught-up", ...flags);
+        const { copy, follow } = await copyAndFollow(round);
         const verify = await replicate(sides, "verify", ...flags);
         if (verify.lines.at(-1)?.["equal"] !== true) throw new Error("the sides differ");
         return { copy: copy.seconds, follow: follow.seconds, verify: verify.seconds };

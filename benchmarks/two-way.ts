@@ -12,10 +12,9 @@ import { interleave, type Benchmark } from "./support/benchmark.ts";
 import { replicate, startReplicate, whileCaptured, type Sides } from "./support/command.ts";
 import { isWanted, type Options } from "./support/options.ts";
 import { cpuSecondsOf, cpuSecondsOfEnded } from "./support/processes.ts";
-import { hasProgram, pgbench } from "./support/psql.ts";
 import type { Report } from "./support/report.ts";
 import { createDatabase, settle, sql, startServers, type Servers } from "./support/servers.ts";
-import { tpcbLoop, tpcbRowsSql, tpcbTablesSql } from "./support/tpcb.ts";
+import { startTpcb } from "./support/tpcb.ts";
 
 const settings = { direction: "both", conflict: "latest" };
 
@@ -47,19 +46,8 @@ async function transactions(
   report: Report,
   both: readonly string[],
 ): Promise<void> {
-  const source = await createDatabase(servers.source, tpcbTablesSql);
-  await sql(source.url, tpcbRowsSql(scale));
-  const target = await createDatabase(servers.target, tpcbTablesSql);
-  const sides = { source: source.url, target: target.url };
-  const isPgbench = hasProgram("pgbench");
-  if (!isPgbench) report.skip("pgbench is not installed: a loop of the same statements takes its place");
-  const load = async (): Promise<number> => {
-    await sql(source.url, "truncate pgbench_history");
-    for (const table of ["branches", "tellers"]) await sql(source.url, `vacuum pgbench_${table}`);
-    await settle(servers.source);
-    if (!isPgbench) return await tpcbLoop(source.url, { clients, seconds, scale });
-    return await pgbench(source.url, ["-c", String(clients), "-j", "2", "-T", String(seconds)]);
-  };
+  const { sides, name, load: loadBy, drop } = await startTpcb(servers, report, scale);
+  const load = async (): Promise<number> => await loadBy(clients, seconds);
   const rates = await interleave(rounds, {
     bare: load,
     plain: () => whileCaptured(sides, [], load),
@@ -71,12 +59,12 @@ async function transactions(
   ] as const) {
     // prettier-ignore
     report.add({
-      what: `${isPgbench ? "pgbench" : "loop of"} tpcb, ${clients} clients, two-way capture`,
+      what: `${name}, ${clients} clients, two-way capture`,
       measured: { values: rates.telling, unit: "tps" },
       against: { what, values: rates[against], unit: "tps" },
     });
   }
-  await Promise.all([source.drop(), target.drop()]);
+  await drop();
 }
 
 const accountSql = `

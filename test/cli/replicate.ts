@@ -1,11 +1,9 @@
-import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { existsSync, readdirSync, statSync } from "node:fs";
+import { type ChildProcess, spawn } from "node:child_process";
 import { tmpdir } from "node:os";
 import { fileURLToPath } from "node:url";
 
 // Runs the command as a shell would: as a process of its own, compiled, with nothing of the test's environment.
 
-const root = fileURLToPath(new URL("../..", import.meta.url));
 const program = fileURLToPath(new URL("../../bin/replicate.js", import.meta.url));
 
 export interface Finished {
@@ -29,24 +27,7 @@ export interface Settings {
   cwd?: string;
 }
 
-let isBuilt = false;
-
-/** Compiles if a source is newer than what was compiled; `npm test` has done so before. */
-function ensureBuilt(): void {
-  if (isBuilt) return;
-  const built = fileURLToPath(new URL("../../dist/cli/main.js", import.meta.url));
-  const builtAt = existsSync(built) ? statSync(built).mtimeMs : 0;
-  const sources = readdirSync(`${root}src`, { recursive: true, encoding: "utf8" });
-  const isStale = sources.some(
-    (path) => path.endsWith(".ts") && statSync(`${root}src/${path}`).mtimeMs > builtAt,
-  );
-  // Errors of types are found elsewhere; what was written can be run.
-  if (isStale) spawnSync("npm", ["run", "--silent", "build"], { cwd: root, stdio: "ignore" });
-  isBuilt = true;
-}
-
 export function start(args: readonly string[], settings: Settings = {}): Running {
-  ensureBuilt();
   const env = { PATH: process.env["PATH"], HOME: "/nonexistent", ...settings.env };
   const child = spawn(process.execPath, [program, ...args], {
     env,

@@ -5,7 +5,7 @@ import { schemaOf } from "../postgres/copy-setup.ts";
 import { compareDatabases } from "../support/compare.ts";
 import { freePair, type Pair } from "../support/database.ts";
 import { seededRandom } from "../support/random.ts";
-import { runToEnd, startRunner, type Orders } from "../support/torture.ts";
+import { dieAt, runToEnd, type Orders } from "../support/torture.ts";
 import { brokenInvariants, fillWorkload, startWorkload, workloadSchema } from "../support/workload.ts";
 
 // A death at every named step, under writes: the next run carries on, both sides are equal in the end, and the
@@ -71,17 +71,6 @@ test.for([...names, ...later])("a death at %s", { timeout: 180_000 }, async (nam
   await runToEnd({ ...orders, verbs: ["drop"] });
   expect(await schemasOf(pair)).toEqual(schemas);
 });
-
-/** Runs until the step, where the process has to have killed itself. */
-async function dieAt(name: string, orders: Orders): Promise<void> {
-  const runner = startRunner(orders, { REPLICATE_FAILPOINT: name });
-  const patience = setTimeout(() => runner.kill("SIGTERM"), 60_000);
-  const { code, signal } = await runner.ended;
-  clearTimeout(patience);
-  expect(signal, `ended with code ${code} at ${runner.lines.at(-1)?.said}: ${runner.complaint()}`).toBe(
-    "SIGKILL",
-  );
-}
 
 async function schemasOf(pair: Pair): Promise<{ source: string; target: string }> {
   return { source: await schemaOf(pair.source), target: await schemaOf(pair.target) };

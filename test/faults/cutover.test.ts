@@ -1,6 +1,4 @@
-import { spawn } from "node:child_process";
 import { setTimeout as sleep } from "node:timers/promises";
-import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 
 import type { CutoverOptions, Sync } from "../../src/index.ts";
@@ -12,29 +10,20 @@ import {
 import { onBoth } from "../postgres/follow-setup.ts";
 import { compareDatabases } from "../support/compare.ts";
 import { freePair, type Pair } from "../support/database.ts";
+import { dieAt as runUntilDeath } from "../support/torture.ts";
 
 // A death at every step of a switch, under writes: the next command undoes it or carries it on, status tells what is
 // the matter meanwhile, and nothing is lost.
 
 /** Runs a switch in a process of its own, which has to kill itself there. */
 async function dieAt(
-  pair: Pair,
+  { source, target }: Pair,
   name: string,
   verb: "cutover" | "rollback",
   options: CutoverOptions,
 ): Promise<void> {
-  const script = fileURLToPath(new URL("../support/cutover-child.ts", import.meta.url));
-  const child = spawn(
-    process.execPath,
-    ["--import", "tsx", script, pair.source.url, pair.target.url, verb, JSON.stringify(options)],
-    { env: { ...process.env, REPLICATE_FAILPOINT: name }, stdio: ["ignore", "ignore", "pipe"] },
-  );
-  let said = "";
-  child.stderr.on("data", (chunk: Buffer) => (said += chunk.toString()));
-  const ended = await new Promise((resolve) => {
-    child.on("close", (code, signal) => resolve(signal ?? code));
-  });
-  expect(ended, said).toBe("SIGKILL");
+  const sync = { name: "shop", source: source.url, target: target.url, env: {}, keylessLimit: 0 };
+  await runUntilDeath(name, { sync, verbs: [verb], cutover: options });
 }
 
 /** What status says has to be true. Returns whether the new side is open. */

@@ -1,8 +1,8 @@
 import { expect, test } from "vitest";
 
-import { openSync, type Sync, type SyncEvent } from "../../src/index.ts";
+import { openSync, type Sync, type SyncEvent, type SyncOptions } from "../../src/index.ts";
 import { compareDatabases } from "../support/compare.ts";
-import { freePair, type Database } from "../support/database.ts";
+import { freePair, type Database, type Pair } from "../support/database.ts";
 import { ownServers } from "../support/own-servers.ts";
 import { describeSchema } from "../support/schema-description.ts";
 import { until } from "../support/until.ts";
@@ -58,21 +58,52 @@ const makeSilent = async (source: Database, sync: string): Promise<void> =>
     [sync],
   ));
 
-test("a target that is gone for good", { timeout: 240_000 }, async () => {
-  await using pair = await freePair({ ...servers, leaks: "ignore" });
-  await using other = await freePair({ source: servers.source, target: servers.source });
+interface Scene extends AsyncDisposable {
+  /** The source, and the target of `far`, which is a server that may be taken down. */
+  readonly pair: Pair;
+  /** The target of `near`, on the source's server. */
+  readonly other: Pair;
+  readonly near: Sync;
+  readonly far: Sync;
+  /** What there was on each of the three before the syncs came. */
+  readonly before: readonly string[][];
+  schemas: () => Promise<string[][]>;
+}
+
+/** Both targets are copied, and have nothing left to apply. */
+async function startBoth(options: Partial<SyncOptions> = {}): Promise<Scene> {
+  const pair = await freePair({ ...servers, leaks: "ignore" });
+  const other = await freePair({ source: servers.source, target: servers.source });
   const sides = [pair.source, pair.target, other.target];
   for (const side of sides) await side.sql(schema);
   await pair.source.sql(rows);
-  const before = await Promise.all(sides.map(async ({ url }) => await describeSchema(url)));
-  const common = { source: pair.source.url, deltaLimit: "1MB", env: {} };
-  await using near = await openSync({ ...common, name: "near", target: other.target.url });
-  await using far = await openSync({ ...common, name: "far", target: pair.target.url });
+  const schemas = async (): Promise<string[][]> =>
+    await Promise.all(sides.map(async ({ url }) => await describeSchema(url)));
+  const before = await schemas();
+  const common = { source: pair.source.url, env: {}, ...options };
+  const near = await openSync({ ...common, name: "near", target: other.target.url });
+  const far = await openSync({ ...common, name: "far", target: pair.target.url });
   for (const sync of [near, far]) {
     await sync.init();
     await sync.copy();
     await drain(sync);
   }
+  return {
+    pair,
+    other,
+    near,
+    far,
+    before,
+    schemas,
+    [Symbol.asyncDispose]: async () => {
+      for (const each of [far, near, other, pair]) await each[Symbol.asyncDispose]();
+    },
+  };
+}
+
+test("a target that is gone for good", { timeout: 240_000 }, async () => {
+  await using scene = await startBoth({ deltaLimit: "1MB" });
+  const { pair, other, near, far } = scene;
   await drain(near);
   const farRunner = following(far);
   const nearRunner = following(near);
@@ -139,25 +170,15 @@ test("a target that is gone for good", { timeout: 240_000 }, async () => {
   expect(await nearRunner.stop()).toBeUndefined();
   await far.drop();
   await near.drop();
-  expect(await Promise.all(sides.map(async ({ url }) => await describeSchema(url)))).toEqual(before);
+  expect(await scene.schemas()).toEqual(scene.before);
 });
 
 test(
   "a runner that lives is not cut off; one that is told nothing any more ends",
   { timeout: 120_000 },
   async () => {
-    await using pair = await freePair({ ...servers, leaks: "ignore" });
-    await using other = await freePair({ source: servers.source, target: servers.source });
-    for (const side of [pair.source, pair.target, other.target]) await side.sql(schema);
-    await pair.source.sql(rows);
-    const common = { source: pair.source.url, env: {} };
-    await using near = await openSync({ ...common, name: "near", target: other.target.url });
-    await using far = await openSync({ ...common, name: "far", target: pair.target.url });
-    for (const sync of [near, far]) {
-      await sync.init();
-      await sync.copy();
-      await drain(sync);
-    }
+    await using scene = await startBoth();
+    const { pair, near, far } = scene;
     const runner = following(far);
     await until("it follows", async () => (await far.status()).runner.alive);
     await pair.source.sql("update t set v = 1 where id = 1");

@@ -1,7 +1,8 @@
 import { expect, test } from "vitest";
 
-import { startFollowed } from "./follow-setup.ts";
+import type { Sync, SyncOptions } from "../../src/index.ts";
 import { freePair, type Pair } from "../support/database.ts";
+import { startFollowed, type Followed } from "./follow-setup.ts";
 
 // A skipped conflict from its beginning to its end, with a runner.
 
@@ -12,6 +13,31 @@ async function values(pair: Pair): Promise<unknown[]> {
       async (side) => (await side.sql("select v from t where id = 1"))[0]?.["v"],
     ),
   );
+}
+
+/** A conflict that is met and skipped: row 1 is `s1` on the source and `t1` on the target. */
+async function startSkipped(
+  options: Partial<SyncOptions> = {},
+): Promise<AsyncDisposable & { pair: Pair; followed: Followed; sync: Sync }> {
+  const pair = await freePair();
+  const followed = await startFollowed(
+    pair,
+    `create table t (id int primary key, v text); insert into t values (1, 'v')`,
+    { direction: "both", conflict: "skip", ...options },
+  );
+  await followed.drain();
+  await pair.source.sql("update t set v = 's1' where id = 1");
+  await pair.target.sql("update t set v = 't1' where id = 1");
+  await followed.drain();
+  return {
+    pair,
+    followed,
+    sync: followed.sync,
+    [Symbol.asyncDispose]: async () => {
+      await followed[Symbol.asyncDispose]();
+      await pair.dispose();
+    },
+  };
 }
 
 test.for(["source", "target"] as const)("it waits until it is resolved with the %s", async (winner) => {
@@ -79,17 +105,8 @@ test.for([
 ])(
   "a row that is changed while a runner works and somebody resolves ends equal: %s",
   async ([ours, theirs]) => {
-    await using pair = await freePair();
-    await using followed = await startFollowed(
-      pair,
-      `create table t (id int primary key, v text); insert into t values (1, 'v')`,
-      { direction: "both", conflict: "skip" },
-    );
-    const { sync } = followed;
-    await followed.drain();
-    await pair.source.sql("update t set v = 's1' where id = 1");
-    await pair.target.sql("update t set v = 't1' where id = 1");
-    await followed.drain();
+    await using met = await startSkipped();
+    const { pair, followed, sync } = met;
     const stop = new AbortController();
     const running = (async () => {
       for await (const _ of sync.follow({ signal: stop.signal })) continue;
@@ -115,17 +132,8 @@ test.for([
 );
 
 test("a runner completes what was interrupted, and forgets what is old", async () => {
-  await using pair = await freePair();
-  await using followed = await startFollowed(
-    pair,
-    `create table t (id int primary key, v text); insert into t values (1, 'v')`,
-    { direction: "both", conflict: "skip", conflictLog: { keep: "1h" } },
-  );
-  const { sync } = followed;
-  await followed.drain();
-  await pair.source.sql("update t set v = 's1' where id = 1");
-  await pair.target.sql("update t set v = 't1' where id = 1");
-  await followed.drain();
+  await using met = await startSkipped({ conflictLog: { keep: "1h" } });
+  const { pair, followed, sync } = met;
   const [entry] = await sync.conflicts();
   const side = (entry?.id ?? 0) % 2 === 0 ? pair.target : pair.source;
   // As by a death after the first step.
@@ -145,17 +153,8 @@ test("a runner completes what was interrupted, and forgets what is old", async (
 });
 
 test("what a resolution has noted is applied before it has ended", async () => {
-  await using pair = await freePair();
-  await using followed = await startFollowed(
-    pair,
-    `create table t (id int primary key, v text); insert into t values (1, 'v')`,
-    { direction: "both", conflict: "skip" },
-  );
-  const { sync } = followed;
-  await followed.drain();
-  await pair.source.sql("update t set v = 's1' where id = 1");
-  await pair.target.sql("update t set v = 't1' where id = 1");
-  await followed.drain();
+  await using met = await startSkipped();
+  const { pair, sync } = met;
   const [{ id } = { id: 0 }] = await sync.conflicts();
   const side = id % 2 === 0 ? pair.target : pair.source;
   const winner = id % 2 === 0 ? "source" : "target";

@@ -1,8 +1,7 @@
-import { spawn } from "node:child_process";
-import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import { failpoints } from "../../src/postgres/failpoint.ts";
 import { freePair, type Pair } from "../support/database.ts";
+import { dieAt, runToEnd, type Orders } from "../support/torture.ts";
 import { differences, followUntilCaughtUp, onBoth, openCopySync, schemaOf } from "./copy-setup.ts";
 
 // Killed at any step: the next run has everything that is needed to finish, and the target's schema is as it was.
@@ -31,26 +30,14 @@ const rows = `
   analyze;
 `;
 
-/** Runs the verbs in a process of its own. Returns how it ended: an exit code, or the name of a signal. */
-async function runChild(pair: Pair, verbs: string[], env: Record<string, string>): Promise<number | string> {
-  const script = fileURLToPath(new URL("./copy-child.ts", import.meta.url));
-  const child = spawn(
-    process.execPath,
-    ["--import", "tsx", script, pair.source.url, pair.target.url, ...verbs],
-    {
-      env: { ...process.env, ...env },
-      stdio: ["ignore", "ignore", "pipe"],
-    },
-  );
-  let said = "";
-  child.stderr.on("data", (chunk: Buffer) => (said += chunk.toString()));
-  return await new Promise((resolve, reject) => {
-    child.on("error", reject);
-    child.on("close", (code, signal) => {
-      if (code !== null && code !== 0) reject(new Error(`the child failed: ${said}`));
-      else resolve(signal ?? code ?? 0);
-    });
-  });
+/** For a process of its own. */
+function ordersOf({ source, target }: Pair, restart = false): Orders {
+  return {
+    sync: { source: source.url, target: target.url, env: {} },
+    verbs: ["copy"],
+    copy: { jobs: 2, indexJobs: 2, partBytes: 400_000, restart },
+    follow: { untilCaughtUp: true },
+  };
 }
 
 const names = failpoints.filter((name) => name.startsWith("copy.") || name.startsWith("owed."));
@@ -70,8 +57,7 @@ test.each(cases)("killed at %s, the next run finishes", async (name) => {
   await using _ = sync;
   await sync.init();
 
-  const verbs = ["copy", "follow", "drop"];
-  expect(await runChild(pair, verbs, { REPLICATE_FAILPOINT: name })).toBe("SIGKILL");
+  await dieAt(name, { ...ordersOf(pair), verbs: ["copy", "follow", "drop"] });
   await pair.source.sql(
     `update person set name = name || '!' where id % 100 = 0; delete from visit where id % 50 = 0;
      insert into log select 100000 + g, '2020-08-01', '' from generate_series(1, 10) g`,
@@ -95,14 +81,13 @@ test("killed while starting over with another run's indexes gone: the definition
   const { sync } = await openCopySync(pair);
   await using _ = sync;
   await sync.init();
-  expect(await runChild(pair, ["copy"], { REPLICATE_FAILPOINT: "copy.part.committed:5" })).toBe("SIGKILL");
-  const restart = async (name: string): Promise<number | string> =>
-    await runChild(pair, ["copy"], { REPLICATE_FAILPOINT: name, RESTART: "1" });
-  expect(await restart("copy.prepare.truncated")).toBe("SIGKILL");
-  expect(await restart("copy.prepare.planned:2")).toBe("SIGKILL");
-  expect(await restart("owed.marked:2")).toBe("SIGKILL");
-  expect(await restart("")).toBe(0);
-  expect(await restart("copy.prepare.dropped:2")).toBe("SIGKILL");
+  await dieAt("copy.part.committed:5", ordersOf(pair));
+  const restart = ordersOf(pair, true);
+  await dieAt("copy.prepare.truncated", restart);
+  await dieAt("copy.prepare.planned:2", restart);
+  await dieAt("owed.marked:2", restart);
+  await runToEnd(restart);
+  await dieAt("copy.prepare.dropped:2", restart);
   await sync.copy({ restart: true });
   expect(await differences(pair)).toEqual([]);
   await sync.drop();

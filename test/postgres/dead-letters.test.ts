@@ -4,7 +4,7 @@ import { json, replicate } from "../cli/replicate.ts";
 import { compareDatabases } from "../support/compare.ts";
 import { freePair, type Pair } from "../support/database.ts";
 import { seededRandom } from "../support/random.ts";
-import { runToEnd, startRunner, type Orders } from "../support/torture.ts";
+import { dieAt, runToEnd, type Orders } from "../support/torture.ts";
 import { startFollowed, type Followed } from "./follow-setup.ts";
 
 // Rows that the target refuses: the others arrive, and these do once it lets them in.
@@ -420,8 +420,7 @@ test.for(["batch.read", "batch.staged", "parked.written", "batch.committed"])(
     };
     await pair.source.sql(`insert into t select g, case when g % 1000 = 0 then 3 else 20 end, repeat('x', 500)
     from generate_series(1, 5000) g`);
-    const dead = await startRunner(orders, { REPLICATE_FAILPOINT: name }).ended;
-    expect(dead.signal).toBe("SIGKILL");
+    await dieAt(name, orders);
     const parked = await letters(pair);
     // All of the batch, or nothing.
     const [rows] = await column(pair, "select count(*)::int as v from t");

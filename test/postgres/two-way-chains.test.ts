@@ -1,36 +1,16 @@
 import { expect, test } from "vitest";
 
-import { openSync, type Sync } from "../../src/index.ts";
 import { freePair } from "../support/database.ts";
+import { drain, startChain } from "./chain-setup.ts";
 import { onBoth, openFollowed } from "./follow-setup.ts";
 
 // What happens to a row in the middle of a chain, where two syncs have to do with it; and which change is the later one.
 
-async function drain(sync: Sync): Promise<void> {
-  for await (const batch of sync.follow({ untilCaughtUp: true })) void batch;
-}
-
 const schema = "create table t (id int primary key, v text); insert into t values (1, 'first'), (2, 'first')";
 
 test("a chain: a conflict that one sync skips does not keep the other from bringing the row on", async () => {
-  await using pair = await freePair();
-  await using other = await freePair();
-  const [first, second, third] = [pair.source, pair.target, other.target];
-  for (const each of [first, second, third]) await each.sql(schema);
-  const both = { direction: "both", env: {} } as const;
-  await using near = await openSync({ ...both, name: "near", source: first.url, target: second.url });
-  await using far = await openSync({
-    ...both,
-    name: "far",
-    source: second.url,
-    target: third.url,
-    conflict: "skip",
-  });
-  for (const sync of [near, far]) {
-    await sync.init();
-    await sync.copy({ adopt: true });
-    await drain(sync);
-  }
+  await using chain = await startChain(schema, { conflict: "skip" });
+  const { first, second, third, near, far } = chain;
   await second.sql("update t set v = 'second' where id = 1; delete from t where id = 2");
   await third.sql("update t set v = 'third'");
   await drain(far);

@@ -1,88 +1,36 @@
 import { expect, test } from "vitest";
 
-import { openSync, type Batch, type Sync, type SyncEvent } from "../../src/index.ts";
-import { compareDatabases } from "../support/compare.ts";
+import { openSync, type Sync, type SyncEvent } from "../../src/index.ts";
 import { freePair } from "../support/database.ts";
 import { startProxy } from "../support/proxy.ts";
 import { until } from "../support/until.ts";
+import { drain, startChain } from "./chain-setup.ts";
 import { onBoth, startFollowed } from "./follow-setup.ts";
 
 // Both databases take writes, and something else happens as well.
 
-async function drain(sync: Sync): Promise<Batch[]> {
-  const batches: Batch[] = [];
-  for await (const batch of sync.follow({ untilCaughtUp: true })) batches.push(batch);
-  return batches;
-}
-
 const schema = `create table t (id int primary key, v text); insert into t select g, 'v' || g from generate_series(1, 10) g`;
 
 test("a chain: TRUNCATE reaches the last database", async () => {
-  await using pair = await freePair();
-  await using other = await freePair();
-  const [first, second, third] = [pair.source, pair.target, other.target];
-  for (const each of [first, second, third]) await each.sql(schema);
-  await using ab = await openSync({
-    name: "ab",
-    source: first.url,
-    target: second.url,
-    env: {},
-    direction: "both",
-  });
-  await using bc = await openSync({
-    name: "bc",
-    source: second.url,
-    target: third.url,
-    env: {},
-    direction: "both",
-  });
-  for (const sync of [ab, bc]) {
-    await sync.init();
-    await sync.copy({ adopt: true });
-    await drain(sync);
-  }
-  await first.sql("truncate t; insert into t values (3, 'kept'), (20, 'new')");
-  await drain(ab);
-  await drain(bc);
-  expect((await compareDatabases(first.url, second.url)).differences).toEqual([]);
-  expect((await compareDatabases(second.url, third.url)).differences).toEqual([]);
+  await using chain = await startChain(schema);
+  await chain.first.sql("truncate t; insert into t values (3, 'kept'), (20, 'new')");
+  await drain(chain.near);
+  await drain(chain.far);
+  expect(await chain.differences()).toEqual([]);
 });
 
 test("a chain: what a new copy of a table has changed reaches the last database", async () => {
-  await using pair = await freePair();
-  await using other = await freePair();
-  const [first, second, third] = [pair.source, pair.target, other.target];
-  for (const each of [first, second, third]) await each.sql(schema);
-  await using ab = await openSync({
-    name: "ab",
-    source: first.url,
-    target: second.url,
-    env: {},
-    direction: "both",
-  });
-  await using bc = await openSync({
-    name: "bc",
-    source: second.url,
-    target: third.url,
-    env: {},
-    direction: "both",
-  });
-  for (const sync of [ab, bc]) {
-    await sync.init();
-    await sync.copy({ adopt: true });
-    await drain(sync);
-  }
+  await using chain = await startChain(schema);
   // Not captured: only the copy brings it.
-  await first.sql(
+  await chain.first.sql(
     "set replicate.applying = 'on'; update t set v = 'anew' where id < 4; delete from t where id = 5",
   );
-  await third.sql("update t set v = 'third' where id = 9");
-  await ab.copy({ restart: true });
-  await drain(ab);
-  await drain(bc);
-  await drain(ab);
-  expect((await compareDatabases(first.url, second.url)).differences).toEqual([]);
-  expect((await compareDatabases(second.url, third.url)).differences).toEqual([]);
+  await chain.third.sql("update t set v = 'third' where id = 9");
+  await chain.near.copy({ restart: true });
+  await drain(chain.near);
+  await drain(chain.far);
+  await drain(chain.near);
+  expect(await chain.differences()).toEqual([]);
 });
 
 test("two runners that stand by: the one that has a way gets the other as well", async () => {

@@ -2,8 +2,9 @@ import type { TestProject } from "vitest/node";
 
 import { serverVersion } from "./admin.ts";
 import { allVersions, installVersions } from "./binaries.ts";
+import { ensureBuilt } from "./built.ts";
 import { type Cluster, startCluster } from "./cluster.ts";
-import { removeRunFolder } from "./run-folder.ts";
+import { removeRunFolder, runFolder } from "./run-folder.ts";
 
 /** What the tests learn about the servers that were started for all of them. */
 export interface SharedServers {
@@ -24,6 +25,9 @@ declare module "vitest" {
 }
 
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  runFolder("memory");
+  ensureBuilt();
+  project.onTestsRerun(ensureBuilt);
   // CI systems set variables that have no value to the empty string.
   const source = process.env["REPLICATE_TEST_SOURCE_URL"] || undefined;
   const target = process.env["REPLICATE_TEST_TARGET_URL"] || undefined;

@@ -1,7 +1,15 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { accessSync, chmodSync, chownSync, constants, existsSync, mkdtempSync, readFileSync } from "node:fs";
-import { readdirSync, readlinkSync, realpathSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { hostname, tmpdir } from "node:os";
+import {
+  readdirSync,
+  readlinkSync,
+  realpathSync,
+  rmSync,
+  statfsSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
+import { freemem, hostname, tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -25,11 +33,20 @@ interface Owner {
   place: string;
 }
 
+/** Where the files of a run are in memory, on Linux. */
+const memory = "/dev/shm";
+
+/** In bytes: more than the servers of any run fill, all versions together, with what the tests themselves need. */
+const roomInMemory = 6 * 1024 ** 3;
+
 let folder: string | undefined;
 let watchdog: ChildProcess | undefined;
 
-/** The folder of this run, made at the first call. */
-export function runFolder(): string {
+/**
+ * The folder of this run, made at the first call, which says where. Tests want memory: they make and drop databases by the
+ * hundred, which keeps the file system of a disk busier than the servers. TMPDIR, where it is set, is obeyed.
+ */
+export function runFolder(where: "disk" | "memory" = "disk"): string {
   if (folder !== undefined) return folder;
   const inherited = process.env[variable];
   if (inherited !== undefined && existsSync(join(inherited, "owner.json"))) {
@@ -38,8 +55,10 @@ export function runFolder(): string {
     if (process.send !== undefined) process.once("disconnect", () => process.exit(1));
     return folder;
   }
-  const base = baseFolder();
-  sweepStaleFolders(base);
+  // What is left in memory takes it from everybody, also from a run that finds no room there.
+  if (existsSync(memory)) sweepStaleFolders(memory);
+  const base = where === "memory" && hasMemory() ? memory : diskFolder();
+  if (base !== memory) sweepStaleFolders(base);
   folder = mkdtempSync(join(base, prefix));
   giveToServerUser(folder);
   chmodSync(folder, 0o755);
@@ -93,8 +112,17 @@ function tellWatchdog(line: string): void {
   watchdog.stdin?.write(`${line}\n`);
 }
 
+/** Whether files may be in memory: there is room for them, and programs among them can be run. */
+function hasMemory(): boolean {
+  if (process.env["TMPDIR"] || !isUsable(memory)) return false;
+  const { bavail, bsize } = statfsSync(memory);
+  if (Math.min(bavail * bsize, freemem()) < roomInMemory) return false;
+  const [options] = /(?<= \/dev\/shm tmpfs )\S+/.exec(readFileSync("/proc/mounts", "utf8")) ?? [];
+  return options !== undefined && !options.split(",").includes("noexec");
+}
+
 /** A folder that the server's user can reach: TMPDIR may lie in someone's private folder. */
-function baseFolder(): string {
+function diskFolder(): string {
   const candidates = [tmpdir(), "/tmp", "/var/tmp"];
   for (const candidate of candidates) {
     if (isUsable(candidate)) return realpathSync(candidate);

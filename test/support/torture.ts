@@ -3,9 +3,31 @@ import { once } from "node:events";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
-import type { Line, Orders } from "./torture-child.ts";
+import type {
+  CopyOptions,
+  CutoverOptions,
+  FollowOptions,
+  OpenOptions,
+  SyncOptions,
+} from "../../src/index.ts";
 
-export type { Orders } from "./torture-child.ts";
+/** What a process is to do. */
+export interface Orders {
+  sync: SyncOptions & Pick<OpenOptions, "env">;
+  verbs: ("init" | "copy" | "follow" | "cutover" | "rollback" | "drop")[];
+  copy?: CopyOptions;
+  follow?: FollowOptions;
+  /** Of a rollback too. */
+  cutover?: CutoverOptions;
+}
+
+/** What it says. */
+export interface Line {
+  /** The verb that begins, "done", "error", or the type of an event. */
+  said: string;
+  code?: string;
+  message?: string;
+}
 
 /** A process that replicates and can be killed. */
 export interface Runner {
@@ -21,10 +43,10 @@ export interface Runner {
   complaint: () => string;
 }
 
-const child = fileURLToPath(new URL("torture-child.ts", import.meta.url));
+const child = fileURLToPath(new URL("torture-child.mjs", import.meta.url));
 
 export function startRunner(orders: Orders, env: Readonly<Record<string, string>> = {}): Runner {
-  const process_ = spawn(process.execPath, ["--import", "tsx", child, JSON.stringify(orders)], {
+  const process_ = spawn(process.execPath, [child, JSON.stringify(orders)], {
     stdio: ["ignore", "pipe", "pipe"],
     env: { ...process.env, ...env },
   });
@@ -92,4 +114,18 @@ export async function runToEnd(orders: Orders): Promise<readonly Line[]> {
   if (code !== 0)
     throw new Error(`${orders.verbs.join(", ")} ended with ${code ?? signal}: ${runner.complaint()}`);
   return runner.lines;
+}
+
+/** A step that is not come to in this time is not come to, in milliseconds. */
+const patienceMs = 60_000;
+
+/** Runs the orders until the process kills itself at a step, as `name:3` at the third time; throws if it does not. */
+export async function dieAt(step: string, orders: Orders): Promise<void> {
+  const runner = startRunner(orders, { REPLICATE_FAILPOINT: step });
+  const patience = setTimeout(() => runner.kill("SIGTERM"), patienceMs);
+  const { code, signal } = await runner.ended;
+  clearTimeout(patience);
+  if (signal === "SIGKILL") return;
+  const came = `ended with ${code ?? signal} at ${runner.lines.at(-1)?.said}`;
+  throw new Error(`no death at ${step}, but ${came}: ${runner.complaint()}`);
 }
