@@ -268,7 +268,8 @@ function refusal(run: CopyRun, error: RelayError, table: CopyTable): Error {
     return new PartGivenBack(`the ${error.side} interrupted the copy`, { cause });
   }
   if (error.side === "source") return asReplicateError(cause, `cannot read ${table.label} on the source`);
-  const what = `the target refused a row of ${table.label} for ${tableLabel(table.target)}`;
+  const into = tableLabel(table.target);
+  const what = `the target refused a row of ${table.label}${into === table.label ? "" : ` for ${into}`}`;
   if (isRefusal(cause)) {
     const said = asReplicateError(cause, what);
     const isLost = isKeyless(table.capture) && wantsPark(run.context.config, run.hooks, table.source);
@@ -282,5 +283,5 @@ function refusal(run: CopyRun, error: RelayError, table: CopyTable): Error {
         : {}),
     });
   }
-  return asReplicateError(cause, `cannot write ${tableLabel(table.target)} on the target`);
+  return asReplicateError(cause, `cannot write ${into} on the target`);
 }

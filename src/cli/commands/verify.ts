@@ -24,15 +24,18 @@ export const verify: Command = async (context) => {
     ...report.notCompared.map((table) => `${table}: not compared, as its rows are transformed on their way`),
     summary(report),
   );
-  if (!report.equal) {
-    output.print(
-      values.repair === true
-        ? `the differing rows come again with the next batches: ${nextCommand(context, "follow")}`
-        : `next: ${nextCommand(context, "verify --repair")}, then ${nextCommand(context, "follow")}`,
-    );
-  }
+  if (!report.equal) output.print(nextStep(context, report));
   return report.equal ? 0 : 1;
 };
+
+function nextStep(context: Parameters<Command>[0], { tables }: VerifyReport): string {
+  if (context.values.repair === true)
+    return `the differing rows come again with the next batches: ${nextCommand(context, "follow")}`;
+  // Sent again, they would be refused again.
+  if (tables.every(({ differencesTotal, parked }) => differencesTotal === parked))
+    return `next: ${nextCommand(context, "parked")}`;
+  return `next: ${nextCommand(context, "verify --repair")}, then ${nextCommand(context, "follow")}`;
+}
 
 function tableLines(report: VerifyReport["tables"][number]): string[] {
   const { table, differences, differencesTotal, unpaired } = report;
