@@ -29,7 +29,8 @@ export function conflictLines(conflict: LoggedConflict): string[] {
   ];
 }
 
-function decisionText({ policy, winner, resolved, merged, constraint }: LoggedConflict): string {
+function decisionText({ kind, policy, winner, resolved, merged, constraint }: LoggedConflict): string {
+  if (kind === "delete_missing") return "both sides have deleted it";
   const cannot = merged === null ? "" : `another row has a value of the merged one, by ${constraint}; `;
   if (winner === "skip") return `${policy}: ${cannot}to be resolved`;
   if (!resolved) return `${policy}: about to be resolved with ${winner}, which was interrupted: say it again`;

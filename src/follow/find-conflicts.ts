@@ -8,10 +8,12 @@ import {
   match,
   matchRow,
   meeting,
+  ourSide,
   rowTexts,
   stagedTexts,
   theirChanges,
   theirKeys,
+  theirSide,
   type Met,
   type Sides,
   type TwoSided,
@@ -54,12 +56,22 @@ export function lockRowsSql(shape: TwoSided, sides: Sides, indexes: readonly Uni
   );
 }
 
+type Meeting = Pick<Met, "shape" | "sides">;
+
 /** Records the keys that both sides have changed. */
 export function recordConflictsSql(met: Met, policy: string): string {
   const kind = `case when not s.present then 'delete_origin_differs' when t.tableoid is null then 'update_missing'
     when s.did = 'I' then 'insert_exists' else 'update_origin_differs' end`;
-  const none = { key: "null::jsonb", texts: "null::text[]", constraint: "null" };
-  return recordSql(met, policy, kind, none, meeting(met.shape, met.sides));
+  return recordSql(met, policy, kind, noOther, meeting(met.shape, met.sides));
+}
+
+/** Records keys that both sides have deleted: there is nothing to decide. The later one counts as the winner. */
+export function recordDeletedSql(met: Meeting, policy: string): string {
+  const both = `not s.present and t.tableoid is null and s.did is distinct from 'I' and d.did is distinct from 'I'
+    and s.changed_at is not null and d.changed_at is not null`;
+  const winner = `case when d.changed_at > s.changed_at then ${literal(theirSide(met.sides))} else ${literal(ourSide(met.sides))} end`;
+  const from = `${meeting(met.shape, met.sides)} where ${both}`;
+  return recordSql(met, policy, "'delete_missing'", noOther, from, winner);
 }
 
 /** Records staged rows whose unique value another row here has. */
@@ -75,13 +87,16 @@ export function recordCollisionsSql(met: Met, policy: string, index: UniqueIndex
   return recordSql(met, policy, "'multiple_unique_conflicts'", other, from);
 }
 
-/** Writes what meets into the log. Who wins is decided afterwards: `skip` until then. */
+const noOther = { key: "null::jsonb", texts: "null::text[]", constraint: "null" };
+
+/** Writes what meets into the log. Who wins is decided afterwards, `skip` until then, unless `winner` says it. */
 function recordSql(
-  { shape, sides }: Met,
+  { shape, sides }: Meeting,
   policy: string,
   kind: string,
   other: { readonly key: string; readonly texts: string; readonly constraint: string },
   from: string,
+  winner?: string,
 ): string {
   const ours = [
     change("s.did", "s.present"),
@@ -98,11 +113,12 @@ function recordSql(
   const isForward = sides.way === "forward";
   return `insert into replicate.conflict (sync, way, relid, table_name, key, key_texts, other_key, other_key_texts,
       constraint_name, kind, source_change, source_image, source_at, source_node,
-      target_change, target_image, target_at, target_node, policy, winner)
+      target_change, target_image, target_at, target_node, policy, winner, resolved_at)
     select ${literal(sides.base)}, ${literal(sides.way)}, ${shape.target.oid},
       ${literal(isForward ? shape.label : tableLabel(shape.target))}, ${keyImage(shape, sides, "s")}, ${stagedTexts(shape)},
       ${other.key}, ${other.texts}, ${other.constraint}, ${kind},
-      ${isForward ? ours : theirs}, ${isForward ? theirs : ours}, ${literal(policy)}, 'skip'
+      ${isForward ? ours : theirs}, ${isForward ? theirs : ours}, ${literal(policy)},
+      ${winner === undefined ? "'skip', null" : `${winner}, pg_catalog.clock_timestamp()`}
     from ${from}`;
 }
 

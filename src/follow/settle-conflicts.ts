@@ -12,7 +12,7 @@ import { failpoint } from "../postgres/failpoint.ts";
 import { ident, literal } from "../postgres/sql.ts";
 import type { UniqueIndex } from "./blocking-rows.ts";
 import { agreeSql, effectSql } from "./conflict-effects.ts";
-import { lockRowsSql, recordCollisionsSql, recordConflictsSql } from "./find-conflicts.ts";
+import { lockRowsSql, recordCollisionsSql, recordConflictsSql, recordDeletedSql } from "./find-conflicts.ts";
 import type { Opposite } from "./opposite.ts";
 import { References } from "./references.ts";
 import type { Met, Sides, TwoSided } from "./two-sided.ts";
@@ -101,6 +101,7 @@ export class Settlement {
     const label = policyLabel(policy);
     const isTimed = policy.kind === "latest" || policy.kind === "latest-column";
     await this.#lockRows(shape);
+    await this.#target.script(recordDeletedSql({ shape, sides: this.sides }, label));
     await this.#settle(shape, (met) => [...agreeSql(met, isTimed), recordConflictsSql(met, label)]);
     // One by one: a row that lost by one index does not meet others by the next. And again, until none has lost: one that
     // stays out leaves the row here with the value that it had, which another of the batch may want.

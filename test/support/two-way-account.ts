@@ -132,7 +132,7 @@ function revived(changes: readonly Change[], entries: readonly Entry[], rows: Re
   const isDeleteLost = (tab: string, key: string): boolean =>
     entries.some(
       (entry) =>
-        entry.tab === tab && [entry.key, entry.other_key].includes(key) &&
+        entry.tab === tab && [entry.key, entry.other_key].includes(key) && entry.kind !== "delete_missing" &&
         (entry.kind === "multiple_unique_conflicts" ||
           (entry.source_change === "delete" && entry.winner !== "source") || (entry.target_change === "delete" && entry.winner !== "target")),
     );
@@ -166,7 +166,7 @@ const UNSURE = 0.05;
 function notLatest(changes: readonly Change[], entries: readonly Entry[], rows: ReadonlyMap<string, string>): string[] {
   const wrong = entries
     .filter(({ kind, source_at, target_at, source_node, target_node, winner }) => {
-      if (source_at === null || target_at === null || kind === "multiple_unique_conflicts") return false;
+      if (source_at === null || target_at === null || ["multiple_unique_conflicts", "delete_missing"].includes(kind)) return false;
       if (source_at === target_at) return winner !== (target_node > source_node ? "target" : "source");
       return winner !== (source_at > target_at ? "source" : "target");
     })
