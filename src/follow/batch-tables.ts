@@ -23,12 +23,12 @@ export class BatchTables {
     return {
       positionOf: (captureId) =>
         this.#parts.tables.entry(captureId)?.state === "following" ? position : null,
-      // What this sync has brought to the source itself is no news, unless the table joins and all of it is.
+      // What this sync has brought to the source itself is no news, unless the table joins: a copy leaves out all that has a
+      // delta.
       conditionOf: (captureId) => {
         const shape = this.#parts.tables.shape(captureId);
-        return shape?.entry.state === "following"
-          ? foreignSql(shape.capture, this.#parts.context.config.name)
-          : "";
+        if (shape === undefined || (shape.entry.state === "copied" && shape.entry.sourceFile !== null)) return "";
+        return foreignSql(shape.capture, this.#parts.context.config.name);
       },
       exceptOf: (shape) =>
         this.#parts.opposite !== undefined && isTwoSided(shape)

@@ -121,7 +121,7 @@ function othersRead(shape: TwoSided, { base }: Sides): string {
 
 /** What a copy has written is in no delta: other syncs read the whole table again once it is complete. */
 function tellCopiedSql(shape: TwoSided, sides: Sides): string[] {
-  if (shape.entry.state !== "copied") return [];
+  if (shape.entry.state !== "copied" || shape.entry.sourceFile === null) return [];
   const { id } = shape.opposite.capture;
   return deltaTables(id).map(
     (delta, at) => `insert into ${delta} (truncated, via) select ${REREAD}, ${literal(sides.base)}

@@ -33,6 +33,7 @@ export interface SyncTable {
   readonly fingerprint: string | null;
   /** Leaf partitions of the source known to us, by oid. */
   readonly partitions: Readonly<Record<string, KnownPartition>>;
+  /** The physical files that were copied; null: nothing was, the rows were there already. */
   readonly sourceFile: string | null;
   readonly rowsCopied: number;
   readonly bytesCopied: number;

@@ -30,6 +30,23 @@ test("a chain: a conflict that one sync skips does not keep the other from bring
   }
 });
 
+test("a chain: rows that were there before a sync joined are no change of its target's", async () => {
+  await using chain = await startChain(schema);
+  const { first, second, third, near, far } = chain;
+  for (const each of [first, second, third])
+    await each.sql("create table u (id int primary key, v text); insert into u values (1, 'first')");
+  for (const sync of [far, near]) {
+    await sync.init();
+    await sync.copy({ adopt: true });
+    if (sync === far) await drain(far);
+  }
+  await third.sql("update u set v = 'third'");
+  for (const sync of [near, far, near]) await drain(sync);
+  for (const each of [first, second, third])
+    expect(await each.sql("select v from u")).toEqual([{ v: "third" }]);
+  expect(await far.conflicts({ state: "all" })).toEqual([]);
+});
+
 test("latest: a row that both sides have deleted is gone until a change after the later deletion", async () => {
   await using pair = await freePair();
   await onBoth(pair, schema);
@@ -42,7 +59,13 @@ test("latest: a row that both sides have deleted is gone until a change after th
   // Both have no row 1 now, and the source's deletion was the earlier one.
   await followed.drain();
   expect(await followed.sync.conflicts({ state: "all" })).toMatchObject([
-    { key: { id: 1 }, kind: "delete_missing", resolved: true, source: { image: null }, target: { image: null } },
+    {
+      key: { id: 1 },
+      kind: "delete_missing",
+      resolved: true,
+      source: { image: null },
+      target: { image: null },
+    },
   ]);
   await open.query("commit");
   await followed.drain();
