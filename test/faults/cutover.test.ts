@@ -55,7 +55,7 @@ test.for(all.filter((name) => !elsewhere.includes(name)))(
     const before = await schemaOf(pair.source);
     const { sync } = await openPrepared(pair);
     await using _ = sync;
-    const application = startApplication(pair.source.url, { pauseMs: 5 });
+    const application = startApplication(pair.source.url, { pauseMs: 20 });
     const options: CutoverOptions = { onOpen: "true" };
     try {
       await dieAt(pair, name, "cutover", options);
@@ -97,7 +97,7 @@ test.for([
   const { sync } = await openPrepared(pair);
   await using _ = sync;
   await sync.cutover();
-  const application = startApplication(pair.target.url, { pauseMs: 5 });
+  const application = startApplication(pair.target.url, { pauseMs: 20 });
   try {
     await sleep(200);
     await dieAt(pair, name, "rollback", {});

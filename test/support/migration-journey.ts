@@ -64,7 +64,7 @@ export async function takeMigrationThrough(versions: {
   await source.sql("refresh materialized view totals");
   const before = await describeSchema(source.adminUrl);
 
-  const application = startApplication(source.writer.url, { writers: 3, pauseMs: 5, also: writes });
+  const application = startApplication(source.writer.url, { writers: 3, pauseMs: 15, also: writes });
   const opened = { target: join(folder, "target"), source: join(folder, "source") };
   const secrets = setInterval(() => {
     if (existsSync(opened.source)) application.switchTo(source.writer.url);

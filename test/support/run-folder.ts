@@ -117,8 +117,10 @@ function hasMemory(): boolean {
   if (process.env["TMPDIR"] || !isUsable(memory)) return false;
   const { bavail, bsize } = statfsSync(memory);
   if (Math.min(bavail * bsize, freemem()) < roomInMemory) return false;
-  const [options] = /(?<= \/dev\/shm tmpfs )\S+/.exec(readFileSync("/proc/mounts", "utf8")) ?? [];
-  return options !== undefined && !options.split(",").includes("noexec");
+  const mounts = readFileSync("/proc/mounts", "utf8").split("\n");
+  // Of several mounts in one place the last is the one that is seen.
+  const [, , type, options] = mounts.findLast((line) => line.split(" ")[1] === memory)?.split(" ") ?? [];
+  return type === "tmpfs" && options?.split(",").includes("noexec") === false;
 }
 
 /** A folder that the server's user can reach: TMPDIR may lie in someone's private folder. */
