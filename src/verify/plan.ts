@@ -103,9 +103,10 @@ export async function planTables(
       continue;
     }
     const columns = columnPlan(sourceTable, targetTable);
+    const pairs = [...columns.columns, ...computedPairs(sourceTable, targetTable)];
     const key = capture.keyColumns.map((keyColumn) => ({
       name: keyColumn.name,
-      pair: columns.columns.find((pair) => pair.source.name === keyColumn.name),
+      pair: pairs.find((pair) => pair.source.name === keyColumn.name),
     }));
     for (const each of key.filter(({ pair }) => pair === undefined)) {
       problems.push({
@@ -116,7 +117,6 @@ export async function planTables(
     problems.push(...columns.problems.map((problem) => ({ ...problem, subject: label })));
     if (columns.problems.length > 0 || key.some(({ pair }) => pair === undefined)) continue;
 
-    const pairs = [...columns.columns, ...computedPairs(sourceTable, targetTable)];
     const keyPairs = key.flatMap(({ pair }) => (pair === undefined ? [] : [pair]));
     const isCareful = [sourceTable, targetTable].some((table) => toastBytes(table) > CAREFUL_TOAST_BYTES);
     const write = (pair: ColumnPair): FieldPair => {

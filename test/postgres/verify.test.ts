@@ -36,7 +36,9 @@ describe("equal tables", () => {
        create table "Odd ""Schema"" .x"."Täble, {{x}} $1" ("Id ""x"".y" int primary key, "select" text, "a'b\\c" int);
        insert into "Odd ""Schema"" .x"."Täble, {{x}} $1" select g, 'x', g from generate_series(1, 5) g;
        create table computed (id int primary key, a int, twice int generated always as (a * 2) stored);
-       insert into computed (id, a) values (1, 1), (2, null)`,
+       insert into computed (id, a) values (1, 1), (2, null);
+       create table computed_key (a int, id int generated always as (a * 2) stored primary key, v text);
+       insert into computed_key (a, v) select g, 'v' from generate_series(1, 3) g`,
     );
     await pair.source.sql(
       `create table reordered (id int primary key, a text, b int); insert into reordered values (1, 'x', 2), (2, null, 3)`,
@@ -52,17 +54,17 @@ describe("equal tables", () => {
     const report = await sync.verify();
     expect(report.tables.map(({ table, target, rows, equal }) => [table, target, rows, equal])).toEqual([
       [`"Odd ""Schema"" .x"."Täble, {{x}} $1"`, `"Odd ""Schema"" .x"."Täble, {{x}} $1"`, 5, true],
-      ...["by_enum", "by_text", "by_two", "by_uuid", "computed", "empty"].map((name) => [
+      ...["by_enum", "by_text", "by_two", "by_uuid", "computed", "computed_key", "empty"].map((name) => [
         `public.${name}`,
         `public.${name}`,
-        { by_enum: 2, by_text: 300, by_two: 300, by_uuid: 300, computed: 2, empty: 0 }[name],
+        { by_enum: 2, by_text: 300, by_two: 300, by_uuid: 300, computed: 2, computed_key: 3, empty: 0 }[name],
         true,
       ]),
       ["public.reordered", "app.moved", 2, true],
     ]);
     expect(report.equal).toBe(true);
     const last = sync.events.findLast((event) => event.type === "verify-progress");
-    expect(last).toMatchObject({ tablesDone: 8, tablesTotal: 8, rowsDone: 911 });
+    expect(last).toMatchObject({ tablesDone: 9, tablesTotal: 9, rowsDone: 914 });
 
     // And what differs in them is named.
     await pair.target.sql(
@@ -70,6 +72,7 @@ describe("equal tables", () => {
        update app.moved set b = 0 where id = 2;
        update by_two set c = not c where a = 17;
        delete from by_enum where m = 'sad';
+       update computed_key set v = 'w' where id = 4;
        alter table computed drop column twice;
        alter table computed add column twice int generated always as (a * 3) stored`,
     );
@@ -78,6 +81,7 @@ describe("equal tables", () => {
       `public.by_enum {"m":"sad"} missing`,
       `public.by_two {"b":"b3","a":17} changed c`,
       `public.computed {"id":1} changed twice`,
+      `public.computed_key {"id":4} changed v`,
       `public.reordered {"id":2} changed b`,
     ]);
   });
