@@ -211,7 +211,7 @@ test("a row that the target refuses is named; nothing is left half done, and the
   await sync.init();
   const refused = await sync.copy({ partBytes: 200_000 }).catch((error: unknown) => error);
   expect(refused).toMatchObject({ code: "ROW_REFUSED", sqlstate: "23514" });
-  expect(String(refused)).toMatch(/public\.a .*odd/);
+  expect(String(refused)).toMatch(/public\.a: .*odd/);
   await pair.target.sql(`alter table a drop constraint odd`);
   await sync.copy({ partBytes: 200_000 });
   expect(await differences(pair)).toEqual([]);
