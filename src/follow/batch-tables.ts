@@ -27,7 +27,8 @@ export class BatchTables {
       // delta.
       conditionOf: (captureId) => {
         const shape = this.#parts.tables.shape(captureId);
-        if (shape === undefined || (shape.entry.state === "copied" && shape.entry.sourceFile !== null)) return "";
+        if (shape === undefined || (shape.entry.state === "copied" && shape.entry.sourceFile !== null))
+          return "";
         return foreignSql(shape.capture, this.#parts.context.config.name);
       },
       exceptOf: (shape) =>
