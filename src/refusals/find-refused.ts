@@ -3,17 +3,9 @@ import type { Capture } from "../catalog/delta.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { literal, load } from "../postgres/sql.ts";
 import { REFUSALS } from "../postgres/sqlstate.ts";
+import type { RefusedRow } from "../state/parked.ts";
 
-export interface FoundRow {
-  /** Names as on the source. */
-  readonly key: Readonly<Record<string, unknown>>;
-  /** As text, in the capture's order. */
-  readonly keyTexts: readonly (string | null)[];
-  /** False: the key could not be read as a value of the target's type. */
-  readonly isKeyTyped: boolean;
-  readonly sqlstate: string;
-  readonly message: string;
-  readonly constraint: string | null;
+export interface FoundRow extends Omit<RefusedRow, "captureId" | "relid" | "table" | "isNew"> {
   /** It was parked before. */
   readonly isParked: boolean;
   /** Its place in staging. */

@@ -33,8 +33,11 @@ export interface RefusedRow {
   /** The table on the target. */
   readonly relid: number;
   readonly table: string;
+  /** Names as on the source. */
   readonly key: Readonly<Record<string, unknown>>;
+  /** As text, in the capture's order. */
   readonly keyTexts: readonly (string | null)[];
+  /** False: the key could not be read as a value of the target's type. */
   readonly isKeyTyped: boolean;
   readonly sqlstate: string;
   readonly message: string;
