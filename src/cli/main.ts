@@ -108,7 +108,7 @@ async function execute(
       signal: controller.signal,
     });
   } catch (error) {
-    output.endProgress(true);
+    output.endProgress();
     return fail(error, output, { isLine: printsLines(verb), logLevel });
   } finally {
     forget?.();

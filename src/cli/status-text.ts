@@ -114,16 +114,18 @@ function lagText(lag: Status["lag"]): string {
   const blocked = lag.blockedBy === null ? "" : `; held up by ${lag.blockedBy}`;
   if (lag.rows === null) return `unknown, because the source cannot be asked${blocked}`;
   if (lag.rows === 0) return `none${blocked}`;
-  return `${duration(lag.seconds)}, ${count(lag.rows, "change")} waiting${trendText(lag)}${blocked}`;
+  const age = lag.seconds === null ? "" : `${duration(lag.seconds)}, `;
+  return `${age}${count(lag.rows, "change")} waiting${trendText(lag)}${blocked}`;
 }
 
 function isFallingBehind({ seconds, trend }: Status["lag"]): boolean {
-  return trend !== null && seconds > leastLagSeconds && trend > leastTrend;
+  return seconds !== null && trend !== null && seconds > leastLagSeconds && trend > leastTrend;
 }
 
 function trendText(lag: Status["lag"]): string {
   const { seconds, trend } = lag;
-  if (trend === null || seconds <= leastLagSeconds || Math.abs(trend) <= leastTrend) return "";
+  if (seconds === null || trend === null) return "";
+  if (seconds <= leastLagSeconds || Math.abs(trend) <= leastTrend) return "";
   return isFallingBehind(lag)
     ? `; falling behind by ${duration(trend * 60)} a minute`
     : `; none left in about ${duration(seconds / -trend)}`;

@@ -91,7 +91,7 @@ export async function loadPart(
       transformer === undefined && !isSifted ? table : { ...table, columns: asText(table.columns) };
     const relay: typeof relayCopy =
       transformer === undefined ? relayCopy : async (...given) => await transformCopy(...given, transformer);
-    const result = await relay(source, target, {
+    const relayed = await relay(source, target, {
       read: readSql(read, names, part, storage, hasDeltas),
       write: isSifted ? await asTarget(prepareSift(target, table)) : writeSql(read, part),
       // When the run is stopped, both sessions are cut.
@@ -101,6 +101,8 @@ export async function loadPart(
         flight.rows += rows;
       },
     });
+    // What frames the rows is none of theirs.
+    const result = relayed.rows === 0 ? { ...relayed, bytes: 0 } : relayed;
     await failpoint("copy.part.loaded");
     if (!isSifted) {
       await Promise.all([source.script("commit"), finish(result)]);

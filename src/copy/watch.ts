@@ -2,6 +2,7 @@
 import type { SyncEvent, TableProgress } from "../events.ts";
 import { load } from "../postgres/sql.ts";
 import { sleep } from "../postgres/sleep.ts";
+import { Rise } from "./rise.ts";
 import type { CopyRun } from "./run.ts";
 import { withSessions } from "./sessions.ts";
 
@@ -31,6 +32,9 @@ export async function yieldToWaiters(run: CopyRun, done: AbortSignal, onOpen: ()
     }
   });
 }
+
+/** Stands for all tables together; capture ids begin at 1. */
+const allTables = 0;
 
 interface Sample {
   readonly at: number;
@@ -67,6 +71,7 @@ const tableTotalsSql = `
 /** Emits `copy-progress` about once a second, from the ledger and the parts in flight. Runs until the signal fires. */
 export async function reportProgress(run: CopyRun, done: AbortSignal): Promise<void> {
   const samples: Sample[] = [];
+  const rises = new Map<number, Rise>();
   const pause = AbortSignal.any([run.signal, done]);
   await withSessions(run, "copy (progress)", { isNeeded: false }, async (sessions, onSuccess) => {
     const target = await sessions.target();
@@ -89,7 +94,7 @@ export async function reportProgress(run: CopyRun, done: AbortSignal): Promise<v
           : await target.rows<{ pid: number; phase: string; percent: number | null }>(load("copy/building"), [
               pids,
             ]);
-      run.context.emit(progressEvent(run, totals, tables, phases, samples));
+      run.context.emit(progressEvent(run, totals, tables, phases, samples, rises));
     }
   });
 }
@@ -100,7 +105,13 @@ function progressEvent(
   tables: readonly (Pick<LedgerTotals, "bytesTotal" | "bytesDone" | "rows"> & { captureId: number })[],
   phases: readonly { pid: number; phase: string; percent: number | null }[],
   samples: Sample[],
+  rises: Map<number, Rise>,
 ): SyncEvent {
+  const rise = (captureId: number): Rise => {
+    const known = rises.get(captureId) ?? new Rise();
+    rises.set(captureId, known);
+    return known;
+  };
   // A part's bytes on the wire are not those it has on the source's disk: scaled by what the finished parts show.
   const scale = totals.sent > 0 ? totals.bytesDone / totals.sent : 1;
   const inFlight = (captureId?: number): { bytes: number; rows: number } =>
@@ -118,8 +129,8 @@ function progressEvent(
     0,
   );
   const flying = inFlight();
-  const bytesDone = Math.round(totals.bytesDone + flying.bytes);
   const bytesTotal = Math.round(totals.bytesTotal + unplanned);
+  const bytesDone = rise(allTables).done(totals.bytesDone, flying.bytes, bytesTotal);
   const now = Date.now();
   samples.push({ at: now, bytes: bytesDone });
   // Over the last half minute: a restart or a large value must not swing the estimate for longer.
@@ -145,7 +156,7 @@ function progressEvent(
       return {
         table: run.tables.get(each.captureId)?.label ?? "",
         rowsDone: each.rows + own.rows,
-        bytesDone: Math.round(each.bytesDone + own.bytes),
+        bytesDone: rise(each.captureId).done(each.bytesDone, own.bytes, each.bytesTotal),
         bytesTotal: each.bytesTotal,
       };
     }),

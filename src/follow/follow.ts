@@ -88,6 +88,8 @@ class FollowRun {
   #nextTurn = 0;
   #lastRotate = 0;
   #lastBatch = Date.now();
+  /** When a look at the source, by our clock, left nothing to apply. */
+  #clearAt: number | undefined;
   #isAcknowledged = false;
   #isWaitingForCopy = false;
   #rowsSinceBeat = 0;
@@ -206,7 +208,9 @@ class FollowRun {
     if (this.#partner?.isResting() === true) return undefined;
     if (this.#partner?.isReady() === false) return this.#awaitReady(session);
     this.#isWaitingForCopy = false;
+    const lookedAt = Date.now();
     const batch = await this.#next(session);
+    this.#clearAt = batch === null ? lookedAt : Date.now() - batch.lagSeconds * 1000;
     this.#outage.end();
     this.#partner?.noteLook(batch !== null);
     await this.#upkeep(session, batch);
@@ -286,22 +290,25 @@ class FollowRun {
       await session.rotate(batch === null && isSettled);
       this.#lastRotate = Date.now();
     }
-    if (now - this.#lastBeat > BEAT_MS) await this.#beat(batch, now);
+    if (now - this.#lastBeat > BEAT_MS) await this.#beat(now);
     this.#constraints.restore(session);
   }
 
-  async #beat(batch: Batch | null, now: number): Promise<void> {
+  async #beat(now: number): Promise<void> {
     const seconds = (now - this.#lastBeat) / 1000;
     const rate = this.#lastBeat === 0 ? 0 : this.#rowsSinceBeat / seconds;
     this.#lastBeat = now;
     this.#rowsSinceBeat = 0;
     await this.#hold.beat({
-      caughtUp: batch === null,
       rowsPerSecond: rate,
-      lagRows: batch?.rows ?? 0,
-      lagSeconds: batch?.lagSeconds ?? 0,
+      clearSeconds: this.#clearSeconds,
       lagTrend: this.#trend.perSecond,
     });
+  }
+
+  /** Seconds since a look at the source that left nothing to apply; null: there was none. */
+  get #clearSeconds(): number | null {
+    return this.#clearAt === undefined ? null : (Date.now() - this.#clearAt) / 1000;
   }
 
   async #failed(error: unknown): Promise<void> {
@@ -353,6 +360,6 @@ class FollowRun {
     await this.#held.end();
     await this.#lockWatch.close();
     await this.#constraints.done;
-    await this.#hold.end();
+    await this.#hold.end(this.#clearSeconds);
   }
 }

@@ -156,15 +156,15 @@ export class Hold {
     }
   }
 
-  /** Gives the sync back. Never throws. */
-  async end(): Promise<void> {
+  /** Gives the sync back. `clearSeconds`: as in a heartbeat. Never throws. */
+  async end(clearSeconds: number | null = null): Promise<void> {
     clearInterval(this.#timer);
     this.#timer = undefined;
     await this.#telling;
     const target = this.#target;
     this.#target = undefined;
     if (target === undefined) return;
-    if (target.isFree) await endRunner(target, this.#context.config.name);
+    if (target.isFree) await endRunner(target, this.#context.config.name, clearSeconds);
     await target.close();
   }
 }

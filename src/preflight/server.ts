@@ -95,7 +95,7 @@ export function checkContents(server: Server): Finding[] {
     findings.push({
       severity: "warning",
       subject: "large objects",
-      message: `${server.largeObjects} large objects are not replicated: copy them by other means, for example pg_dump --blobs`,
+      message: `${server.largeObjects} of them, not replicated: copy them by other means, for example pg_dump --blobs`,
     });
   }
   if (server.temporaryTables > 0) {

@@ -57,14 +57,19 @@ export function takeAwaySql(
       ].join(", ")})`, // prettier-ignore
   );
   return {
-    save:
-      rows.length === 0
+    save: [
+      // Of an earlier load: they would count once more. What that load had to leave NOT VALID stays known.
+      `delete from replicate.owed
+       where sync = ${literal(sync)} and capture_id = ${captureId} and restored_at is not null
+         and left_invalid is null and kind in (${loadKinds.map((kind) => literal(kind)).join(", ")})`,
+      ...(rows.length === 0
         ? []
         : [
             `insert into replicate.owed
                (sync, capture_id, kind, object_name, table_name, stage, statements, validate, bytes)
              values ${rows.join(",\n")}`,
-          ],
+          ]),
+    ],
     drop: removals.flatMap((each) => (each.drop === null ? [] : [each.drop])),
   };
 }

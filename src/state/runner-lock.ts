@@ -7,10 +7,9 @@ import { unknownSync } from "./sync-table.ts";
 
 /** What the heartbeat tells. */
 export interface Heartbeat {
-  readonly caughtUp: boolean;
   readonly rowsPerSecond: number;
-  readonly lagRows: number;
-  readonly lagSeconds: number;
+  /** Seconds since a look at the source that left nothing to apply; null where there was none. */
+  readonly clearSeconds: number | null;
   /** Seconds by which the lag grows each second; null while it is not known. */
   readonly lagTrend: number | null;
 }
@@ -176,18 +175,11 @@ export async function endReader(source: Connection, sync: string): Promise<void>
 export async function beat(target: Connection, sync: string, heartbeat: Heartbeat): Promise<void> {
   await target.rows(
     `update replicate.runner
-     set seen_at = pg_catalog.clock_timestamp(), caught_up = $2, rows_per_second = $3, lag_rows = $4, lag_seconds = $5,
-         lag_trend = $6, batch = null,
+     set seen_at = pg_catalog.clock_timestamp(), rows_per_second = $2, lag_trend = $3, batch = null,
+         clear_at = coalesce(pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $4), clear_at),
          last_error = case when last_error is null then null else last_error || '{"cleared": true}' end
      where sync = $1`,
-    [
-      sync,
-      heartbeat.caughtUp,
-      heartbeat.rowsPerSecond,
-      heartbeat.lagRows,
-      heartbeat.lagSeconds,
-      heartbeat.lagTrend,
-    ],
+    [sync, heartbeat.rowsPerSecond, heartbeat.lagTrend, heartbeat.clearSeconds],
   );
 }
 
@@ -244,11 +236,19 @@ export async function clearError(target: Connection, sync: string): Promise<void
     .catch(() => undefined);
 }
 
-export async function endRunner(target: Connection, sync: string): Promise<void> {
+/** `clearSeconds`: as in a heartbeat. Never throws. */
+export async function endRunner(
+  target: Connection,
+  sync: string,
+  clearSeconds: number | null,
+): Promise<void> {
   await target
     .rows(
-      `update replicate.runner set ended_at = now(), rows_per_second = 0, lag_trend = null, batch = null where sync = $1`,
-      [sync],
+      `update replicate.runner
+       set ended_at = now(), rows_per_second = 0, lag_trend = null, batch = null,
+           clear_at = coalesce(pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $2), clear_at)
+       where sync = $1`,
+      [sync, clearSeconds],
     )
     .catch(() => undefined);
 }

@@ -57,8 +57,11 @@ export interface Status {
   readonly lag: {
     /** Deltas on the source that are not applied. Null when the source cannot be asked. */
     readonly rows: number | null;
-    /** Seconds since the last batch while deltas wait; 0 when none do. */
-    readonly seconds: number;
+    /**
+     * Age of the oldest change that is not applied, from above: the time since the runner's last look that left nothing to
+     * apply. 0 when nothing waits; null while it is not known, as before the first batch, or without the source.
+     */
+    readonly seconds: number | null;
     /** Who keeps deltas from being thrown away or a table from being captured: the oldest transaction. */
     readonly blockedBy: string | null;
     /** Seconds by which the lag grows each second, over the last minute; negative: it shrinks. Null: not known. */
@@ -143,7 +146,7 @@ interface SyncRow {
   readonly indexesDone: number;
   readonly indexesTotal: number;
   readonly owedOpen: number;
-  readonly secondsSinceBatch: number | null;
+  readonly secondsSinceClear: number | null;
 }
 
 /** Throws SYNC_UNKNOWN and the target's connection errors. A source that cannot be reached is part of the answer. */
@@ -153,7 +156,7 @@ export async function readStatus(context: SyncContext): Promise<Status> {
   const tables = await loadTables(target, name);
   const row = await target.row<SyncRow>(
     `select s.position, s.token, s.batches::float8 as batches, s.last_batch_at as "lastBatchAt",
-            extract(epoch from now() - s.last_batch_at)::float8 as "secondsSinceBatch",
+            extract(epoch from now() - r.clear_at)::float8 as "secondsSinceClear",
             (select coalesce(sum(rows_applied), 0)::float8 from replicate.sync_table where sync = s.name) as "rowsApplied",
             r.host, r.pid, r.since, r.seen_at as "seenAt", r.batch, r.lag_trend as "lagTrend", r.rows_per_second as "rowsPerSecond", r.last_error as "lastError",
             (select coalesce(sum(bytes) filter (where done), 0)::float8 from replicate.part where sync = s.name) as "partsDoneBytes",
@@ -218,7 +221,7 @@ export async function readStatus(context: SyncContext): Promise<Status> {
     },
     lag: {
       rows: pendingRows,
-      seconds: pendingRows === 0 ? 0 : (row.secondsSinceBatch ?? 0),
+      seconds: lagSeconds(tables, waiting, row.secondsSinceClear),
       blockedBy: waiting.blockedBy,
       trend: alive ? row.lagTrend : null,
     },
@@ -256,6 +259,19 @@ export async function readStatus(context: SyncContext): Promise<Status> {
             },
     })),
   };
+}
+
+/** What waits for a table that does not follow yet may be older than the runner's last look, which left it out. */
+function lagSeconds(
+  tables: readonly SyncTable[],
+  { rows, byCapture }: Waiting,
+  sinceClear: number | null,
+): number | null {
+  if (rows === null || rows === 0) return rows;
+  const isElsewhere = tables.some(
+    ({ state, captureId }) => state !== "following" && (byCapture?.get(captureId) ?? 0) > 0,
+  );
+  return isElsewhere ? null : sinceClear;
 }
 
 /** A reload that is owed counts as one change. */

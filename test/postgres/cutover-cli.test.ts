@@ -18,7 +18,7 @@ test("cutover, rollback and finish from the command line", async () => {
   const rehearsed = await run("cutover", "--rehearse");
   expect(rehearsed.code).toBe(0);
   expect(rehearsed.stdout).toMatch(
-    /applications could not write for about [\d.]+ s:\n {2}fence .*\n {2}drain/,
+    /the switch would keep applications from writing for about [\d.]+ s:\n {2}fence .*\n {2}drain/,
   );
   expect(rehearsed.stdout).toMatch(/nothing was changed\n$/);
   const dry = json<{ rehearsal: Rehearsal }>(await run("cutover", "--dry-run", "--json"));

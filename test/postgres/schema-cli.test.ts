@@ -36,7 +36,7 @@ test.skipIf(isSkipped)("schema and verify --schema, for people and for programs"
   expect(dry).toMatchObject({ code: 0, err: "" });
   expect(dry.out).toContain("\n  table app.customer\n");
   expect(dry.out).toContain(
-    "left out, since publications are made anew by who needs them:\n  publication everything\n",
+    "left out (publications are made anew by who needs them):\n  publication everything\n",
   );
   expect(dry.out).toMatch(/\nwould create \d+ objects; nothing was changed\n$/);
 
@@ -121,7 +121,7 @@ test.skipIf(isSkipped)(
     const created = await run("schema");
     expect(created).toMatchObject({ code: 0, err: "" });
     expect(created.out).toContain(
-      "left out, since it is called app.people on the target: create it there by hand",
+      "left out (it is called app.people on the target: create it there by hand)",
     );
     const there =
       "select array_agg(relname::text order by 1) as tables from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace";

@@ -95,7 +95,7 @@ function rehearsalLines(rehearsal: Rehearsal | null): string[] {
       ...(remedy === undefined ? [] : [`      ${remedy}`]),
     ];
   return [
-    `applications could not write for about ${duration(fenceSeconds)}:`,
+    `the switch would keep applications from writing for about ${duration(fenceSeconds)}:`,
     ...columns(
       parts.map(({ step, seconds, basis }) => [`  ${step}`, duration(seconds), basis]),
       [1],

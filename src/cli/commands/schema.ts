@@ -74,7 +74,7 @@ function leftOutLines({ leftOut }: SchemaReport): string[] {
   return [...byReason].flatMap(([reason, objects]) => {
     const hidden = objects.length - mostNames;
     return [
-      `left out, since ${reason}:`,
+      `left out (${reason}):`,
       ...objects.slice(0, mostNames).map((each) => `  ${each}`),
       ...(hidden > 0 ? [`  and ${count(hidden, "more", "more")}; --json lists all`] : []),
     ];
