@@ -57,8 +57,12 @@ export const errorRules = {
   SERVER_TOO_OLD: rule(3, "never", "PostgreSQL 10 is the oldest version supported."),
   /** The server is a hot standby: nothing can be installed there. */
   SERVER_IS_STANDBY: rule(3, "never", "Connect to the primary server instead."),
-  /** A pooler in transaction mode sits in between: sessions are not ours alone. */
-  POOLER_IN_BETWEEN: rule(3, "never", "Connect directly to the server, or through a pool in session mode."),
+  /** A pool in transaction or statement mode sits in between: sessions are not ours alone, so nothing is done in them. */
+  POOLER_IN_BETWEEN: rule(
+    3,
+    "never",
+    "Give the address of the server itself, which providers list beside that of the pool, often with another port; or a pool in session mode.",
+  ),
   /** Source and target are the same database and no table is mapped to another name. */
   SAME_DATABASE: rule(
     2,

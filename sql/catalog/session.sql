@@ -1,6 +1,8 @@
--- What: pins the settings of one of our sessions. Settings that this version does not have are left out.
--- Runs on: source and target, right after connecting. Holes: lock_timeout in milliseconds; row_security, off on
---          the source, where rows hidden by a policy have to be an error and not a gap.
+-- What: pins the settings of one of our sessions. Settings that this version does not have are left out. In any session but
+--       the one that is meant it changes nothing: a pool may have given us one that others will use after us.
+-- Runs on: source and target, right after connecting. Holes: pid of the session that is meant; lock_timeout in milliseconds;
+--          row_security, off on the source, where rows hidden by a policy have to be an error and not a gap;
+--          max_parallel_workers_per_gather, or null.
 -- Returns: one row per setting.
 select pg_catalog.set_config(s.name, w.value, false)
 from (values
@@ -33,6 +35,8 @@ from (values
   -- What one side has answered, the other builds on: it has to survive a crash. Other levels are the owner's choice.
   ('synchronous_commit', coalesce(nullif(pg_catalog.current_setting('synchronous_commit'), 'off'), 'on')),
   ('lock_timeout', {{lock_timeout}}),
-  ('row_security', {{row_security}})
+  ('row_security', {{row_security}}),
+  ('max_parallel_workers_per_gather', {{max_parallel_workers_per_gather}})
 ) as w (name, value)
 join pg_catalog.pg_settings s on pg_catalog.lower(s.name) = pg_catalog.lower(w.name)
+where w.value is not null and pg_catalog.pg_backend_pid() = {{pid}}

@@ -2,13 +2,15 @@
  * Opens sessions. Every session of ours is pinned to the same settings on every version, so that text forms,
  * comparisons and time-outs do not depend on the server's, the database's or the role's defaults.
  */
+import type { Socket } from "node:net";
 import pg from "pg";
 import { ReplicateError } from "../errors.ts";
 import type { Side } from "../events.ts";
 import type { ConnectionSettings } from "./conninfo.ts";
 import { watchLiveness } from "./liveness.ts";
+import { assertKeepsSessions, keepsSessions, type Ask } from "./pooler.ts";
 import { sleep } from "./sleep.ts";
-import { fill, literal, load } from "./sql.ts";
+import { fill, literal } from "./sql.ts";
 import { asReplicateError, sqlstateOf } from "./sqlstate.ts";
 
 export interface ConnectOptions {
@@ -41,14 +43,25 @@ export type Row = Record<string, unknown>;
 export type Results = readonly pg.QueryResult[];
 
 /** The driver's socket, which it does not show. */
-function wire(client: pg.Client): { destroy(): void; readonly bytesRead: number } {
-  return (client as unknown as { connection: { stream: { destroy(): void; readonly bytesRead: number } } })
-    .connection.stream;
+function wire(client: pg.Client): Pick<Socket, "destroy" | "destroyed" | "bytesRead"> {
+  return (client as unknown as { connection: { stream: Socket } }).connection.stream;
 }
 
 /** The driver has asked nothing that is not answered yet; it does not say so itself. */
 function isReady(client: pg.Client): boolean {
   return (client as unknown as { readyForQuery: boolean }).readyForQuery;
+}
+
+/** The number that was announced when we logged in: the pid of the server's process, unless a pool made it up. */
+function announcedPid(client: pg.Client): number {
+  return (client as unknown as { processID: number | null }).processID ?? 0;
+}
+
+interface SessionFacts {
+  readonly version: number;
+  readonly pid: number;
+  readonly isReplicaRole: boolean;
+  readonly isPooled: boolean;
 }
 
 /** One session on one server. Not to be shared between concurrent callers. */
@@ -60,14 +73,17 @@ export class Connection {
   readonly pid: number;
   /** Neither triggers nor foreign keys act on what this session writes. */
   readonly isReplicaRole: boolean;
+  /** A pool is in between, which keeps the session for us until we leave, and then gives it to somebody else. */
+  readonly isPooled: boolean;
   #broken: Error | undefined;
 
-  constructor(client: pg.Client, side: Side, version: number, pid: number, isReplicaRole: boolean) {
+  constructor(client: pg.Client, side: Side, session: SessionFacts) {
     this.client = client;
     this.side = side;
-    this.version = version;
-    this.pid = pid;
-    this.isReplicaRole = isReplicaRole;
+    this.version = session.version;
+    this.pid = session.pid;
+    this.isReplicaRole = session.isReplicaRole;
+    this.isPooled = session.isPooled;
     client.on("error", (error) => {
       this.#broken ??= error;
     });
@@ -136,8 +152,15 @@ export class Connection {
   async close(): Promise<void> {
     if (this.isBroken) return this.destroy();
     const timer = setTimeout(() => this.destroy(), 2000);
+    if (this.isPooled) await this.#leaveClean();
     await this.client.end().catch(() => undefined);
     clearTimeout(timer);
+  }
+
+  /** Pools do it too, unless they were told not to. */
+  async #leaveClean(): Promise<void> {
+    await this.script("rollback").catch(() => undefined);
+    await this.script("discard all").catch(() => undefined);
   }
 
   /** Cuts the session: the server rolls its transaction back. For sessions stuck in a COPY or on a dead network. */
@@ -153,7 +176,7 @@ export class Connection {
 
 /**
  * Opens a session and pins its settings. Where the server has no place for it, that is tried for a moment.
- * Throws SERVER_UNREACHABLE, LOGIN_REFUSED, TOO_MANY_CONNECTIONS, SERVER_TOO_OLD, ABORTED.
+ * Throws SERVER_UNREACHABLE, LOGIN_REFUSED, TOO_MANY_CONNECTIONS, SERVER_TOO_OLD, POOLER_IN_BETWEEN, ABORTED.
  */
 export async function connect(settings: ConnectionSettings, options: ConnectOptions): Promise<Connection> {
   const patience = Date.now() + (options.isSpare === true ? 0 : CROWD_PATIENCE_MS);
@@ -195,9 +218,7 @@ function isRefusalOfTls(error: unknown): boolean {
   );
 }
 
-async function open(settings: ConnectionSettings, options: ConnectOptions): Promise<Connection> {
-  const { side, purpose, signal } = options;
-  if (signal?.aborted) throw new ReplicateError("ABORTED", "stopped before connecting");
+function newClient(settings: ConnectionSettings, { side, purpose }: ConnectOptions): pg.Client {
   const client = new pg.Client({
     host: settings.host,
     port: settings.port,
@@ -219,28 +240,30 @@ async function open(settings: ConnectionSettings, options: ConnectOptions): Prom
   });
   // The driver kills the process on a broken idle connection unless somebody listens.
   client.on("error", () => undefined);
-  const onAbort = (): void => wire(client).destroy();
+  return client;
+}
+
+async function open(settings: ConnectionSettings, options: ConnectOptions): Promise<Connection> {
+  const { side, signal } = options;
+  if (signal?.aborted) throw new ReplicateError("ABORTED", "stopped before connecting");
+  const client = newClient(settings, options);
+  const onAbort = (): void => void wire(client).destroy();
   signal?.addEventListener("abort", onAbort, { once: true });
   client.once("end", () => signal?.removeEventListener("abort", onAbort));
   try {
     await client.connect();
-    const results = (await client.query(sessionScript(options))) as unknown as pg.QueryResult[];
-    const [first] = (results[0]?.rows ?? []) as { version: string; pid: number }[];
-    const [last] = (results.at(-1)?.rows ?? []) as { role?: string }[];
-    const connection = new Connection(
-      client,
-      side,
-      Number(first?.version),
-      Number(first?.pid),
-      last?.role === "replica",
-    );
-    if (connection.version < 100_000) {
-      await connection.close();
+    let facts = await beginSession(client, announcedPid(client), options);
+    if (facts.version < 100_000) {
       throw new ReplicateError(
         "SERVER_TOO_OLD",
-        `the ${side} ${settings.label} runs version ${first?.version}`,
+        `the ${side} ${settings.label} runs version ${facts.version}`,
       );
     }
+    if (facts.isPooled) {
+      await assertOursAlone(client, facts.pid, settings, options);
+      facts = { ...(await beginSession(client, facts.pid, options)), isPooled: true };
+    }
+    const connection = new Connection(client, side, facts);
     const stopWatching = watchLiveness({
       settings,
       bytesRead: () => wire(client).bytesRead,
@@ -257,24 +280,72 @@ async function open(settings: ConnectionSettings, options: ConnectOptions): Prom
   }
 }
 
-/** Everything that a session is asked and told at its start, in one round trip. */
-function sessionScript({
-  side,
-  lockTimeoutMs = 3000,
-  isReplicaRole = false,
-  isSerial = false,
-}: ConnectOptions): string {
+/**
+ * Asks the session who it is and pins its settings, in one round trip; where it is another one than `pid`, nothing is changed
+ * in it, and `isPooled` is true.
+ */
+async function beginSession(client: pg.Client, pid: number, options: ConnectOptions): Promise<SessionFacts> {
+  const results = (await client.query(sessionScript(options, pid))) as unknown as pg.QueryResult[];
+  const [first] = (results[0]?.rows ?? []) as { version: string; pid: number }[];
+  const [last] = (results.at(-1)?.rows ?? []) as { role?: string }[];
+  return {
+    version: Number(first?.version),
+    pid: Number(first?.pid),
+    isReplicaRole: last?.role === "replica",
+    isPooled: Number(first?.pid) !== pid,
+  };
+}
+
+/** The statements of one string reach one session, whatever is in between. */
+function sessionScript(
+  { side, lockTimeoutMs = 3000, isReplicaRole = false, isSerial = false }: ConnectOptions,
+  pid: number,
+): string {
   const pins = fill("catalog/session", {
+    pid: literal(pid),
     lock_timeout: literal(String(lockTimeoutMs)),
     row_security: literal(side === "source" ? "off" : "on"),
+    max_parallel_workers_per_gather: isSerial ? "'0'" : "null",
   });
   return [
     "select pg_catalog.current_setting('server_version_num') as version, pg_catalog.pg_backend_pid() as pid",
     pins,
-    ...(isSerial ? ["set max_parallel_workers_per_gather = 0"] : []),
-    ...(isReplicaRole ? [load("catalog/replica-role")] : []),
+    ...(isReplicaRole ? [fill("catalog/replica-role", { pid: literal(pid) })] : []),
     "select pg_catalog.current_setting('session_replication_role') as role",
   ].join(";\n");
+}
+
+/** The second client of a pool waits so long for a session of its own. */
+const SECOND_MS = 10_000;
+
+/** Throws POOLER_IN_BETWEEN, and TOO_MANY_CONNECTIONS where the pool has no second session for the comparison. */
+async function assertOursAlone(
+  client: pg.Client,
+  pid: number,
+  settings: ConnectionSettings,
+  options: ConnectOptions,
+): Promise<void> {
+  const { host, port, database, user, label } = settings;
+  const asking =
+    (of: pg.Client): Ask =>
+    async () => {
+      const result = await of.query<{ pid: number }>("select pg_catalog.pg_backend_pid() as pid");
+      return Number(result.rows[0]?.pid);
+    };
+  await assertKeepsSessions(options.side, label, JSON.stringify([host, port, database, user]), async () => {
+    const other = newClient(settings, options);
+    const timer = setTimeout(() => wire(other).destroy(), SECOND_MS);
+    try {
+      await other.connect();
+      return await keepsSessions(pid, asking(client), asking(other));
+    } catch (error) {
+      if (sqlstateOf(error) !== undefined && !wire(other).destroyed) throw error;
+      throw new ReplicateError("TOO_MANY_CONNECTIONS", `the pool of the ${options.side} ${label} has no place for two of our sessions`, { cause: error }); // prettier-ignore
+    } finally {
+      clearTimeout(timer);
+      await other.end().catch(() => undefined);
+    }
+  });
 }
 
 function connectError(error: unknown, side: Side, settings: ConnectionSettings): ReplicateError {

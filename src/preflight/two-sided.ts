@@ -4,7 +4,7 @@ import type { Reaction } from "../catalog/definitions.ts";
 import { tableLabel, tableSql, type Table } from "../catalog/table.ts";
 import type { ResolvedConfig } from "../config.ts";
 import type { Connection } from "../postgres/connect.ts";
-import { ident, load } from "../postgres/sql.ts";
+import { fill, ident, load } from "../postgres/sql.ts";
 import { withLeaves } from "./examination.ts";
 import { administrator, run, some, type Finding } from "./finding.ts";
 import { checkLatest } from "./latest.ts";
@@ -71,7 +71,7 @@ function wayBackFindings({ source, target }: TablePair): Finding[] {
 /** Whether a session that writes here could keep triggers and foreign keys from acting; this one stays as it is. */
 async function mayBeReplica(connection: Connection): Promise<boolean> {
   const results = await connection.script(
-    `begin; ${load("catalog/replica-role")}; select pg_catalog.current_setting('session_replication_role') as role; rollback`,
+    `begin; ${fill("catalog/replica-role", { pid: String(connection.pid) })}; select pg_catalog.current_setting('session_replication_role') as role; rollback`,
   );
   return (results[2]?.rows as { role: string }[] | undefined)?.[0]?.role === "replica";
 }
