@@ -7,6 +7,7 @@ import {
   type ConflictSetting,
   type NodeNames,
 } from "./conflict-policy.ts";
+import { sameOverrides } from "./config-overrides.ts";
 import type { Problem } from "./errors.ts";
 import {
   checkMapping,
@@ -90,26 +91,32 @@ export interface SyncOptions {
   };
 }
 
+/**
+ * Settings of the tables that a name or pattern fits. Several that fit the same table are merged, see config-overrides.ts.
+ * null: as if no wider pattern had said anything.
+ */
 export interface TableOverride extends MappingSettings {
   /** Default "row". */
-  readonly capture?: CaptureMethod;
+  readonly capture?: CaptureMethod | null;
   /**
    * Whether updates that change nothing are left out, once the table is copied. Default false: the comparison costs
    * every update, and three times the trigger where a row stores values out of line.
    */
-  readonly skipNoop?: boolean;
+  readonly skipNoop?: boolean | null;
   /** Default: that of the sync. */
-  readonly keyless?: KeylessPolicy;
+  readonly keyless?: KeylessPolicy | null;
   /** Default: that of the sync. */
-  readonly conflict?: ConflictSetting;
+  readonly conflict?: ConflictSetting | null;
   /** Default: that of the sync. */
-  readonly onRefusal?: RefusalPolicy;
+  readonly onRefusal?: RefusalPolicy | null;
   /** Whether the table's rows go through the hook `transformRow`. Default false. */
-  readonly transform?: boolean;
+  readonly transform?: boolean | null;
 }
 
 /** The same, checked. */
-export type ResolvedOverride = Omit<TableOverride, "conflict"> & { readonly conflict?: ConflictPolicy };
+export type ResolvedOverride = Omit<TableOverride, "conflict"> & {
+  readonly conflict?: ConflictPolicy | null;
+};
 
 /** The same, checked, with defaults and connection look-ups filled in, and frozen. */
 export interface ResolvedConfig {
@@ -130,7 +137,7 @@ export interface ResolvedConfig {
   readonly conflictLog: { readonly keepSeconds: number };
   readonly deltaLimitBytes: number;
   readonly schemas: Readonly<Record<string, string>>;
-  /** By source table as written by the user; match with `patternMatches`. */
+  /** By source table as written by the user; what holds for a table is told by `tableSettings` alone. */
   readonly overrides: Readonly<Record<string, ResolvedOverride>>;
   readonly copy: {
     readonly jobs: number;
@@ -215,7 +222,7 @@ export function checkOptions(
   const overrides = checkOverrides(check, given["overrides"], nodes);
   const policies = [conflict, ...Object.values(overrides).map((override) => override.conflict)];
   const isTwoSided =
-    direction === "both" || policies.some((each) => each !== undefined && each.kind !== "source-wins");
+    direction === "both" || policies.some((each) => each != null && each.kind !== "source-wins");
   if (isTwoSided) checkOneWay(check, overrides);
 
   const copy = check.object("copy", given["copy"] ?? {}, copyNames);
@@ -281,8 +288,8 @@ function checkOverrides(check: Check, value: unknown, nodes: NodeNames): Record<
     const path = `overrides.${table}`;
     const given = check.object(path, override ?? {}, overrideNames);
     const [pattern] = check.patterns(path, [table]) ?? [];
-    const target = given["target"] === undefined ? undefined : check.text(`${path}.target`, given["target"]);
-    if (target !== undefined) {
+    const target = given["target"] == null ? given["target"] : check.text(`${path}.target`, given["target"]);
+    if (typeof target === "string") {
       check.attempt(`${path}.target`, () => parseTableName(target));
       if (pattern !== undefined && parsePattern(pattern).table === null) {
         check.problem(path, "a pattern with * or ? cannot be mapped to one target table");
@@ -294,8 +301,13 @@ function checkOverrides(check: Check, value: unknown, nodes: NodeNames): Record<
     const conflict = checkConflict(check, `${path}.conflict`, given["conflict"], nodes);
     const onRefusal = check.oneOf(`${path}.onRefusal`, given["onRefusal"], refusalPolicies);
     const transform = check.boolean(`${path}.transform`, given["transform"]);
+    // What is null takes back what a wider pattern says.
+    const taken = Object.entries(given).filter(
+      ([name, value]) => value === null && overrideNames.some((each) => each === name),
+    );
     overrides[table] = Object.freeze({
-      ...(target === undefined ? {} : { target }),
+      ...Object.fromEntries(taken),
+      ...(typeof target === "string" ? { target } : {}),
       ...checkMapping(check, path, given),
       ...(capture === undefined ? {} : { capture }),
       ...(skipNoop === undefined ? {} : { skipNoop }),
@@ -304,6 +316,10 @@ function checkOverrides(check: Check, value: unknown, nodes: NodeNames): Record<
       ...(onRefusal === undefined ? {} : { onRefusal }),
       ...(transform === undefined ? {} : { transform }),
     });
+  }
+  if (check.problems.length === 0) {
+    for (const [later, earlier] of sameOverrides(Object.keys(overrides)))
+      check.problem(`overrides.${later}`, `means the same tables as ${earlier}: put both into one`);
   }
   checkTargets(check, overrides);
   return overrides;

@@ -2,7 +2,7 @@
 import { statSync } from "node:fs";
 import { basename, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
-import { patternMatches } from "./catalog/patterns.ts";
+import { tableSettings } from "./config-overrides.ts";
 import { ReplicateError, type Problem } from "./errors.ts";
 import { configInvalid, type Check } from "./settings-check.ts";
 import { didYouMean } from "./spelling.ts";
@@ -73,7 +73,7 @@ export type ConflictPolicy =
 /** The part of the checked settings that policies are looked up in: that of the sync, and of tables by pattern. */
 interface Policies {
   readonly conflict: ConflictPolicy;
-  readonly overrides: Readonly<Record<string, { readonly conflict?: ConflictPolicy }>>;
+  readonly overrides: Readonly<Record<string, { readonly conflict?: ConflictPolicy | null }>>;
 }
 
 /** Names of the two databases in conflicts. What is not given is made up at `init`. */
@@ -171,11 +171,8 @@ async function importResolver(path: string, file: string): Promise<ConflictResol
 }
 
 /** The policy of a table of the source. */
-export function policyOf({ conflict, overrides }: Policies, schema: string, name: string): ConflictPolicy {
-  const found = Object.entries(overrides).find(
-    ([pattern, override]) => override.conflict !== undefined && patternMatches(pattern, schema, name),
-  );
-  return found?.[1].conflict ?? conflict;
+export function policyOf(policies: Policies, schema: string, name: string): ConflictPolicy {
+  return tableSettings({ schema, name }, policies).conflict ?? policies.conflict;
 }
 
 /** Loads the modules of all custom policies, so that they fail early. Throws CONFIG_INVALID with every problem. */

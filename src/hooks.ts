@@ -120,7 +120,7 @@ async function importHooks(path: string, file: string): Promise<Hooks> {
 export async function loadHooks(config: {
   readonly hooks: HooksSource | undefined;
   readonly isTwoSided: boolean;
-  readonly overrides: Readonly<Record<string, { readonly transform?: boolean }>>;
+  readonly overrides: Readonly<Record<string, { readonly transform?: boolean | null }>>;
 }): Promise<Hooks> {
   const hooks = (await config.hooks?.load()) ?? {};
   const asks = Object.entries(config.overrides).find(([, each]) => each.transform === true)?.[0];

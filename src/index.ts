@@ -48,7 +48,7 @@ export type {
   TransformRow,
 } from "./hooks.ts";
 export type { Logger } from "./state/context.ts";
-export type { Finding, PreflightOptions, Severity } from "./preflight/preflight.ts";
+export type { Finding, PreflightOptions, Severity, TableSettings } from "./preflight/preflight.ts";
 export type { SchemaComparison, SchemaDifference } from "./schema/compare.ts";
 export type { SchemaOptions, SchemaReport } from "./schema/schema.ts";
 export type { NotCreated, Section } from "./schema/plan.ts";

@@ -1,7 +1,8 @@
 /** The settings that map a table: their forms, the check of each, and what they come to for a table. */
 import type { TableMapping } from "./catalog/mapping.ts";
-import { parseTableName, patternMatches, type TableName } from "./catalog/patterns.ts";
+import { parsePattern, parseTableName, type TableName } from "./catalog/patterns.ts";
 import { tableLabel, type MappedColumn } from "./catalog/table.ts";
+import { tableSettings, type Merged } from "./config-overrides.ts";
 import type { Check } from "./settings-check.ts";
 
 /**
@@ -13,16 +14,16 @@ export type ColumnSetting = string | null | { readonly to?: string; readonly as?
 /** The part of a table's override that maps it. */
 export interface MappingSettings {
   /** Name of the table on the target: `app.users`. */
-  readonly target?: string;
+  readonly target?: string | null;
   /** SQL condition on a row of the source: others are not on the target. */
-  readonly where?: string;
+  readonly where?: string | null;
   /** By exact name. Columns that are not named are carried over as they are. */
-  readonly columns?: Readonly<Record<string, ColumnSetting>>;
+  readonly columns?: Readonly<Record<string, ColumnSetting>> | null;
   /**
    * Columns of the target with the value that tells the rows of this sync from those of others in the same table. They are
    * part of the table's key there, and nothing is done to rows with other values.
    */
-  readonly discriminator?: Readonly<Record<string, string | number | boolean>>;
+  readonly discriminator?: Readonly<Record<string, string | number | boolean>> | null;
 }
 
 export const mappingNames = ["target", "where", "columns", "discriminator"] as const;
@@ -83,7 +84,7 @@ export function checkSchemas(check: Check, value: unknown): Record<string, strin
 export function checkOneWay(check: Check, overrides: Readonly<Record<string, MappingSettings>>): void {
   for (const [table, override] of Object.entries(overrides)) {
     for (const name of ["where", "columns", "discriminator"] as const) {
-      if (override[name] === undefined) continue;
+      if (override[name] == null) continue;
       check.problem(
         `overrides.${table}.${name}`,
         "is for one direction and conflict source-wins: else tables may have another name or schema (target, schemas) and no more",
@@ -94,23 +95,28 @@ export function checkOneWay(check: Check, overrides: Readonly<Record<string, Map
 
 /** Reports tables that are written to by several overrides without a discriminator that tells their rows apart. */
 export function checkTargets(check: Check, overrides: Readonly<Record<string, MappingSettings>>): void {
-  const known: { readonly table: string; readonly label: string; readonly values: Values | undefined }[] = [];
-  for (const [table, { target, discriminator }] of Object.entries(overrides)) {
-    if (target === undefined) continue;
+  const known: { readonly text: string; readonly label: string; readonly values: Values | undefined }[] = [];
+  for (const [text, { target }] of Object.entries(overrides)) {
+    if (target == null) continue;
     let label: string;
+    let settings: Merged<MappingSettings>;
     try {
       label = tableLabel(parseTableName(target));
+      const { table } = parsePattern(text);
+      if (table === null) continue;
+      settings = tableSettings(table, { overrides });
     } catch {
-      continue;
+      continue; // What cannot be read has been reported.
     }
-    const other = known.find((each) => each.label === label && !differ(each.values, discriminator));
+    const values = settings.discriminator;
+    const other = known.find((each) => each.label === label && !differ(each.values, values));
     if (other !== undefined) {
       check.problem(
-        `overrides.${table}.target`,
-        `${other.table} is mapped to the same table: each needs a discriminator with a value of its own`,
+        `overrides.${text}.target`,
+        `${other.text} is mapped to the same table: each needs a discriminator with a value of its own`,
       );
     }
-    known.push({ table, label, values: discriminator });
+    known.push({ text, label, values });
   }
 }
 
@@ -129,27 +135,16 @@ interface Mappings {
   readonly schemas: Readonly<Record<string, string>>;
 }
 
-/** The settings of one table: those of the first pattern that it fits. */
-export function overrideOf<Override>(
-  table: TableName,
-  { overrides }: { readonly overrides: Readonly<Record<string, Override>> },
-): Override | undefined {
-  const found = Object.entries(overrides).find(([pattern]) =>
-    patternMatches(pattern, table.schema, table.name),
-  );
-  return found?.[1];
-}
-
 /** What the table is called on the target. */
 export function targetName(table: TableName, settings: Mappings): TableName {
-  const { target } = overrideOf(table, settings) ?? {};
+  const { target } = tableSettings(table, settings);
   if (target !== undefined) return parseTableName(target);
   return { schema: settings.schemas[table.schema] ?? table.schema, name: table.name };
 }
 
 /** The mapping of one table; null: its rows as they are. */
 export function mappingOf(table: TableName, settings: Mappings): TableMapping | null {
-  const { where, columns, discriminator } = overrideOf(table, settings) ?? {};
+  const { where, columns, discriminator } = tableSettings(table, settings);
   if (where === undefined && columns === undefined && discriminator === undefined) return null;
   return {
     where: where ?? null,
@@ -166,7 +161,7 @@ export function mappingOf(table: TableName, settings: Mappings): TableMapping | 
 export function hasMapping({ overrides, schemas }: Mappings): boolean {
   return (
     Object.keys(schemas).length > 0 ||
-    Object.values(overrides).some((each) => mappingNames.some((name) => each[name] !== undefined))
+    Object.values(overrides).some((each) => mappingNames.some((name) => each[name] != null))
   );
 }
 

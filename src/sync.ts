@@ -26,7 +26,7 @@ import type { FollowOptions } from "./follow/follow.ts";
 import { loadHooks } from "./hooks.ts";
 import { initSync, type InitOptions, type InitReport } from "./init/init.ts";
 import { listParked, type ParkedOptions, type ParkedReport } from "./parked/parked.ts";
-import { examine, type Finding, type PreflightOptions } from "./preflight/preflight.ts";
+import { examine, type Finding, type PreflightOptions, type TableSettings } from "./preflight/preflight.ts";
 import { asReplicateError } from "./postgres/sqlstate.ts";
 import { compareSchemas, type SchemaComparison } from "./schema/compare.ts";
 import { createSchema, type SchemaOptions, type SchemaReport } from "./schema/schema.ts";
@@ -67,6 +67,8 @@ export interface PreflightReport {
   readonly findings: readonly Finding[];
   /** No finding is blocking. */
   readonly ok: boolean;
+  /** With `showSettings`: what the settings come to for each table. */
+  readonly settings?: readonly TableSettings[];
 }
 
 export interface Sync extends AsyncDisposable {
@@ -184,8 +186,8 @@ export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync
     name: config.name,
     preflight: async (call = {}) =>
       await run("preflight", call, async (each) => {
-        const findings = await examine(each, call);
-        return { findings, ok: findings.every((finding) => finding.severity !== "blocking") };
+        const { findings, ...more } = await examine(each, call);
+        return { findings, ok: findings.every((finding) => finding.severity !== "blocking"), ...more };
       }),
     compareSchemas: async (call = {}) => await run("verify", call, compareSchemas),
     schema: async (call = {}) =>

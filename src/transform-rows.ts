@@ -2,21 +2,18 @@
  * The slow path: rows of the tables that ask for it become JavaScript objects, go through the hook `transformRow`, and
  * travel on. Works on COPY's text format, a row at a time, so that memory does not grow with the table.
  */
-import { patternMatches } from "./catalog/patterns.ts";
 import type { ColumnPlan } from "./catalog/columns.ts";
 import type { ResolvedConfig } from "./config.ts";
+import { tableSettings } from "./config-overrides.ts";
 import { hookFailed, type Row, type TransformRow } from "./hooks.ts";
 
 /** Whether a table of the source asks for its rows to be transformed. */
 export function isTransformed(
-  { overrides }: Pick<ResolvedConfig, "overrides">,
+  config: Pick<ResolvedConfig, "overrides">,
   schema: string,
   name: string,
 ): boolean {
-  const found = Object.entries(overrides).find(
-    ([pattern, each]) => each.transform !== undefined && patternMatches(pattern, schema, name),
-  );
-  return found?.[1].transform === true;
+  return tableSettings({ schema, name }, config).transform === true;
 }
 
 /** The same columns in the format that can be read here. */

@@ -14,6 +14,17 @@ export interface Pattern {
   readonly table: TableName | null;
   readonly schema: RegExp;
   readonly name: RegExp;
+  readonly width: { readonly schema: Width; readonly name: Width };
+}
+
+/** How much a part of a pattern leaves open. */
+export interface Width {
+  /** Characters that are written out. */
+  readonly letters: number;
+  /** Characters of the shortest name that fits. */
+  readonly least: number;
+  /** `*`; several in a row are one. */
+  readonly stars: number;
 }
 
 export interface TableName {
@@ -35,19 +46,37 @@ interface Part {
   source: string;
   /** The name itself, as long as it has no wildcard. */
   name: string | null;
+  letters: number;
+  questions: number;
+  stars: number;
+  /** Whether a `*` came since the last character that is written out. */
+  isOpen: boolean;
 }
+
+function emptyPart(): Part {
+  return { source: "", name: "", letters: 0, questions: 0, stars: 0, isOpen: false };
+}
+
+function widthOf({ letters, questions, stars }: Part): Width {
+  return { letters, least: letters + questions, stars };
+}
+
+const publicPart: Part = { ...emptyPart(), source: "public", name: "public", letters: 6 };
 
 /** Reads one pattern. Throws CONFIG_INVALID with one problem. */
 export function parsePattern(text: string): Pattern {
-  const parts: Part[] = [{ source: "", name: "" }];
+  const parts: Part[] = [emptyPart()];
   const token = /"((?:[^"]|"")*)"|([*?])|(\.)|([^"*?.\s]+)|([^])/gy;
   for (const [, quoted, wildcard, dot, plain] of text.trim().matchAll(token)) {
     const part = parts.at(-1) as Part;
     if (dot !== undefined) {
-      parts.push({ source: "", name: "" });
+      parts.push(emptyPart());
     } else if (wildcard !== undefined) {
       part.source += wildcard === "*" ? "[^]*" : "[^]";
       part.name = null;
+      if (wildcard === "?") part.questions++;
+      else if (!part.isOpen) part.stars++;
+      part.isOpen ||= wildcard === "*";
     } else if (quoted !== undefined || plain !== undefined) {
       // Like the server with a multi-byte encoding, only ASCII letters are folded.
       const literal =
@@ -55,6 +84,8 @@ export function parsePattern(text: string): Pattern {
         (plain ?? "").replaceAll(/[A-Z]+/g, (letters) => letters.toLowerCase());
       part.source += literal.replaceAll(/[\\^$.*+?()[\]{}|/]/g, String.raw`\$&`);
       if (part.name !== null) part.name += literal;
+      part.letters += Array.from(literal).length;
+      part.isOpen = false;
     } else {
       throw invalid(
         text,
@@ -66,12 +97,13 @@ export function parsePattern(text: string): Pattern {
   if (parts.length > 2)
     throw invalid(text, 'it has more than one dot: put a name with dots into quotes: public."a.b"');
   const name = parts.at(-1) as Part;
-  const schema = parts.length === 2 ? (parts[0] as Part) : { source: "public", name: "public" };
+  const schema = parts.length === 2 ? (parts[0] as Part) : publicPart;
   return {
     text,
     table: schema.name === null || name.name === null ? null : { schema: schema.name, name: name.name },
     schema: new RegExp(`^${schema.source}$`, "u"),
     name: new RegExp(`^${name.source}$`, "u"),
+    width: { schema: widthOf(schema), name: widthOf(name) },
   };
 }
 

@@ -1,6 +1,7 @@
 /** Findings of preflight, for people: what is wrong, and the statement that repairs it. */
 import type { DropReport, PreflightReport } from "../index.ts";
 import { count } from "./format.ts";
+import { toJson } from "./output.ts";
 
 type Findings = PreflightReport["findings"];
 
@@ -30,5 +31,13 @@ export function leftInvalidLines(constraints: DropReport["leftInvalid"]): string
   return constraints.flatMap(({ table, constraint, reason }) => [
     `  ${constraint} on ${table} stays NOT VALID:`,
     `      ${reason}`,
+  ]);
+}
+
+/** What the settings come to for each table, and which override says so. */
+export function settingLines(settings: NonNullable<PreflightReport["settings"]>): string[] {
+  return settings.flatMap(({ table, target, settings: own }) => [
+    `${table}${target === table ? "" : ` -> ${target}`}${Object.keys(own).length === 0 ? ": as the sync" : ""}`,
+    ...Object.entries(own).map(([key, { value, from }]) => `  ${key}: ${toJson(value)}  (${from})`),
   ]);
 }

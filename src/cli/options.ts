@@ -138,6 +138,10 @@ export const options = {
     type: "flag",
     help: "look for rows of the source whose foreign key leads nowhere; reads whole tables",
   },
+  "show-settings": {
+    type: "flag",
+    help: "print what the settings come to for each table, and which override says so",
+  },
   margin: {
     type: "integer",
     value: "N",

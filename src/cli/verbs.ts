@@ -44,6 +44,7 @@ export const verbs = {
       "conflict",
       "delta-limit",
       "check-foreign-keys",
+      "show-settings",
       "jobs",
       "index-jobs",
       "index-memory",

@@ -1,7 +1,7 @@
 /** What is done on the source and the target between batches, so that neither grows. */
 import { enableSkipNoop } from "../capture/capture.ts";
-import { patternMatches } from "../catalog/patterns.ts";
 import { tableSql } from "../catalog/table.ts";
+import { tableSettings } from "../config-overrides.ts";
 import { pruneConflicts } from "../conflict/log.ts";
 import { finishResolutions } from "../conflict/resolve.ts";
 import type { Connection } from "../postgres/connect.ts";
@@ -16,13 +16,8 @@ export async function skipNoops(
   source: Connection,
   tables: FollowedTables,
 ): Promise<void> {
-  const wished = Object.entries(context.config.overrides).filter(
-    ([, override]) => override.skipNoop === true,
-  );
   for (const shape of tables.shapes) {
-    const { schema, name } = shape.source;
-    if (shape.capture.skipNoop || !wished.some(([pattern]) => patternMatches(pattern, schema, name)))
-      continue;
+    if (shape.capture.skipNoop || tableSettings(shape.source, context.config).skipNoop !== true) continue;
     if (await enableSkipNoop(source, shape.capture.id)) tables.noteSkipNoop(shape.capture.id);
   }
 }

@@ -141,7 +141,7 @@ async function whyNotImmutable(source: Connection, expressions: string): Promise
 
 async function checkDiscriminator(
   target: Connection,
-  { source, target: table }: TablePair,
+  { source, target: table, mapping }: TablePair,
 ): Promise<Finding[]> {
   const findings: Finding[] = [];
   const subject = tableLabel(source);
@@ -149,6 +149,8 @@ async function checkDiscriminator(
   for (const { column: name, value, type } of table.own ?? []) {
     const column = table.columns.find((each) => each.name === name);
     const setting = `discriminator.${name}`;
+    // Of one override that has been refused; they may come from two.
+    if (mapping?.columns[name] !== undefined) block(`${setting}: is set by columns already`);
     // That it is missing has been said, with the statement that adds it.
     if (column === undefined) continue;
     if (!column.isBuiltin && column.baseKind !== "e") {

@@ -1,20 +1,22 @@
 /** Which tables are meant, which of them can be replicated, and where each goes. */
 import { mapTables, type TableMapping } from "../catalog/mapping.ts";
-import { patternMatches, selectTables } from "../catalog/patterns.ts";
+import { selectTables } from "../catalog/patterns.ts";
 import { describeTables, tableLabel, tableSql, type Table } from "../catalog/table.ts";
 import type { KeylessPolicy, ResolvedConfig, ResolvedOverride } from "../config.ts";
+import { tableSettings, type Merged } from "../config-overrides.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
-import { hasMapping, mappingOf, overrideOf, targetName } from "../mapping-settings.ts";
+import { hasMapping, mappingOf, targetName } from "../mapping-settings.ts";
 import { load } from "../postgres/sql.ts";
 import type { LedgerTable } from "../state/remapping.ts";
 import type { Finding } from "./finding.ts";
+import { checkOverrides } from "./overrides.ts";
 
 /** A table and where it goes. */
 export interface TablePair {
   readonly source: Table;
   readonly target: Table;
-  readonly override: ResolvedOverride;
+  readonly override: Merged<ResolvedOverride>;
   /** What becomes of it if it has no key. */
   readonly keyless: KeylessPolicy;
   /** Both tables are as it makes them. */
@@ -45,21 +47,18 @@ export async function chosenTables(
     config.tables,
     config.exclude,
   );
-  const unmatchedOverrides = Object.keys(config.overrides).filter(
-    (pattern) => !relations.some(({ schema, name }) => patternMatches(pattern, schema, name)),
-  );
-  const unmatched = [...unmatchedPatterns, ...unmatchedOverrides];
-  if (unmatched.length > 0) {
+  if (unmatchedPatterns.length > 0) {
     throw new ReplicateError(
       "PATTERN_MATCHES_NOTHING",
-      `no table on the source fits ${unmatched.join(", ")}`,
-      { problems: unmatched.map((subject) => ({ subject, message: "fits no table on the source" })) },
+      `no table on the source fits ${unmatchedPatterns.join(", ")}`,
+      { problems: unmatchedPatterns.map((subject) => ({ subject, message: "fits no table on the source" })) },
     );
   }
   for (const pattern of unmatchedExcludes) {
     findings.push({ severity: "note", subject: pattern, message: "this exclusion fits no table" });
   }
   const tables = await describeTables(source, replicable(relations, selected, findings));
+  findings.push(...checkOverrides(config, relations, tables));
   if (tables.length === 0) {
     findings.push({ severity: "blocking", subject: "source", message: "there is no table to replicate" });
   }
@@ -115,7 +114,8 @@ export function refuseSameDatabase(tables: readonly Table[], config: ResolvedCon
 
 /** What becomes of a table that has no key. One that was taken in so stays so. */
 export function keylessPolicy(table: Table, config: ResolvedConfig, known: KnownTables): KeylessPolicy {
-  return overrideOf(table, config)?.keyless ?? (known.get(table.oid)?.isKeyless ? "reload" : config.keyless);
+  const own = tableSettings(table, config).keyless;
+  return own ?? (known.get(table.oid)?.isKeyless ? "reload" : config.keyless);
 }
 
 /** Finds each table's counterpart on the target. Both are described as the mapping makes them. */
@@ -130,7 +130,7 @@ export async function pairTables(
   const relations = await target.rows<Relation>(load("catalog/relations"));
   const byName = new Map(relations.map((each) => [tableLabel(each), each]));
   const wanted = tables.map((table) => {
-    const override = overrideOf(table, config) ?? {};
+    const override = tableSettings(table, config);
     const entry = known.get(table.oid);
     // Settings that map nothing leave a table of the sync as it is.
     const isKept = entry !== undefined && !hasMapping(config);

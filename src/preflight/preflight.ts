@@ -24,6 +24,7 @@ import {
   type TablePair,
 } from "./pairs.ts";
 import { checkMappings } from "./mapping.ts";
+import { settingsOfTables, type TableSettings } from "./overrides.ts";
 import { checkPlaces } from "./places.ts";
 import { checkReactions } from "./reactions.ts";
 import { checkSchema } from "./schema.ts";
@@ -33,6 +34,7 @@ import { checkTwoSided } from "./two-sided.ts";
 import { checkPair, checkSourceTable } from "./tables.ts";
 
 export { refuseBlocking, type Finding, type Severity } from "./finding.ts";
+export type { TableSettings } from "./overrides.ts";
 export type { TablePair } from "./pairs.ts";
 
 export interface Preflight {
@@ -90,6 +92,14 @@ export interface PreflightOptions {
   readonly checkForeignKeys?: boolean;
   /** Seconds from which on a transaction is long. Default 60. */
   readonly longTransactionSeconds?: number;
+  /** Tell too what the settings come to for each table. Default false. */
+  readonly showSettings?: boolean;
+}
+
+export interface Examined {
+  readonly findings: readonly Finding[];
+  /** By table, with `showSettings`. */
+  readonly settings?: readonly TableSettings[];
 }
 
 /** In the order in which people would want to know. */
@@ -113,14 +123,14 @@ const checks: readonly (readonly [about: string, check: (examination: Examinatio
  * Every check, in sessions that cannot write. Throws as `preflight` does. A check that a server does not let us make is
  * a finding itself.
  */
-export async function examine(context: SyncContext, options: PreflightOptions = {}): Promise<Finding[]> {
+export async function examine(context: SyncContext, options: PreflightOptions = {}): Promise<Examined> {
   await using source = await context.source("preflight");
   await using target = await context.target("preflight");
   await Promise.all([source, target].map((side) => side.script("set default_transaction_read_only = on")));
   const known = await loadKnownTables(target, context.config.name);
   const byOid = new Map(known.map((table) => [table.sourceRelid, table]));
   const { findings, ...found } = await preflight(context, source, target, byOid);
-  const { longTransactionSeconds = 60 } = options;
+  const { longTransactionSeconds = 60, showSettings = false } = options;
   const examination: Examination = { context, source, target, longTransactionSeconds, ...found };
   const all = [...findings];
   const asked = options.checkForeignKeys === true ? [["foreign keys", checkForeignKeys] as const] : [];
@@ -133,5 +143,7 @@ export async function examine(context: SyncContext, options: PreflightOptions = 
       all.push({ severity: "warning", subject: about, message });
     }
   }
-  return all;
+  return showSettings
+    ? { findings: all, settings: settingsOfTables(found.tables, context.config) }
+    : { findings: all };
 }

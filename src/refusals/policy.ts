@@ -1,7 +1,7 @@
 /** What becomes of rows that the target refuses: the sync stops, or they are put aside. */
 import { isKeyless } from "../catalog/delta.ts";
-import { patternMatches } from "../catalog/patterns.ts";
 import type { ResolvedConfig } from "../config.ts";
+import { tableSettings } from "../config-overrides.ts";
 import { ReplicateError } from "../errors.ts";
 import { askOnError, type Hooks } from "../hooks.ts";
 import { sleep } from "../postgres/sleep.ts";
@@ -20,15 +20,12 @@ interface Side {
 
 /** Whether the settings want refused rows of this table of the source to be put aside. */
 export function wantsPark(
-  { overrides, onRefusal }: Pick<ResolvedConfig, "overrides" | "onRefusal">,
+  config: Pick<ResolvedConfig, "overrides" | "onRefusal">,
   { onError }: Pick<Hooks, "onError">,
-  { schema, name }: Side,
+  table: Side,
 ): boolean {
   if (onError !== undefined) return true;
-  const own = Object.entries(overrides).find(
-    ([pattern, each]) => each.onRefusal !== undefined && patternMatches(pattern, schema, name),
-  );
-  return (own?.[1].onRefusal ?? onRefusal) === "park";
+  return (tableSettings(table, config).onRefusal ?? config.onRefusal) === "park";
 }
 
 /** Whether they are: a row without a key cannot be found again. */

@@ -103,7 +103,7 @@ async function choice(
     !keepsColumns(mappingOf(table, config)) ||
     Object.values(config.schemas).includes(table.schema) ||
     Object.values(config.overrides).some(
-      ({ target: name }) => name !== undefined && tableLabel(parseTableName(name)) === tableLabel(table),
+      ({ target: name }) => name != null && tableLabel(parseTableName(name)) === tableLabel(table),
     );
   const chosen = selectTables(all, tables, exclude).selected.filter((table) => !isOther(table));
   const names = new Set(chosen.map(({ schema, name }) => plain(`${schema}.${name}`)));

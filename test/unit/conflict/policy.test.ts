@@ -119,7 +119,7 @@ describe("settings of conflicts", () => {
     });
   });
 
-  it("belong to the table whose pattern comes first, else to the sync", () => {
+  it("belong to the table whose pattern is the narrowest, else to the sync", () => {
     const config = resolved({
       conflict: "error",
       overrides: {
@@ -129,7 +129,7 @@ describe("settings of conflicts", () => {
       },
     });
     expect(["users", "uses", "x"].map((name) => policyOf(config, "app", name).kind)).toEqual([
-      "skip",
+      "latest",
       "skip",
       "error",
     ]);
