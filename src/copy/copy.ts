@@ -14,7 +14,7 @@ import { loadHooks, type Hooks } from "../hooks.ts";
 import type { SyncContext } from "../state/context.ts";
 import { refuseExpelled, rememberedToken } from "../state/source-identity.ts";
 import { clearError, storeError } from "../state/runner-lock.ts";
-import { loadLeftInvalid, type LeftInvalid } from "../state/owed.ts";
+import { loadLeftInvalid, type LeftInvalid } from "../state/pay-owed.ts";
 import { migrateOlder } from "../state/migrate.ts";
 import { countParked } from "../state/parked.ts";
 import { loadTables, type TableState } from "../state/sync-table.ts";

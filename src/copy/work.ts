@@ -251,11 +251,10 @@ export async function indexWorker(run: CopyRun, onOpen?: () => void): Promise<vo
           continue;
         }
         conflicts = 0;
-        const { kind, tableName, objectName } = restored.owed;
-        if (isBuild(kind)) {
-          const seconds = (Date.now() - startedAt) / 1000;
-          run.context.emit({ type: "index-built", table: tableName, index: objectName, seconds });
-        }
+        const seconds = (Date.now() - startedAt) / 1000 / restored.owed.length;
+        for (const { kind, tableName, objectName } of restored.owed)
+          if (isBuild(kind))
+            run.context.emit({ type: "index-built", table: tableName, index: objectName, seconds });
         emitCopied(run, restored.results.at(-2)?.rows as Copied[]);
       } catch (error) {
         if (!(error instanceof RestoreError)) throw error;

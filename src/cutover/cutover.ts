@@ -10,7 +10,7 @@ import { asReplicateError } from "../postgres/sqlstate.ts";
 import type { SequencesReport } from "../sequences/carry.ts";
 import { liftFence, readFence } from "../state/fence.ts";
 import { migrate } from "../state/migrate.ts";
-import type { LeftInvalid } from "../state/owed.ts";
+import type { LeftInvalid } from "../state/pay-owed.ts";
 import { assertRoom } from "../state/room.ts";
 import {
   beginSwitch, isCutOver, lockSwitch, moveSwitch, noteSwitch, readSwitch, reopenWay, type Switch,

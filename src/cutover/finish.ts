@@ -2,7 +2,7 @@
 import { dropFence } from "./undo.ts";
 import { ReplicateError } from "../errors.ts";
 import { readSwitch, endUndone, isCutOver, lockSwitch } from "../state/switch.ts";
-import { payOwed } from "../state/owed.ts";
+import { payOwed } from "../state/pay-owed.ts";
 import { forgetWay } from "./opposite.ts";
 import type { OpenWay } from "./ways.ts";
 

@@ -3,7 +3,7 @@ import { ReplicateError } from "../errors.ts";
 import { failpoint } from "../postgres/failpoint.ts";
 import { carrySequences } from "../sequences/carry.ts";
 import { findGaps, raiseFence } from "../state/fence.ts";
-import { payOwed } from "../state/owed.ts";
+import { payOwed } from "../state/pay-owed.ts";
 import { closeWay, moveSwitch, noteSwitch } from "../state/switch.ts";
 import { loadTables } from "../state/sync-table.ts";
 import { verifyChanged } from "../verify/verify.ts";

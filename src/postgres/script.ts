@@ -34,12 +34,13 @@ export interface ScriptHooks {
 
 interface WireSocket {
   on(event: "data", listener: (chunk: Buffer) => void): void;
+  on(event: "drain" | "close", listener: () => void): void;
   removeListener(event: "data", listener: (chunk: Buffer) => void): void;
+  removeListener(event: "drain" | "close", listener: () => void): void;
   listeners(event: "data"): unknown[];
   write(data: Buffer): boolean;
   pause(): void;
   resume(): void;
-  once(event: "drain" | "close", listener: () => void): void;
 }
 
 interface WireConnection {
@@ -276,6 +277,8 @@ export class FeedingScript {
   readonly #query: ScriptQuery;
   #wire: WireConnection | undefined;
   #queued: Buffer[] = [];
+  #draining: Promise<void> | undefined;
+  #onDrained: () => void = () => undefined;
 
   constructor(connection: Connection, text: string) {
     this.#query = new ScriptQuery(text, {}, (wire) => {
@@ -283,6 +286,8 @@ export class FeedingScript {
       for (const frame of this.#queued.splice(0)) wire.stream.write(frame);
     });
     this.done = this.#query.done;
+    const end = (): void => this.#onDrained();
+    this.done.then(end, end);
     submit(connection, this.#query);
   }
 
@@ -307,19 +312,21 @@ export class FeedingScript {
     this.#wire.stream.write(frame);
   }
 
-  /** Resolves when the socket takes more data, or when the script is over. */
-  async drained(): Promise<void> {
+  /** Resolves when the socket takes more data, or when the script is over. Whoever waits meanwhile waits for the same. */
+  drained(): Promise<void> {
     const wire = this.#wire;
-    if (wire === undefined || this.#query.failed) return;
-    await Promise.race([
-      new Promise<void>((resolve) => {
-        wire.stream.once("drain", resolve);
-        wire.stream.once("close", resolve);
-      }),
-      this.done.then(
-        () => undefined,
-        () => undefined,
-      ),
-    ]);
+    if (wire === undefined || this.#query.failed) return Promise.resolve();
+    this.#draining ??= new Promise<void>((resolve) => {
+      this.#onDrained = () => {
+        wire.stream.removeListener("drain", this.#onDrained);
+        wire.stream.removeListener("close", this.#onDrained);
+        this.#onDrained = () => undefined;
+        this.#draining = undefined;
+        resolve();
+      };
+      wire.stream.on("drain", this.#onDrained);
+      wire.stream.on("close", this.#onDrained);
+    });
+    return this.#draining;
   }
 }

@@ -2,19 +2,12 @@
  * The ledger of what was taken away from the target's tables and has to come back. An object is written down in the
  * transaction that drops it and crossed out in the one that restores it, so after any crash the ledger is right.
  */
-import type { OwedKind, Removal } from "../catalog/definitions.ts";
-import { ReplicateError, type Problem } from "../errors.ts";
+import { stages, type OwedKind, type Removal } from "../catalog/definitions.ts";
+import { ReplicateError } from "../errors.ts";
 import type { Connection, Results } from "../postgres/connect.ts";
 import { failpoint, inSteps } from "../postgres/failpoint.ts";
-import { sleep } from "../postgres/sleep.ts";
 import { literal } from "../postgres/sql.ts";
-import {
-  asReplicateError,
-  isConnectionFailure,
-  isRetryableConflict,
-  sqlstateOf,
-} from "../postgres/sqlstate.ts";
-import type { SyncContext } from "./context.ts";
+import { asReplicateError } from "../postgres/sqlstate.ts";
 
 /** Indexes, keys and exclusion constraints, and the statistics over them: what a table needs to be ready for deltas. */
 export const loadKinds: readonly OwedKind[] = ["key", "index", "attach", "constraint", "analyze"];
@@ -109,22 +102,29 @@ export interface RestoreOptions {
   readonly lastSettings?: { readonly rows: number; readonly settings: Readonly<Record<string, string>> };
   /** Ids that were tried before and failed: passed over, and nobody waits for them. */
   readonly without?: readonly number[];
-  /** Told before the object is built. */
+  /** Told before the object is built; of several the first. */
   readonly onTaken?: (owed: Owed) => void;
   /** Statements that run in a transaction of their own after the commit. */
   readonly afterwards?: (owed: Owed) => readonly string[];
 }
 
 export interface Restored {
-  readonly owed: Owed;
+  /** All of one table. */
+  readonly owed: readonly Owed[];
   /** Of `afterwards`, one per statement. */
   readonly results: Results;
 }
 
+/** Small objects of one table are restored together: so many at most, each of no more bytes than this. */
+const MOST_AT_ONCE = 50;
+const SMALL_BYTES = 1024 * 1024;
+
+const ownColumns = `o.id, o.capture_id as "captureId", o.kind, o.object_name as "objectName", o.table_name as "tableName", o.statements`;
+
 /**
- * Restores one object: takes a row that nobody else works on and that nothing has to go before, runs its statements, and
- * crosses it out, in one transaction. Returns the row; "busy" when there are open rows but none can be taken now; "none"
- * when nothing is open. Throws RestoreError.
+ * Restores one object, or several small ones of a table: takes rows that nobody else works on and that nothing has to go
+ * before, runs their statements, and crosses them out, in one transaction. Returns the rows; "busy" when there are open
+ * rows but none can be taken now; "none" when nothing is open. Throws RestoreError.
  */
 export async function restoreNext(
   target: Connection,
@@ -134,22 +134,25 @@ export async function restoreNext(
 ): Promise<Restored | "busy" | "none"> {
   const without = options.without ?? [];
   const open = openSql(sync, filter, without);
+  const passed = without.length === 0 ? "" : `and e.id not in (${without.join(", ")})`;
+  const ahead = `replicate.owed e where e.sync = ${literal(sync)} and e.restored_at is null ${passed}`;
   // Foreign keys reach into other tables, so they wait for the keys of all; the rest waits within its table.
   const results = await target.script(
     `begin;
-     select o.id, o.capture_id as "captureId", o.kind, o.object_name as "objectName", o.table_name as "tableName", o.statements
+     select ${ownColumns}, o.stage, o.kind <> 'foreign-key' and o.bytes <= ${SMALL_BYTES} as "isSmall"
      from replicate.owed o
      where ${open}
-       and not exists (
-         select 1 from replicate.owed e
-         where e.sync = o.sync and e.restored_at is null and e.stage < o.stage
-           and (e.capture_id = o.capture_id or o.stage >= 50)
-           ${without.length === 0 ? "" : `and e.id not in (${without.join(", ")})`})
+       and o.stage <= case when o.stage >= ${stages.foreignKey}
+         then (select min(e.stage) from ${ahead})
+         -- A value that is computed once: joined, it is for each row where the ledger has no statistics.
+         else ((select pg_catalog.jsonb_object_agg(f.capture_id::text, f.stage)
+                from (select e.capture_id, min(e.stage) as stage from ${ahead} group by e.capture_id) as f)
+               ->> o.capture_id::text)::int end
      order by o.kind = 'key' desc, o.bytes desc, o.id
      limit 1 for update of o skip locked;
      select count(*)::int as open from replicate.owed o where ${open}`,
   );
-  const [taken] = (results.at(-2)?.rows ?? []) as Owed[];
+  const [taken] = (results.at(-2)?.rows ?? []) as Taken[];
   const [counted] = (results.at(-1)?.rows ?? []) as { open: number }[];
   if (taken === undefined) {
     await target.script("rollback");
@@ -160,26 +163,59 @@ export async function restoreNext(
   const set = Object.entries({ ...settings, ...(isLast ? lastSettings.settings : {}) }).map(
     ([name, value]) => `set local ${name} = ${literal(value)}`,
   );
+  const all = taken.isSmall ? [taken, ...(await takeAlike(target, open, taken))] : [taken];
   await failpoint("owed.taken");
   options.onTaken?.(taken);
   try {
-    const after = options.afterwards?.(taken) ?? [];
-    const all = await inSteps(target, [
-      ["owed.restored", [...set, ...taken.statements]],
-      [
-        "owed.marked",
-        [
-          `update replicate.owed set restored_at = pg_catalog.clock_timestamp(), left_invalid = null where id = ${taken.id}`,
-        ],
-      ],
-      ["owed.committed", ["commit"]],
-      ["owed.moved", after],
-    ]);
-    return { owed: taken, results: after.length === 0 ? [] : all.slice(-after.length) };
+    if (all.length === 1) return await restore(target, all, set, options);
+    await target.script("savepoint taken");
+    return await restore(target, all, set, options).catch(async (error: unknown) => {
+      if (target.isBroken) throw error;
+      // Which of them it was, each tells by itself.
+      await target.script("rollback to savepoint taken");
+      return await restore(target, [taken], set, options);
+    });
   } catch (error) {
     if (!target.isBroken) await target.script("rollback").catch(() => target.destroy());
     throw new RestoreError(taken, error);
   }
+}
+
+interface Taken extends Owed {
+  readonly stage: number;
+  readonly isSmall: boolean;
+}
+
+/** Takes further small ones that may be restored at the same time, being alike. */
+async function takeAlike(target: Connection, open: string, taken: Taken): Promise<Owed[]> {
+  return await target.rows<Owed>(
+    `select ${ownColumns} from replicate.owed o
+     where ${open} and o.capture_id = $1 and o.stage = $2 and o.kind = $3 and o.id <> $4 and o.bytes <= ${SMALL_BYTES}
+     order by o.bytes desc, o.id limit ${MOST_AT_ONCE - 1} for update of o skip locked`,
+    [taken.captureId, taken.stage, taken.kind, taken.id],
+  );
+}
+
+async function restore(
+  target: Connection,
+  owed: readonly Owed[],
+  set: readonly string[],
+  { afterwards }: RestoreOptions,
+): Promise<Restored> {
+  const after = afterwards?.(owed[0] as Owed) ?? [];
+  const ids = owed.map(({ id }) => id).join(", ");
+  const all = await inSteps(target, [
+    ["owed.restored", [...set, ...owed.flatMap(({ statements }) => statements)]],
+    [
+      "owed.marked",
+      [
+        `update replicate.owed set restored_at = pg_catalog.clock_timestamp(), left_invalid = null where id in (${ids})`,
+      ],
+    ],
+    ["owed.committed", ["commit"]],
+    ["owed.moved", after],
+  ]);
+  return { owed, results: after.length === 0 ? [] : all.slice(-after.length) };
 }
 
 /**
@@ -228,141 +264,4 @@ export function restoreFailure(failure: RestoreError): ReplicateError {
     hint: `Repair what the message says and run the command again. The statement is: ${failure.owed.statements.join("; ")}`,
     ...(error.sqlstate === undefined ? {} : { sqlstate: error.sqlstate }),
   });
-}
-
-export interface PayOptions {
-  /** Default: everything. */
-  readonly kinds?: readonly OwedKind[];
-  /** Default: all tables of the sync. */
-  readonly captureIds?: readonly number[];
-}
-
-export interface PayReport {
-  /** Objects restored by this call. */
-  readonly restored: number;
-  /** Constraints that hold rows they would not accept, by this or an earlier call: they are NOT VALID now. */
-  readonly leftInvalid: readonly LeftInvalid[];
-  /** What could not be restored and stays in the ledger, each with the statement that would do it. */
-  readonly failed: readonly Problem[];
-}
-
-export interface LeftInvalid {
-  readonly table: string;
-  readonly constraint: string;
-  readonly reason: string;
-}
-
-/**
- * Restores everything in the ledger that the options select, then validates the foreign keys among it. Goes on after
- * an object that cannot be restored, and reports it. A key whose rows have no partner stays NOT VALID and is
- * reported. Throws CONNECTION_LOST and ABORTED; what is restored by then stays restored.
- */
-export async function payOwed(context: SyncContext, options: PayOptions = {}): Promise<PayReport> {
-  const sync = context.config.name;
-  const kinds = options.kinds ?? allKinds;
-  const filter: OwedFilter = {
-    kinds,
-    ...(options.captureIds === undefined ? {} : { captureIds: options.captureIds }),
-  };
-  const failed = new Map<number, Problem>();
-  let restored = 0;
-  await using target = await context.target("restore");
-  for (let busy = 0, conflicts = 0; ;) {
-    const startedAt = Date.now();
-    try {
-      const done = await restoreNext(target, sync, filter, { without: [...failed.keys()] });
-      if (done === "none") break;
-      if (done === "busy") {
-        // Another process has the rest in hand.
-        busy += 1;
-        await sleep(Math.min(50 * busy, 1000), context.signal);
-        continue;
-      }
-      busy = 0;
-      conflicts = 0;
-      restored += 1;
-      emitRestored(context, done.owed, (Date.now() - startedAt) / 1000);
-    } catch (error) {
-      if (!(error instanceof RestoreError)) throw asReplicateError(error, "cannot read what is owed");
-      if (target.isBroken || isConnectionFailure(error.cause)) throw restoreFailure(error);
-      if (isRetryableConflict(error.cause) && conflicts < 100) {
-        conflicts += 1;
-        await sleep(Math.min(100 * conflicts, 3000), context.signal);
-        continue;
-      }
-      failed.set(error.owed.id, {
-        subject: error.owed.tableName,
-        message: restoreFailure(error).message,
-        remedy: `${error.owed.statements.join("; ")};`,
-      });
-      if (error.owed.kind === "foreign-key") {
-        await target.rows(`update replicate.owed set left_invalid = $2 where id = $1`, [
-          error.owed.id,
-          error.cause instanceof Error ? error.cause.message : String(error.cause),
-        ]);
-      }
-      context.emit({ type: "warning", message: restoreFailure(error).message });
-    }
-  }
-  if (kinds.includes("foreign-key")) await validateAll(context, target, filter);
-  return { restored, failed: [...failed.values()], leftInvalid: await loadLeftInvalid(target, sync) };
-}
-
-function emitRestored(context: SyncContext, owed: Owed, seconds: number): void {
-  if (["key", "index", "constraint"].includes(owed.kind)) {
-    context.emit({ type: "index-built", table: owed.tableName, index: owed.objectName, seconds });
-  }
-}
-
-/** Constraints of this sync that could not be made valid, or not be added at all. */
-export async function loadLeftInvalid(target: Connection, sync: string): Promise<LeftInvalid[]> {
-  return await target.rows<LeftInvalid>(
-    `select table_name as "table", object_name as "constraint", left_invalid as "reason"
-     from replicate.owed where sync = $1 and left_invalid is not null order by table_name, object_name`,
-    [sync],
-  );
-}
-
-/** Validates restored foreign keys one by one: each reads its table once, without keeping anybody from writing. */
-async function validateAll(context: SyncContext, target: Connection, filter: OwedFilter): Promise<void> {
-  const sync = context.config.name;
-  for (let conflicts = 0; ;) {
-    await target.script("begin");
-    const [next] = await target.rows<{ id: number; table: string; constraint: string; validate: string }>(
-      `select id, table_name as "table", object_name as "constraint", validate from replicate.owed
-       where sync = $1 and kind = any ($2::text[]) and ($3::int[] is null or capture_id = any ($3::int[]))
-         and restored_at is not null and validate is not null and validated_at is null and left_invalid is null
-       order by bytes, id limit 1 for update skip locked`,
-      [sync, filter.kinds, filter.captureIds ?? null],
-    );
-    if (next === undefined) {
-      await target.script("rollback");
-      return;
-    }
-    const { id, table, constraint, validate } = next;
-    try {
-      await target.script(`savepoint validation; ${validate}`);
-      await target.script(
-        `update replicate.owed set validated_at = pg_catalog.clock_timestamp() where id = ${id}; commit`,
-      );
-      await failpoint("owed.validated");
-      conflicts = 0;
-      context.emit({ type: "constraint-validated", table, constraint });
-    } catch (error) {
-      if (target.isBroken) throw asReplicateError(error, `cannot validate ${constraint} on ${table}`);
-      if (isRetryableConflict(error) && conflicts < 100) {
-        conflicts += 1;
-        await target.script("rollback");
-        await sleep(Math.min(100 * conflicts, 3000), context.signal);
-        continue;
-      }
-      await target.script("rollback to savepoint validation");
-      const said = error instanceof Error ? error.message : String(error);
-      const detail = (error as { detail?: string }).detail;
-      const reason = `${said}${detail === undefined ? "" : ` (${detail})`}${sqlstateOf(error) === "23503" ? "" : ` [${sqlstateOf(error)}]`}`;
-      await target.rows(`update replicate.owed set left_invalid = $2 where id = $1`, [id, reason]);
-      await target.script("commit");
-      context.emit({ type: "constraint-left-invalid", table, constraint, reason });
-    }
-  }
 }

@@ -12,7 +12,7 @@ import type { SyncContext } from "../state/context.ts";
 import { readFence, type Fence } from "../state/fence.ts";
 import { readHeldDeltas, type HeldDeltas } from "../state/held-deltas.ts";
 import { refuseExpelled } from "../state/source-identity.ts";
-import { loadLeftInvalid, type LeftInvalid } from "../state/owed.ts";
+import { loadLeftInvalid, type LeftInvalid } from "../state/pay-owed.ts";
 import { isRunnerAlive, type BatchAtHand, type StoredError } from "../state/runner-lock.ts";
 import { countParked } from "../state/parked.ts";
 import { isCutOver, isSwitching, readSwitch, type Switch } from "../state/switch.ts";
