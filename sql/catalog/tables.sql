@@ -82,7 +82,10 @@ select
   w.relispartition as "isPartition",
   w.relpersistence::text as "persistence",
   w.relhasrules as "hasRules",
-  exists (select 1 from pg_catalog.pg_constraint f where f.confrelid = w.oid and f.contype = 'f') as "isReferenced",
+  exists (
+    select 1 from pg_catalog.pg_constraint f
+    where f.contype = 'f' and (f.confrelid = w.oid or f.confrelid in (select l.oid from leaf l where l.root = w.oid)))
+    as "isReferenced",
   w.relrowsecurity as "rowSecurity",
   pg_catalog.row_security_active(w.oid) as "rowSecurityActive",
   greatest(w.reltuples, 0)::float8 as "estimatedRows",

@@ -62,3 +62,9 @@ export async function noteTruncated(source: Connection, capture: Capture, relid:
   const delta = deltaTables(capture.id)[capture.active === "a" ? 0 : 1];
   await source.rows(`insert into ${delta} (truncated) values ($1)`, [relid]);
 }
+
+/** Whether the delta tables still tell that a partition was emptied. */
+export async function isEmptied(source: Connection, capture: Capture, relid: number): Promise<boolean> {
+  const markers = deltaTables(capture.id).map((delta) => `select 1 from ${delta} where truncated = $1`);
+  return (await source.rows(`${markers.join(" union all ")} limit 1`, [relid])).length > 0;
+}

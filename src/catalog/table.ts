@@ -89,7 +89,7 @@ export interface Table {
   readonly persistence: string;
   /** ON CONFLICT is refused where a rule acts on INSERT or UPDATE, even a disabled one. */
   readonly hasRules: boolean;
-  /** A foreign key of some table points here: TRUNCATE is refused. */
+  /** A foreign key of some table points here, or to a partition: TRUNCATE is refused. */
   readonly isReferenced: boolean;
   readonly rowSecurity: boolean;
   /** Row security would hide rows from the session's role. */

@@ -1,4 +1,5 @@
 /** How a table is cut into parts. Pure: sizes and key bounds come from the caller. */
+import { twinOf, type LeafMembership } from "../catalog/memberships.ts";
 import type { Table } from "../catalog/table.ts";
 
 /** A range of one relation that is copied in one transaction. Bounds: low inclusive, high exclusive, null open. */
@@ -85,23 +86,16 @@ function pageEdges(storage: Storage, parts: number): number[] {
 }
 
 /**
- * Which relation of the target takes the rows of a relation of the source: the leaf of the same name, if it accepts
- * exactly the same rows; the table itself otherwise, whose server then finds the leaf for each row.
- * The conditions are those of `leafConditions`.
+ * Which relation of the target takes the rows of a relation of the source: its twin among the leaves, or the table itself,
+ * whose server then finds the leaf for each row.
  */
 export function targetLeaves(
-  source: Table,
   target: Table,
-  sourceConditions: ReadonlyMap<number, string>,
-  targetConditions: ReadonlyMap<number, string>,
+  sourceLeaves: readonly LeafMembership[],
+  targetLeaves: readonly LeafMembership[],
 ): (relid: number) => number {
-  const twins = new Map<number, number>();
-  for (const leaf of source.leaves) {
-    const twin = target.leaves.find((each) => each.name === leaf.name && each.kind === "r");
-    const condition = sourceConditions.get(leaf.oid);
-    if (twin !== undefined && condition !== undefined && condition === targetConditions.get(twin.oid)) {
-      twins.set(leaf.oid, twin.oid);
-    }
-  }
-  return (relid) => twins.get(relid) ?? target.oid;
+  return (relid) => {
+    const leaf = sourceLeaves.find((each) => each.oid === relid);
+    return twinOf(leaf?.membership, targetLeaves)?.oid ?? target.oid;
+  };
 }

@@ -13,16 +13,19 @@ import {
 } from "../catalog/definitions.ts";
 import { isKeyless } from "../catalog/delta.ts";
 import { keepsColumns } from "../catalog/mapping.ts";
+import { readMemberships } from "../catalog/memberships.ts";
 import { ownRowsSql } from "../catalog/rows.ts";
 import { tableLabel, tableSql } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { failpoint, inSteps } from "../postgres/failpoint.ts";
 import { withBriefLocks } from "../postgres/lock.ts";
-import { fill, literal, load } from "../postgres/sql.ts";
+import { fill, literal } from "../postgres/sql.ts";
 import { asReplicateError, isConnectionFailure } from "../postgres/sqlstate.ts";
+import type { SyncContext } from "../state/context.ts";
 import { loadKinds, takeAwaySql } from "../state/owed.ts";
 import { forgetTableSql } from "../state/parked.ts";
+import { isTransformed } from "../transform-rows.ts";
 import { emitParked, loadPart, PartGivenBack, PlanOutdated, type Loaded, type Part } from "./copy-part.ts";
 import { forgetChangesSql } from "./forget-changes.ts";
 import {
@@ -43,14 +46,14 @@ const pageRangesSince = 140_000;
 
 /** Cuts a table into parts. Reads the source's catalogue, and a sample of the rows where pages cannot be used. */
 export async function planTable(
-  run: Pick<CopyRun, "partBytes">,
+  run: Pick<CopyRun, "partBytes" | "context">,
   source: Connection,
   target: Connection,
   table: CopyTable,
 ): Promise<PlannedPart[]> {
   const relations = storages(table.source);
   const partBytes = (await needsOneSnapshot(target, table)) ? Infinity : run.partBytes;
-  const targetOf = await leafMapping(source, target, table);
+  const targetOf = await leafMapping(run.context, source, target, table);
   if (source.version >= pageRangesSince) return planParts(relations, partBytes, targetOf, "pages");
   const bounds = new Map<number, string[][]>();
   for (const storage of relations) {
@@ -78,26 +81,20 @@ async function needsOneSnapshot(target: Connection, table: CopyTable): Promise<b
 }
 
 async function leafMapping(
+  { config }: SyncContext,
   source: Connection,
   target: Connection,
   table: CopyTable,
 ): Promise<(relid: number) => number> {
-  if (table.source.kind !== "p" || table.target.kind !== "p") return () => table.target.oid;
+  const { source: from, target: to } = table;
   // The columns that decide about the partition may have other values there.
-  if (!keepsColumns(table.entry.mapping)) return () => table.target.oid;
-  const conditions = async (connection: Connection, oids: number[]): Promise<Map<number, string>> => {
-    const rows = await connection.rows<{ oid: number; condition: string | null }>(
-      load("copy/leaf-conditions"),
-      [oids],
-    );
-    return new Map(rows.flatMap((row) => (row.condition === null ? [] : [[row.oid, row.condition]])));
-  };
-  return targetLeaves(
-    table.source,
-    table.target,
-    await conditions(source, table.source.leaves.map((leaf) => leaf.oid)),
-    await conditions(target, table.target.leaves.map((leaf) => leaf.oid)),
-  ); // prettier-ignore
+  const isKept = keepsColumns(table.entry.mapping) && !isTransformed(config, from.schema, from.name);
+  if (from.kind !== "p" || to.kind !== "p" || !isKept) return () => to.oid;
+  const [own, other] = await Promise.all([
+    readMemberships(source, [from.oid]),
+    readMemberships(target, [to.oid]),
+  ]);
+  return targetLeaves(to, own, other);
 }
 
 /**

@@ -3,7 +3,7 @@ import { foreignSql, isKeyless, windowSql } from "../catalog/delta.ts";
 import { asText, isTransformed } from "../transform-rows.ts";
 import type { BatchTable } from "./batch-script.ts";
 import { emptiedAtSql } from "./complete-reread.ts";
-import { modeOf } from "./drift.ts";
+import { modeOf } from "./emptied-leaves.ts";
 import { exceptPendingSql, pendingKeysSql } from "./pending-keys.ts";
 import type { Examination, ReadRequest, Window } from "./read-batch.ts";
 import type { SessionParts } from "./session-parts.ts";
@@ -57,11 +57,12 @@ export class BatchTables {
     const tables: BatchTable[] = [];
     for (const each of shapes) {
       const shape = this.#readingShape(each);
-      const mode = this.#modeOf(shape, found);
+      const isTransformed = this.#isTransformed(shape);
+      const mode = await this.#modeOf({ shape, isTransformed }, found);
       // One that is put off was not looked at.
       const fingerprint = found.fingerprints.get(shape.source.oid)?.text ?? shape.entry.fingerprint ?? "";
       const rereading = await this.#rereading(shape, mode, position);
-      tables.push({ shape, mode, fingerprint, isTransformed: this.#isTransformed(shape), ...rereading });
+      tables.push({ shape, mode, fingerprint, isTransformed, ...rereading });
     }
     return tables;
   }
@@ -76,11 +77,13 @@ export class BatchTables {
     return this.#isTransformed(shape) ? { ...reading, plan: asText(reading.plan) } : reading;
   }
 
-  #modeOf(shape: Shape, found: Examination): TableMode {
+  async #modeOf(table: Pick<BatchTable, "shape" | "isTransformed">, found: Examination): Promise<TableMode> {
+    const { shape } = table;
     const window = found.windows.get(shape.capture.id);
     if (isKeyless(shape.capture)) return this.#parts.reloads.modeOf(shape, window);
     // It had no key when its reload was put off.
-    return shape.entry.reloadSince === null ? modeOf(shape, window?.markers ?? []) : { kind: "reread" };
+    if (shape.entry.reloadSince !== null) return { kind: "reread" };
+    return await modeOf(this.#parts.source, this.#parts.target, table, window?.markers ?? []);
   }
 
   /** What else is to be known where the whole table is read and conflicts may be met. */

@@ -4,6 +4,7 @@ import { ownColumns, ownConditions, ownRowsSql, rowsSql } from "../catalog/rows.
 import { fromSql, tableSql, type Table } from "../catalog/table.ts";
 import { ident } from "../postgres/sql.ts";
 import type { RowLayout } from "../transform-rows.ts";
+import { expectTwinsSql } from "./emptied-leaves.ts";
 import { otherColumns, uniqueNames, type Shape } from "./shape.ts";
 import { stageName } from "./staging.ts";
 import { isDirect, isReread, type TableMode } from "./table-mode.ts";
@@ -98,7 +99,11 @@ export function applySql(shape: Shape, mode: TableMode, replace: boolean): strin
     const gone = [...own, `not exists (select 1 from ${stage} as s where ${match})`].join(" and ");
     if (shape.opposite === undefined) statements.push(`delete from ${rows} as t where ${gone}`);
   } else if (mode.kind === "truncate") statements.push(emptySql(shape.target));
-  else if (mode.kind === "leaf") statements.push(...mode.leaves.map((leaf) => emptySql(shape.target, leaf)));
+  else if (mode.kind === "leaf")
+    statements.push(
+      expectTwinsSql(shape.target, mode.leaves),
+      ...mode.leaves.map((leaf) => emptySql(shape.target, leaf.table)),
+    );
   statements.push(
     `delete from ${rows} as t using ${stage} as s where ${[...own, match].join(" and ")}${isReplacing ? "" : " and not s.present"}`,
   );

@@ -2,7 +2,7 @@
 import { triggerNames } from "../capture/triggers.ts";
 import { adoptLeaf, releaseLeaf } from "../capture/partitions.ts";
 import { functionSql } from "../capture/trigger-function.ts";
-import { noteReread } from "../capture/note-changes.ts";
+import { isEmptied, noteReread } from "../capture/note-changes.ts";
 import {
   deltaTables,
   loadCaptures,
@@ -10,7 +10,8 @@ import {
   type Capture,
   type CaptureKeyColumn,
 } from "../catalog/delta.ts";
-import { keepsColumns, mapTables } from "../catalog/mapping.ts";
+import { mapTables } from "../catalog/mapping.ts";
+import { readMemberships } from "../catalog/memberships.ts";
 import { describeTables, tableLabel, tableSql, type Table } from "../catalog/table.ts";
 import { ReplicateError, type Problem } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
@@ -20,7 +21,6 @@ import type { SyncTable } from "../state/sync-table.ts";
 import type { Partition } from "./read-batch.ts";
 import { renamedAndDropped } from "./renames.ts";
 import type { Shape } from "./shape.ts";
-import type { TableMode } from "./table-mode.ts";
 
 /** `columns`: [attnum, name, type oid, typmod, collation, generated]; `triggers`: [name, enabled, xmin]. */
 interface Fingerprint {
@@ -210,7 +210,14 @@ export function arePartitionsKnown(entry: SyncTable, found: readonly Partition[]
     found.length === known.length &&
     found.every((leaf) => {
       const twin = entry.partitions[leaf.oid];
-      return leaf.isCaptured && twin !== undefined && twin.isGone !== true && twin.triggers === leaf.triggers;
+      // A ledger of an earlier version does not have the memberships.
+      return (
+        leaf.isCaptured &&
+        twin !== undefined &&
+        twin.isGone !== true &&
+        twin.triggers === leaf.triggers &&
+        twin.membership !== undefined
+      );
     })
   );
 }
@@ -231,25 +238,34 @@ export async function settlePartitions(
   if (capture === undefined) return;
   const label = tableLabel({ schema: entry.sourceSchema, name: entry.sourceName });
   const partitions = { ...entry.partitions };
+  const memberships = new Map(
+    (await readMemberships(source, [entry.sourceRelid])).map((leaf) => [leaf.oid, leaf.membership]),
+  );
   const problems: Problem[] = [];
   for (const leaf of found) {
     const known = partitions[leaf.oid];
+    const { name, bound } = leaf;
+    const membership = memberships.get(leaf.oid) ?? null;
+    // What it held when it was emptied, its twin of today may not hold.
+    const isOther = known !== undefined && known.membership !== membership;
+    if (isOther && (await isEmptied(source, capture, leaf.oid))) await noteReread(source, capture);
     if (known === undefined || known.isGone === true) {
       await adoptLeaf(context, source, capture, leaf, false);
       context.emit({ type: "partition-adopted", table: label, partition: tableLabel(leaf) });
     } else if (leaf.isCaptured && (known.triggers ?? leaf.triggers) === leaf.triggers) {
-      partitions[leaf.oid] = { name: leaf.name, bound: leaf.bound, triggers: leaf.triggers };
+      partitions[leaf.oid] = { name, bound, triggers: leaf.triggers, membership };
       continue;
     } else {
       const off = uncaptured(leaf);
       problems.push(...off);
       if (off.length > 0) continue;
       await adoptLeaf(context, source, capture, leaf, true);
+      if (isOther) await noteReread(source, capture);
       const reason = `the capture of its partition ${tableLabel(leaf)} was off for a while`;
       context.emit({ type: "table-reread", table: label, reason });
     }
     // Its triggers are learned with the next look.
-    partitions[leaf.oid] = { name: leaf.name, bound: leaf.bound };
+    partitions[leaf.oid] = { name, bound, membership };
   }
   for (const [oid, leaf] of Object.entries(partitions)) {
     if (leaf.isGone === true || found.some((each) => String(each.oid) === oid)) continue;
@@ -279,21 +295,4 @@ function uncaptured(leaf: Partition): Problem[] {
       },
     ];
   });
-}
-
-/** How a table is treated, from the markers in its window. */
-export function modeOf(shape: Shape, markers: readonly number[]): TableMode {
-  if (markers.includes(0)) return { kind: "reread" };
-  if (markers.includes(shape.source.oid)) return { kind: "truncate" };
-  if (markers.length === 0) return { kind: "keys" };
-  // Its rows may be in other partitions there.
-  if (!keepsColumns(shape.entry.mapping)) return { kind: "reread" };
-  const leaves: string[] = [];
-  for (const oid of markers) {
-    const leaf = shape.entry.partitions[oid];
-    const twin = shape.target.leaves.find((each) => each.name === leaf?.name && each.bound === leaf.bound);
-    if (twin === undefined) return { kind: "reread" };
-    leaves.push(tableSql(twin));
-  }
-  return { kind: "leaf", leaves };
 }

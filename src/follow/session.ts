@@ -4,7 +4,9 @@ import { ReplicateError } from "../errors.ts";
 import type { Batch } from "../events.ts";
 import { callHook, loadHooks } from "../hooks.ts";
 import type { Connection } from "../postgres/connect.ts";
-import { POSITION_MOVED, TABLE_BEING_COPIED, UNDEFINED_TABLE, sqlstateOf } from "../postgres/sqlstate.ts";
+import {
+  POSITION_MOVED, TABLE_BEING_COPIED, TWINS_CHANGED, UNDEFINED_TABLE, sqlstateOf,
+} from "../postgres/sqlstate.ts"; // prettier-ignore
 import type { SyncContext } from "../state/context.ts";
 import { migrateOlder } from "../state/migrate.ts";
 import { checkSource } from "../state/source-identity.ts";
@@ -120,8 +122,12 @@ export class FollowSession {
         if (shape !== undefined) await this.#parts.letters.texts.begin(this.target, error, shape);
         return await this.next();
       }
-      if ([UNDEFINED_TABLE, TABLE_BEING_COPIED].includes(sqlstateOf(error) ?? "") && !this.source.isBroken) {
-        // A table was renamed or dropped since we learned its name, which loading tells, or it left for a new copy.
+      const isOutdated = [UNDEFINED_TABLE, TABLE_BEING_COPIED, TWINS_CHANGED].includes(
+        sqlstateOf(error) ?? "",
+      );
+      if (isOutdated && !this.source.isBroken) {
+        // A table was renamed or dropped since we learned its name, which loading tells, or it left for a new copy, or its
+        // partitions are others now.
         await this.source.script("rollback");
         await this.#parts.tables.load();
         // Not null, which would say that there is nothing to apply.

@@ -7,8 +7,17 @@ import type { Shape } from "./shape.ts";
  */
 export type TableMode =
   | { readonly kind: "keys" | "truncate" | "reread" }
-  | { readonly kind: "leaf"; readonly leaves: readonly string[] }
+  | { readonly kind: "leaf"; readonly leaves: readonly EmptiedLeaf[] }
   | KeylessMode;
+
+/** A partition of the target to be emptied, as long as it takes these rows. */
+export interface EmptiedLeaf {
+  readonly oid: number;
+  /** As SQL. */
+  readonly table: string;
+  /** See sql/catalog/memberships. */
+  readonly membership: string;
+}
 
 /**
  * The same for a table without a key. unchanged: nothing to do. held: a reload is owed from now on, or still. reload: the

@@ -17,6 +17,8 @@ export const POSITION_MOVED = "RE004";
 export const TABLE_BEING_COPIED = "RE005";
 /** Raised by replicate.meet_conflicts(): keys of the batch were changed on both sides. */
 export const CONFLICTS_MET = "RE006";
+/** Raised by follow/expect-twins: partitions of the target changed while a batch was applied. */
+export const TWINS_CHANGED = "RE008";
 
 export function sqlstateOf(error: unknown): string | undefined {
   const code = (error as { code?: unknown } | null)?.code;

@@ -17,6 +17,8 @@ export interface KnownPartition {
   readonly bound: string;
   /** Our triggers on it, see catalog/partitions; absent until they have been looked at. */
   readonly triggers?: string;
+  /** Which rows it takes, see sql/catalog/memberships; null: not to be compared; absent until it has been looked at. */
+  readonly membership?: string | null;
   /** Detached or dropped since; kept so that its rows can be taken from the target. */
   readonly isGone?: boolean;
 }
