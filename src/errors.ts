@@ -133,6 +133,12 @@ export const errorRules = {
     "never",
     "See them with `replicate parked`, repair, and try them again with --retry; or go on without them with --accept-parked.",
   ),
+  /** Tables were created that the sync is meant to replicate and does not: the new side of a switch would lack them. */
+  TABLE_NOT_REPLICATED: rule(
+    1,
+    "never",
+    "Take them in with `replicate init` and `replicate copy`, or go on without them with --accept-unreplicated.",
+  ),
   /** No pg_dump and pg_restore that fit the servers. */
   CLIENT_MISSING: rule(
     3,

@@ -85,6 +85,8 @@ export type SyncEvent =
       readonly bytes: number;
       readonly limitBytes: number;
     }
+  /** A table that the sync is meant to replicate was created after `init`: nobody records or carries its rows. */
+  | { readonly type: "table-not-replicated"; readonly side: Side; readonly table: string }
   | { readonly type: "partition-adopted"; readonly table: string; readonly partition: string }
   | {
       readonly type: "connection-lost";

@@ -293,6 +293,7 @@ async function readStatusEitherWay(context: SyncContext, open: OpenWay): Promise
       lastError:
         [status.lastError, lastError].filter((each) => each !== null).toSorted(moreUrgent)[0] ?? null,
       back: { lag, follow, lastError },
+      notReplicated: [...new Set([...status.notReplicated, ...back.notReplicated])],
     };
   } catch (error) {
     // The old side may be away.

@@ -150,6 +150,28 @@ export function selectTables<T extends TableName>(
   };
 }
 
+/** What one `init` was told: patterns to take, none of them meaning every table, and patterns to leave out. */
+export interface TableSelection {
+  readonly tables: readonly string[];
+  readonly exclude: readonly string[];
+}
+
+/** Whether a table is meant, by what several `init`s were told in turn: the last one that says something of it decides. */
+export function isSelected(
+  { schema, name }: TableName,
+  selections: readonly TableSelection[],
+  exclude: readonly string[] = [],
+): boolean {
+  const fits = (patterns: readonly string[]): boolean =>
+    patterns.some((pattern) => patternMatches(pattern, schema, name));
+  if (fits(exclude)) return false;
+  for (const each of selections.toReversed()) {
+    if (fits(each.exclude)) return false;
+    if (each.tables.length === 0 || fits(each.tables)) return true;
+  }
+  return false;
+}
+
 function invalid(pattern: string, message: string): ReplicateError {
   return new ReplicateError("CONFIG_INVALID", `the table pattern ${pattern} cannot be read: ${message}`, {
     problems: [{ subject: pattern, message }],

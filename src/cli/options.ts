@@ -104,6 +104,10 @@ export const options = {
   },
   retry: { type: "flag", help: "try them again with the next batches of follow" },
   ids: { type: "list", value: "ID…", help: "only these rows" },
+  "accept-unreplicated": {
+    type: "flag",
+    help: "go on although tables created after init are not replicated, which the new side lacks",
+  },
   "accept-parked": { type: "flag", help: "go on although rows are parked, which the new side lacks" },
   jobs: { type: "text", value: "N", help: "connections that work at the same time, 4 by default" },
   "index-jobs": { type: "text", value: "N", help: "indexes built at the same time, 2 by default" },

@@ -107,6 +107,10 @@ export function describe(
       return info(
         `${event.table}: ${count(event.rows, "row")} that had been parked ${event.rows === 1 ? "is" : "are"} settled`,
       );
+    case "table-not-replicated":
+      return warn(
+        `${event.table} on the ${event.side} is not replicated: it was created after \`replicate init\`; take it in with \`replicate init\` and \`replicate copy\`, or leave it out with --exclude-tables`,
+      );
     case "partition-adopted":
       return info(`the new partition ${event.partition} of ${event.table} is replicated from now on`);
     case "connection-lost":

@@ -69,6 +69,7 @@ export function statusLines(status: Status, now: Date): string[] {
     ...errorLines(status, now),
     ...tableLines(status),
     ...reloadLines(status, now),
+    ...newcomerLines(status, name),
     ...nextLines(status, name),
   ];
 }
@@ -208,6 +209,19 @@ function reloadLines({ tables }: Status, now: Date): string[] {
     ...(waiting.some(({ reload }) => reload?.isHeld)
       ? ["  before that only `replicate follow --until-caught-up` reads them again"]
       : []),
+  ];
+}
+
+/** Tables that an application has created since, and nobody replicates. */
+function newcomerLines({ notReplicated, phase }: Status, name: string): string[] {
+  if (notReplicated.length === 0) return [];
+  const hidden = notReplicated.length - mostTables;
+  return [
+    "",
+    `  not replicated, as created after init: ${notReplicated.slice(0, mostTables).join(", ")}${hidden > 0 ? ` and ${count(hidden, "more", "more")}` : ""}`,
+    phase === "cut-over"
+      ? "    a rollback would lose them"
+      : `    take them in: replicate init${name}, then replicate copy${name}; or leave them out: --exclude-tables at init`,
   ];
 }
 

@@ -166,7 +166,7 @@ export const verbs = {
       "Afterwards follow keeps the source current, which stays closed to applications, until --finish.",
     ],
     options: [
-      "rehearse", "timeout", "margin", "on-open", "no-reverse", "no-verify", "accept-parked", "on-refusal",
+      "rehearse", "timeout", "margin", "on-open", "no-reverse", "no-verify", "accept-parked", "accept-unreplicated", "on-refusal",
       "undo", "finish", "yes", "dry-run",
     ], // prettier-ignore
     examples: [
@@ -178,7 +178,7 @@ export const verbs = {
     summary: "switches the applications back to the source",
     details: ["A cutover the other way round: everything that was written to the target since is kept."],
     options: [
-      "rehearse", "timeout", "margin", "on-open", "no-verify", "accept-parked", "on-refusal", "undo", "yes", "dry-run",
+      "rehearse", "timeout", "margin", "on-open", "no-verify", "accept-parked", "accept-unreplicated", "on-refusal", "undo", "yes", "dry-run",
     ], // prettier-ignore
     examples: [{ command: "rollback --timeout 30s", says: "go back with what was written meanwhile" }],
   },

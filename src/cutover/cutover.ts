@@ -45,6 +45,8 @@ export interface SwitchOptions {
   readonly reverse?: boolean;
   /** Go on although rows are parked: the new side lacks them. Default false. */
   readonly acceptParked?: boolean;
+  /** Go on although tables that were created after `init` are not replicated: the new side lacks them. Default false. */
+  readonly acceptUnreplicated?: boolean;
   /** Compare both sides as a whole before the fence. Default true; what changes since is compared in any case. */
   readonly verify?: boolean;
 }
@@ -88,7 +90,9 @@ export async function switchSides(
     isCutOver(found) ? "target" : "source";
   if (options.rehearse === true) {
     assertLegal(turn, known);
-    const rehearsal = await rehearse(open(turn.active), { isReversible: options.reverse !== false });
+    const { acceptUnreplicated } = options;
+    const isReversible = options.reverse !== false;
+    const rehearsal = await rehearse(open(turn.active), { isReversible, acceptUnreplicated });
     return { ...report("rehearsed", primary(known)), rehearsal };
   }
   if (!(await lockSwitch(state, name))) {
@@ -156,7 +160,8 @@ async function untilOpen(
     await using source = await active.source("cutover");
     await using target = await active.target("cutover");
     const isUp = (await readFence(source, turn.sync))?.isUp === true;
-    if (!isUp) refuseBlocked(await rehearse(active, { isReversible }));
+    const { acceptUnreplicated } = options;
+    if (!isUp) refuseBlocked(await rehearse(active, { isReversible, acceptUnreplicated }));
     await refuseParked(target, active, options);
     await migrate(source);
     await migrate(target);

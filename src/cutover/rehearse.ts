@@ -5,8 +5,9 @@ import { isTransformed } from "../transform-rows.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { ident, load } from "../postgres/sql.ts";
 import type { SyncContext } from "../state/context.ts";
-import { isKeyless, loadCaptures } from "../catalog/delta.ts";
+import { baseName, isKeyless, loadCaptures } from "../catalog/delta.ts";
 import { describeTables, tableBytes, tableLabel, tableSql } from "../catalog/table.ts";
+import { findNewcomers, newcomerProblem } from "../state/newcomers.ts";
 import { irreversible, refuseRemapping } from "../state/remapping.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
 import { countPending } from "./pending.ts";
@@ -39,7 +40,11 @@ const LONG_SECONDS = 2;
 /** `rate`: rows per second, where the caller has measured it. Throws SYNC_UNKNOWN and the connection errors. */
 export async function rehearse(
   active: SyncContext,
-  options: { readonly isReversible: boolean; readonly rate?: number | undefined },
+  options: {
+    readonly isReversible: boolean;
+    readonly acceptUnreplicated?: boolean | undefined;
+    readonly rate?: number | undefined;
+  },
 ): Promise<Rehearsal> {
   const { name } = active.config;
   return await withBoth(active, "rehearsal", async (source, target) => {
@@ -47,6 +52,11 @@ export async function rehearse(
     const blockers: Problem[] = [];
     const warnings: Problem[] = [];
     checkStates(entries, blockers);
+    if (options.acceptUnreplicated !== true) {
+      const isReverse = name !== baseName(name);
+      const newcomers = await findNewcomers(active.config, source, target);
+      blockers.push(...newcomers.map((label) => newcomerProblem(label, isReverse)));
+    }
     await checkLocks(source, entries, blockers, warnings);
     refuseRemapping(active.config, entries);
     if ((await identityOf(source)) === (await identityOf(target))) {

@@ -3,6 +3,7 @@ import { ReplicateError } from "../errors.ts";
 import { failpoint } from "../postgres/failpoint.ts";
 import { carrySequences } from "../sequences/carry.ts";
 import { findGaps, raiseFence } from "../state/fence.ts";
+import { refuseNewcomers } from "../state/newcomers.ts";
 import { payOwed } from "../state/pay-owed.ts";
 import { closeWay, moveSwitch, noteSwitch } from "../state/switch.ts";
 import { loadTables } from "../state/sync-table.ts";
@@ -67,6 +68,8 @@ export async function whileFenced(run: SwitchRun, mark: string): Promise<Opened>
         hint: "Somebody has changed tables or partitions meanwhile. Run the command again.",
       });
     }
+    // Also what was created since the rehearsal. Later ones are written by nobody who goes on with the old side's tables.
+    if (options.acceptUnreplicated !== true) await refuseNewcomers(active.config, source, target);
     const pending = await countPending(source, target, active.config.name);
     if (pending > 0) {
       throw new ReplicateError("CAPTURE_BROKEN", `${pending} changes came although the old side is fenced`, {

@@ -15,6 +15,7 @@ import { Constraints } from "./constraints.ts";
 import { HeldWatch } from "./held-watch.ts";
 import { Hold } from "./hold.ts";
 import { LagTrend } from "./lag-trend.ts";
+import { NewcomerWatch } from "./newcomer-watch.ts";
 import { Outage } from "./outage.ts";
 import { FollowSession } from "./session.ts";
 import type { Partner } from "./two-ways.ts";
@@ -82,6 +83,7 @@ class FollowRun {
   readonly #sequences: SequenceKeeper;
   readonly #hold: Hold;
   readonly #held: HeldWatch;
+  readonly #newcomers: NewcomerWatch;
   #session: FollowSession | undefined;
   #lastBeat = 0;
   #nextSweep = 0;
@@ -103,6 +105,7 @@ class FollowRun {
     this.#options = options;
     this.#sequences = new SequenceKeeper(context);
     this.#held = new HeldWatch(context);
+    this.#newcomers = new NewcomerWatch(context);
     this.#constraints = new Constraints(context);
     this.#outage = new Outage(context, options.retryBudgetMs);
     this.#hold = new Hold(context, options.standby === true, () => {
@@ -261,6 +264,7 @@ class FollowRun {
   async #sweep(session: FollowSession): Promise<void> {
     const startedAt = Date.now();
     await session.sweep();
+    await this.#newcomers.look(session);
     // Those of a two-way sync are used on both sides.
     if (this.#context.config.direction === "one-way")
       await this.#sequences.refresh(session.source, session.target);

@@ -10,6 +10,7 @@ import { load } from "../postgres/sql.ts";
 import { preflight, refuseBlocking, type Finding, type TablePair } from "../preflight/preflight.ts";
 import type { SyncContext } from "../state/context.ts";
 import { migrate, stateVersion } from "../state/migrate.ts";
+import { rememberSelection } from "../state/newcomers.ts";
 import { refuseExpelled } from "../state/source-identity.ts";
 import { loadKnownTables, loadTables, type KnownPartition } from "../state/sync-table.ts";
 
@@ -55,6 +56,8 @@ export async function initSync(context: SyncContext, options: InitOptions = {}):
   await migrate(source);
   await migrate(target);
   await registerSync(context, source, target, registered);
+  // Before the captures: what is created meanwhile is known to be missing.
+  await rememberSelection(target, context.config);
   await forgetDropped(context, source, target);
   for (const pair of pairs) {
     const capture = await attachCapture(

@@ -11,6 +11,7 @@ import type { Side } from "../events.ts";
 import type { SyncContext } from "../state/context.ts";
 import { readFence, type Fence } from "../state/fence.ts";
 import { readHeldDeltas, type HeldDeltas } from "../state/held-deltas.ts";
+import { findNewcomers } from "../state/newcomers.ts";
 import { refuseExpelled } from "../state/source-identity.ts";
 import { loadLeftInvalid, type LeftInvalid } from "../state/pay-owed.ts";
 import { isRunnerAlive, type BatchAtHand, type StoredError } from "../state/runner-lock.ts";
@@ -93,6 +94,8 @@ export interface Status {
     /** The command that gives the sync up. */
     readonly giveUp: string;
   }[];
+  /** Tables that the sync is meant to replicate and does not, as they were created after `init`. */
+  readonly notReplicated: readonly string[];
   /** Why the source could not be asked, or is not this sync's any more, if so. */
   readonly sourceError: string | null;
   readonly tables: readonly {
@@ -172,7 +175,7 @@ export async function readStatus(context: SyncContext): Promise<Status> {
   const [alive, leftInvalid, waiting] = [
     await isRunnerAlive(target, name),
     await loadLeftInvalid(target, name),
-    await askSource(context, tables, row),
+    await askSource(context, target, tables, row),
   ];
   const parked = await countParked(target, name);
   const pendingRows = waiting.rows;
@@ -239,6 +242,7 @@ export async function readStatus(context: SyncContext): Promise<Status> {
       isOver: bytes > context.config.deltaLimitBytes,
       giveUp,
     })),
+    notReplicated: waiting.notReplicated,
     sourceError: waiting.error,
     tables: tables.map((table) => ({
       source: tableLabel({ schema: table.sourceSchema, name: table.sourceName }),
@@ -327,11 +331,13 @@ interface Waiting {
   readonly error: string | null;
   readonly fence: Fence | undefined;
   readonly held: readonly HeldDeltas[];
+  readonly notReplicated: readonly string[];
 }
 
 /** Counts the deltas that wait on the source. */
 async function askSource(
   context: SyncContext,
+  target: Connection,
   tables: readonly SyncTable[],
   { position, token }: Pick<SyncRow, "position" | "token">,
 ): Promise<Waiting> {
@@ -375,6 +381,7 @@ async function askSource(
       error: null,
       fence: await readFence(source, context.config.name),
       held: await readHeldDeltas(source),
+      notReplicated: await findNewcomers(context.config, source, target),
     };
   } catch (error) {
     const failure = error instanceof ReplicateError ? error : asReplicateError(error, "asking the source");
@@ -387,6 +394,7 @@ async function askSource(
       error: failure.message,
       fence: undefined,
       held: [],
+      notReplicated: [],
     };
   } finally {
     await source?.close();

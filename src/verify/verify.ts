@@ -2,7 +2,7 @@
  * Verify: compares every row of the sync's tables, while both sides may be written to, and names what differs.
  * See part.ts for why this is exact.
  */
-import { selectTables } from "../catalog/patterns.ts";
+import { parseTableName, patternMatches, selectTables } from "../catalog/patterns.ts";
 import { isKeyless } from "../catalog/delta.ts";
 import { tableLabel } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
@@ -11,6 +11,7 @@ import { sleep, throwIfAborted } from "../postgres/sleep.ts";
 import { own } from "../postgres/sql.ts";
 import { asReplicateError } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
+import { findNewcomers } from "../state/newcomers.ts";
 import { refuseRemapping } from "../state/remapping.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
 import { Checksum } from "./checksum.ts";
@@ -58,11 +59,14 @@ export interface TableVerifyReport {
 }
 
 export interface VerifyReport {
+  /** No table differs, and none is missing. */
   readonly equal: boolean;
   /** By name. */
   readonly tables: readonly TableVerifyReport[];
   /** Tables whose rows are transformed on their way, so that there is nothing to compare them with. */
   readonly notCompared: readonly string[];
+  /** Tables that the sync is meant to replicate and does not: they were created after `init`. */
+  readonly notReplicated: readonly string[];
   readonly seconds: number;
 }
 
@@ -86,7 +90,11 @@ export async function verifySync(context: SyncContext, options: VerifyOptions = 
   await using target = new LockWatch(() => context.target("verify watch"));
   const watches: Watches = { source, target };
   try {
-    const { plans, tasks, checksum, notCompared } = await prepareWhenUnlocked(context, watches, options);
+    const { plans, tasks, checksum, notCompared, notReplicated } = await prepareWhenUnlocked(
+      context,
+      watches,
+      options,
+    );
     const reports = new Map(plans.map((plan) => [plan, new ReportBuilder(plan, options.repair === true)]));
     let listed = 0;
     let rowsDone = 0;
@@ -123,7 +131,8 @@ export async function verifySync(context: SyncContext, options: VerifyOptions = 
     if (tablesDone !== plans.length) throw new ReplicateError("INTERNAL", "not every part was compared");
     const tables = plans.map((plan) => (reports.get(plan) as ReportBuilder).build(maxDifferences));
     const seconds = (Date.now() - started) / 1000;
-    return { equal: tables.every((table) => table.equal), tables, notCompared, seconds };
+    const equal = tables.every((table) => table.equal) && notReplicated.length === 0;
+    return { equal, tables, notCompared, notReplicated, seconds };
   } catch (error) {
     throwIfAborted(context.signal);
     throw asReplicateError(error, "verify");
@@ -136,6 +145,7 @@ interface Prepared {
   readonly tasks: readonly PartTask[];
   readonly checksum: Checksum;
   readonly notCompared: readonly string[];
+  readonly notReplicated: readonly string[];
 }
 
 /** Sizes and samples need locks too, though short ones. */
@@ -180,10 +190,19 @@ async function prepare(context: SyncContext, watches: Watches, options: VerifyOp
         ...ranges.map((range, number) => ({ plan, back, range, number, bytes, files: { ...shared } })),
       );
     }
-    return { plans, tasks: tasks.sort((a, b) => b.bytes - a.bytes), checksum, notCompared };
+    const newcomers = await findNewcomers(context.config, pair.source, pair.target);
+    const notReplicated = newcomers.filter((label) => isAsked(label, options.tables));
+    return { plans, tasks: tasks.sort((a, b) => b.bytes - a.bytes), checksum, notCompared, notReplicated };
   } finally {
     await pair.close();
   }
+}
+
+/** Whether the patterns, if there are any, fit a table that is written as people do. */
+function isAsked(label: string, patterns: readonly string[] | undefined): boolean {
+  if (patterns === undefined || patterns.length === 0) return true;
+  const { schema, name } = parseTableName(label);
+  return patterns.some((pattern) => patternMatches(pattern, schema, name));
 }
 
 function chooseTables(all: readonly SyncTable[], patterns: readonly string[] | undefined): SyncTable[] {

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type pg from "pg";
 
-import { openSync, type Sync, type SyncEvent, type SyncOptions } from "../../src/index.ts";
+import { openSync, type OpenOptions, type Sync, type SyncEvent, type SyncOptions } from "../../src/index.ts";
 import { connect } from "../support/admin.ts";
 import { onBoth, type Side } from "./follow-setup.ts";
 
@@ -43,7 +43,7 @@ export interface Prepared extends AsyncDisposable {
 /** Both sides with the schema, the source with its rows, copied and followed to its end. */
 export async function prepareCutover(
   pair: { source: Side; target: Side },
-  options: Partial<SyncOptions> = {},
+  options: Partial<SyncOptions> & OpenOptions = {},
 ): Promise<Prepared> {
   await onBoth(pair, schema);
   await pair.source.sql(rows);
@@ -52,7 +52,7 @@ export async function prepareCutover(
 
 export async function openPrepared(
   pair: { source: Side; target: Side },
-  options: Partial<SyncOptions> = {},
+  options: Partial<SyncOptions> & OpenOptions = {},
 ): Promise<Prepared> {
   const events: SyncEvent[] = [];
   const sync = await openSync({

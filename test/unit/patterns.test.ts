@@ -1,11 +1,13 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, test } from "vitest";
 
 import {
+  isSelected,
   isSystemSchema,
   parsePattern,
   parseTableName,
   patternMatches,
   selectTables,
+  type TableSelection,
 } from "../../src/catalog/patterns.ts";
 
 describe("patternMatches", () => {
@@ -104,4 +106,28 @@ describe("selectTables", () => {
     expect(["pg_toast", "pg_temp_3", "information_schema", "replicate"].every(isSystemSchema)).toBe(true);
     expect(["public", "pga", "Replicate"].some(isSystemSchema)).toBe(false);
   });
+});
+
+describe("what several inits were told", () => {
+  const sales = { tables: ["sales.*"], exclude: [] };
+  const all = { tables: [], exclude: [] };
+  const without = { tables: ["sales.*"], exclude: ["sales.tmp"] };
+  const cases: readonly (readonly [string, readonly TableSelection[], readonly string[], string, boolean])[] =
+    [
+      ["nothing", [], [], "sales.orders", false],
+      ["patterns that fit", [sales], [], "sales.orders", true],
+      ["patterns that do not fit", [sales], [], "hr.people", false],
+      ["no patterns: every table", [all], [], "hr.people", true],
+      ["an earlier init still counts", [sales, { tables: ["hr.*"], exclude: [] }], [], "sales.orders", true],
+      ["the last word: left out", [sales, without], [], "sales.tmp", false],
+      ["the last word: taken in", [without, { tables: ["sales.tmp"], exclude: [] }], [], "sales.tmp", true],
+      ["left out by the settings at hand", [all], ["hr.*"], "hr.people", false],
+      ["names with capitals", [{ tables: ['public."Users"'], exclude: [] }], [], "public.Users", true],
+      ["names with capitals, folded", [{ tables: ["public.Users"], exclude: [] }], [], "public.Users", false],
+    ];
+  for (const [what, selections, exclude, table, expected] of cases)
+    test(`${what}: ${table} is ${expected ? "meant" : "not meant"}`, () => {
+      const [schema = "", name = ""] = table.split(".");
+      expect(isSelected({ schema, name }, selections, exclude)).toBe(expected);
+    });
 });

@@ -12,7 +12,7 @@ export async function switchSides(context: CommandContext, verb: "cutover" | "ro
   const given = switchOptions(context, verb);
   await using sync = await open(context);
   const rehearse = async (): Promise<Rehearsal | null> =>
-    (await sync[verb]({ signal, rehearse: true, ...reverseOf(given) })).rehearsal;
+    (await sync[verb]({ ...given, signal, rehearse: true, undo: false, finish: false })).rehearsal;
   if (values.rehearse === true || values["dry-run"] === true) {
     const rehearsal = await rehearse();
     output.document({ rehearsal });
@@ -45,6 +45,7 @@ function switchOptions({ values }: CommandContext, verb: "cutover" | "rollback")
     ...(values.undo === true ? { undo: true } : {}),
     ...(values.finish === true ? { finish: true } : {}),
     ...(values["accept-parked"] === true ? { acceptParked: true } : {}),
+    ...(values["accept-unreplicated"] === true ? { acceptUnreplicated: true } : {}),
     ...(values["no-verify"] === true ? { verify: false } : {}),
     ...reverseOf({ reverse: values["no-reverse"] !== true }),
   };

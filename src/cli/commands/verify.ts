@@ -21,6 +21,9 @@ export const verify: Command = async (context) => {
   printResult(context, report);
   output.print(
     ...report.tables.flatMap(tableLines),
+    ...report.notReplicated.map(
+      (table) => `${table}: not replicated; it was created after \`replicate init\``,
+    ),
     ...report.notCompared.map((table) => `${table}: not compared, as its rows are transformed on their way`),
     summary(report),
   );
@@ -28,7 +31,9 @@ export const verify: Command = async (context) => {
   return report.equal ? 0 : 1;
 };
 
-function nextStep(context: Parameters<Command>[0], { tables }: VerifyReport): string {
+function nextStep(context: Parameters<Command>[0], { tables, notReplicated }: VerifyReport): string {
+  if (tables.every(({ equal }) => equal) && notReplicated.length > 0)
+    return `next: ${nextCommand(context, "init")}, then ${nextCommand(context, "copy")}; or leave it out with --exclude-tables at init`;
   if (context.values.repair === true)
     return `the differing rows come again with the next batches: ${nextCommand(context, "follow")}`;
   // Sent again, they would be refused again.
@@ -60,17 +65,19 @@ function tableLines(report: VerifyReport["tables"][number]): string[] {
   ];
 }
 
-function summary({ equal, tables, seconds }: VerifyReport): string {
+function summary({ equal, tables, notReplicated, seconds }: VerifyReport): string {
   const sum = (of: (table: VerifyReport["tables"][number]) => number): number =>
     tables.reduce((total, table) => total + of(table), 0);
   const pending = sum((table) => table.pending);
   const parked = sum((table) => table.parked);
+  const missing =
+    notReplicated.length === 0 ? "" : `, ${count(notReplicated.length, "table")} not replicated`;
   const verdict = equal
     ? "equal"
     : `different: ${count(
         sum((table) => table.differencesTotal),
         "difference",
-      )}${parked === 0 ? "" : `, ${number(parked)} of them rows that are parked`}`;
+      )}${parked === 0 ? "" : `, ${number(parked)} of them rows that are parked`}${missing}`;
   const compared = `${count(tables.length, "table")}, ${count(
     sum((table) => table.rows),
     "row",

@@ -37,6 +37,7 @@ function status(changes: Partial<Status> = {}): Status {
       lastBatchAt: "2030-01-01T11:59:58Z",
     },
     lag: { rows: 0, seconds: 0, blockedBy: null, trend: null },
+    notReplicated: [],
     waits: [],
     conflicts: 0,
     parked: 0,
