@@ -45,7 +45,10 @@ export async function findNewcomers(
   const entries = await loadTables(target, name);
   const isReverse = name !== baseName(name);
   const selections = await loadSelections(isReverse ? source : target, baseName(name));
-  const known = [...entries.map(({ sourceRelid }) => sourceRelid), ...(await takenByOthers(name, source, target))];
+  const known = [
+    ...entries.map(({ sourceRelid }) => sourceRelid),
+    ...(await takenByOthers(name, source, target)),
+  ];
   const strangers = await source.rows<{ schema: string; name: string }>(load("catalog/newcomers"), [known]);
   const schemaOf = isReverse ? formerSchemas(entries) : new Map<string, string>();
   return strangers
