@@ -99,6 +99,8 @@ export type SyncEvent =
   | { readonly type: "standing-by"; readonly runner: string }
   /** The other one's end has come: this runner follows from here on. */
   | { readonly type: "taken-over" }
+  /** A runner ends because another command waits for it, which is named. */
+  | { readonly type: "asked-to-end"; readonly by: string }
   | {
       readonly type: "verify-progress";
       readonly table: string;

@@ -2,9 +2,11 @@
  * Indexes on delta tables that have grown because a sync takes nothing, so that the others need not read all of them with
  * every batch. They go when the table is truncated.
  */
+import { randomUUID } from "node:crypto";
 import { deltaTables } from "../catalog/delta.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { fill, literal, own } from "../postgres/sql.ts";
+import { takeLease } from "../state/lease.ts";
 
 /** Smaller tables are read as fast without. */
 const INDEX_BYTES = 16 * 1024 * 1024;
@@ -18,10 +20,8 @@ const indexName = (captureId: number, index: number): string =>
  * another process is at it.
  */
 export async function indexDeltas(source: Connection, captureIds: readonly number[]): Promise<void> {
-  const { taken } = await source.row<{ taken: boolean }>(
-    `select pg_catalog.pg_try_advisory_lock(pg_catalog.hashtext('replicate index'), 0) as taken`,
-  );
-  if (!taken) return;
+  const lease = { name: "index", token: randomUUID() };
+  if (!(await takeLease(source, lease, { isBound: true })).isTaken) return;
   for (const captureId of captureIds) {
     for (const [index, delta] of deltaTables(captureId).entries()) {
       const name = indexName(captureId, index);

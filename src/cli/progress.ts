@@ -119,6 +119,8 @@ export function describe(
       );
     case "connection-restored":
       return info(`the ${event.side} is back`);
+    case "asked-to-end":
+      return info(`\`${event.by}\` asks to end: nothing is followed any more`);
     case "standing-by":
       return info(`standing by: takes over when the runner ends (${event.runner})`);
     case "taken-over":

@@ -6,7 +6,9 @@ import { ReplicateError } from "../errors.ts";
 import type { Side } from "../events.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
+import { sqlstateOf, UNDEFINED_TABLE } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
+import { forgetLeases } from "../state/lease.ts";
 import { migrateOlder, SCHEMA_LOCK, stateVersion } from "../state/migrate.ts";
 import { countOwed, allKinds } from "../state/owed.ts";
 import { payOwed, type LeftInvalid } from "../state/pay-owed.ts";
@@ -165,6 +167,7 @@ async function dropSource(
       await forgetConflicts(source, name);
       await source.rows(`delete from replicate.source_sync where name = $1`, [name]);
       if (!sourceOnly) await forgetExpelled(source, name);
+      await forgetLeases(source, name);
     }
   }
   await dropSchema(source, dryRun ? { table: "source_sync", name } : undefined, note);
@@ -194,6 +197,7 @@ async function dropTarget(
           await target.rows(`delete from replicate.parked where sync = $1`, [name]);
         await target.rows(`delete from replicate.sync where name = $1`, [name]);
       });
+      await forgetLeases(target, name);
     }
   }
   await failpoint("drop.forgotten");
@@ -232,8 +236,16 @@ async function dropSchema(
   note: (side: Side, object: string) => void,
 ): Promise<void> {
   await connection.transaction(async () => {
-    await connection.script(SCHEMA_LOCK);
     if ((await stateVersion(connection)) === 0) return;
+    const isThere = await connection.script(SCHEMA_LOCK).then(
+      () => true,
+      (error: unknown) => {
+        // Another drop was faster.
+        if (sqlstateOf(error) === UNDEFINED_TABLE) return false;
+        throw error;
+      },
+    );
+    if (!isThere) return;
     const gone = (table: "sync" | "source_sync"): string | null =>
       pretending?.table === table ? pretending.name : null;
     const { syncs } = await connection.row<{ syncs: number }>(

@@ -43,14 +43,14 @@ export class BatchWriter {
 
   /** `expected`: where the target stands. */
   constructor(parts: SessionParts, expected: Position, tables: readonly BatchTable[]) {
-    const { context, source, target, opposite, letters, hooks } = parts;
+    const { context, source, target, lease, opposite, letters, hooks } = parts;
     const { transformRow } = hooks;
     this.#source = source;
     this.#letters = letters;
     this.#settlement = opposite === undefined ? undefined : new Settlement(source, target, opposite);
     this.#target = target;
     this.#expected = expected;
-    this.#script = new BatchScript(context.config.name, tables, letters, this.#settlement);
+    this.#script = new BatchScript(context.config.name, lease, tables, letters, this.#settlement);
     this.#transformers = this.#script.reads.map(({ shape, mode, isTransformed }) =>
       transformRow !== undefined && isTransformed === true
         ? new RowTransformer(layoutOf(shape, mode), transformRow)

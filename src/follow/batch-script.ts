@@ -3,6 +3,7 @@ import { isKeyless } from "../catalog/delta.ts";
 import { ownRowsSql } from "../catalog/rows.ts";
 import { tagCount, type StatementResult } from "../postgres/script.ts";
 import { literal } from "../postgres/sql.ts";
+import { keepLeaseSql, type Lease } from "../state/lease.ts";
 import { applySql } from "./carry-rows.ts";
 import { completeRereadSql } from "./complete-reread.ts";
 import type { DeadLetters } from "./dead-letters.ts";
@@ -47,6 +48,7 @@ export class BatchScript {
   /** Captures whose keys are all deleted before any is inserted, whatever their tables allow. */
   readonly replaced = new Set<number>();
   readonly #sync: string;
+  readonly #lease: Lease;
   readonly #letters: DeadLetters;
   readonly #settlement: Settlement | undefined;
   /** Rows that came, one number per read; known once all are staged. */
@@ -55,11 +57,13 @@ export class BatchScript {
   /** `settlement`: where conflicts are to be found. */
   constructor(
     sync: string,
+    lease: Lease,
     tables: readonly BatchTable[],
     letters: DeadLetters,
     settlement: Settlement | undefined,
   ) {
     this.#sync = sync;
+    this.#lease = lease;
     this.tables = tables;
     this.reads = tables.filter(({ mode }) => isRead(mode));
     this.#letters = letters;
@@ -71,6 +75,7 @@ export class BatchScript {
     return [
       "begin",
       ...(this.#settlement === undefined ? [] : [`set local lock_timeout = ${LOCK_TIMEOUT_MS}`]),
+      keepLeaseSql(this.#lease),
       this.#advanceSql(expected, next),
       ...this.reads.map(({ shape, mode }) => this.#letters.texts.copyInSql(shape, mode)),
       "savepoint apply",

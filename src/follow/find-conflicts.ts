@@ -19,9 +19,6 @@ import {
   type TwoSided,
 } from "./two-sided.ts";
 
-/** Class of the advisory locks on captures, taken by who brings changes to their tables. */
-const APPLY_LOCK = 1_919_250_541;
-
 /**
  * Where several syncs bring changes to a table, they do so one after the other, each up to its commit: where there is no
  * row, nothing else would make one that deletes it wait for another that is just inserting it, and neither would see what
@@ -29,9 +26,12 @@ const APPLY_LOCK = 1_919_250_541;
  */
 export function takeTurnsSql(shapes: readonly TwoSided[], { base }: Sides): string {
   const captures = shapes.map(({ opposite }) => opposite.capture.id).join(", ");
-  return `select pg_catalog.pg_advisory_xact_lock(${APPLY_LOCK}, o.capture_id) from (
-    select distinct capture_id from replicate.subscription where capture_id in (${captures})
-      and pg_catalog.split_part(sync, '.', 1) <> ${literal(base)} order by capture_id) as o`;
+  const others = `select distinct capture_id from replicate.subscription where capture_id in (${captures})
+      and pg_catalog.split_part(sync, '.', 1) <> ${literal(base)}`;
+  return `insert into replicate.turn (capture_id) select o.capture_id from (${others}) as o
+      where not exists (select 1 from replicate.turn t where t.capture_id = o.capture_id)
+      order by o.capture_id on conflict (capture_id) do nothing;
+    select 1 from replicate.turn t where t.capture_id in (${others}) order by t.capture_id for update`;
 }
 
 /**

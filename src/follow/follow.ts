@@ -134,6 +134,7 @@ class FollowRun {
           }
           const session = (this.#session ??= await this.#open());
           const startedAt = Date.now();
+          if (this.#hold.asked !== null) return await this.#giveUp(this.#hold.asked);
           if (startedAt >= this.#nextTurn) {
             if (await this.#options.isOver?.(session.source, session.target))
               return await this.#constraints.done;
@@ -167,6 +168,12 @@ class FollowRun {
     } finally {
       signal.removeEventListener("abort", onAbort);
     }
+  }
+
+  /** Ends for somebody who waits for it. */
+  async #giveUp(asked: string): Promise<void> {
+    this.#context.emit({ type: "asked-to-end", by: asked });
+    await this.#constraints.done;
   }
 
   /** Does what cannot be done while the other way is at a batch, where there is one. */
@@ -242,11 +249,12 @@ class FollowRun {
     if (this.#partner !== undefined) this.#partner.isHeld = true;
     const source = await this.#context.source("follow");
     try {
-      await takeSource(source, target, name);
+      await takeSource(source, target, name, this.#hold.lease.token);
       const session = await FollowSession.open(
         this.#context,
         source,
         target,
+        this.#hold.lease,
         this.#options.untilCaughtUp === true,
         await this.#partner?.opposite(source, target),
       );

@@ -1,13 +1,17 @@
 /**
- * The runner's hold on the sync: the session on the target that has its lock, applies the batches, and tells `status` how
+ * The runner's hold on the sync: the session on the target that has its lease, applies the batches, and tells `status` how
  * it goes. One session for all of it, so that a narrow connection limit suffices; while a batch takes long, another one for
  * a moment now and then. Kept while only the source is away, so that the sync stays ours and the reason can be told.
  */
+import { randomUUID } from "node:crypto";
 import type { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import type { SyncContext } from "../state/context.ts";
+import { describeHolder, type Holder, type Lease } from "../state/lease.ts";
+import { migrateOlder } from "../state/migrate.ts";
 import {
-  beat, beatAtBatch, endRunner, runnerActive, storeError, touch, tryRunner, type BatchAtHand, type Heartbeat,
+  beat, beatAtBatch, endRunner, runnerActive, runnerLease, storeError, touch, tryRunner,
+  type BatchAtHand, type Heartbeat, type Sign,
 } from "../state/runner-lock.ts"; // prettier-ignore
 import { awaitRunner } from "../state/standby.ts";
 import { forgetStages } from "./staging.ts";
@@ -23,9 +27,10 @@ export class Hold {
   readonly #context: SyncContext;
   readonly #isStandby: boolean;
   readonly #onWait: () => void;
+  /** Ours over all sessions: one that broke may not have been noticed yet, and still have the sync. */
+  readonly lease: Lease;
   #target: Connection | undefined;
-  /** Backend of our last session: it may outlive a broken connection, and still have the lock. */
-  #former: number | undefined;
+  #sign: Sign = { isLost: false, asked: null };
   #touchedAt = 0;
   #atHand: () => BatchAtHand | null = () => null;
   #telling: Promise<void> | undefined;
@@ -38,6 +43,7 @@ export class Hold {
     this.#context = context;
     this.#isStandby = isStandby;
     this.#onWait = onWait;
+    this.lease = runnerLease(context.config.name, randomUUID());
   }
 
   /** The session, opened if need be. Throws RUNNER_ACTIVE, SYNC_UNKNOWN, ABORTED, and what connecting throws. */
@@ -50,17 +56,19 @@ export class Hold {
       await target.noticeDeath();
       // Whoever is gone must not keep the sync; this session is never asked for more than it can send at once.
       if (target.version >= 120_000) await target.script("set tcp_user_timeout = '25s'");
+      await migrateOlder(target);
       if (this.#isStandby) await this.#await(target);
       else {
-        const holder = await tryRunner(target, name, this.#former);
-        if (holder !== undefined) throw runnerActive(name, holder);
+        const { isTaken, before } = await tryRunner(target, name, this.lease.token);
+        if (!isTaken) throw runnerActive(name, before);
+        if (before !== undefined) this.#warnOfEnd(before);
       }
     } catch (error) {
       await target.close();
       throw error;
     }
     this.#target = target;
-    this.#former = target.pid;
+    this.#sign = { isLost: false, asked: null };
     this.#timer ??= setInterval(() => this.#tick(), TICK_MS).unref();
     if (this.#untold !== undefined) await storeError(target, name, this.#untold, true);
     this.#untold = undefined;
@@ -71,17 +79,21 @@ export class Hold {
     const { config, signal, emit } = this.#context;
     let isWaiting = false;
     await awaitRunner(target, config.name, {
-      former: this.#former,
+      token: this.lease.token,
       signal,
-      onWait: ({ who }) => {
+      onWait: (holder) => {
         isWaiting = true;
         this.#onWait();
-        emit({ type: "standing-by", runner: who });
+        emit({ type: "standing-by", runner: describeHolder(holder) });
       },
-      onEnd: ({ who }) =>
-        emit({ type: "warning", message: `${who}, does not answer any more: its session is ended` }),
+      onEnd: (holder) => this.#warnOfEnd(holder),
     });
     if (isWaiting) emit({ type: "taken-over" });
+  }
+
+  #warnOfEnd(holder: Holder): void {
+    const message = `${describeHolder(holder)}, does not answer any more: its session is ended`;
+    this.#context.emit({ type: "warning", message });
   }
 
   /** Runs a batch. While it takes long, `atHand` (null: a small one) is told every few seconds. */
@@ -116,8 +128,9 @@ export class Hold {
         ? undefined
         : await this.#context.target("follow heartbeat", { isSpare: true }).catch(() => undefined);
     try {
-      if (batch !== null && control !== undefined) await beatAtBatch(control, name, batch);
-      else if (target.isFree) await touch(target, name);
+      if (batch !== null && control !== undefined)
+        this.#sign = await beatAtBatch(control, this.lease, name, batch);
+      else if (target.isFree) this.#sign = await touch(target, this.lease, name);
     } finally {
       await control?.close();
     }
@@ -127,7 +140,13 @@ export class Hold {
   async beat(heartbeat: Heartbeat): Promise<void> {
     if (this.#target === undefined) return;
     this.#touchedAt = Date.now();
-    await beat(this.#target, this.#context.config.name, heartbeat);
+    this.#sign = await beat(this.#target, this.lease, this.#context.config.name, heartbeat);
+  }
+
+  /** Why somebody who waits for it asks us to end. Throws RUNNER_ACTIVE where the sync is not ours any more. */
+  get asked(): string | null {
+    if (this.#sign.isLost) throw runnerActive(this.#context.config.name, undefined);
+    return this.#sign.asked;
   }
 
   get isBroken(): boolean {
@@ -164,7 +183,7 @@ export class Hold {
     const target = this.#target;
     this.#target = undefined;
     if (target === undefined) return;
-    if (target.isFree) await endRunner(target, this.#context.config.name, clearSeconds);
+    if (target.isFree) await endRunner(target, this.lease, this.#context.config.name, clearSeconds);
     await target.close();
   }
 }

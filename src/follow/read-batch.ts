@@ -8,6 +8,7 @@ import { literal, load } from "../postgres/sql.ts";
 import { fromSql, tableSql } from "../catalog/table.ts";
 import { failpoint } from "../postgres/failpoint.ts";
 import { windowCountSql } from "../catalog/delta.ts";
+import { keepLeaseSql, leaseName, type Lease } from "../state/lease.ts";
 import { copyOutSql } from "./carry-rows.ts";
 import type { Shape } from "./shape.ts";
 import { isDirect, type TableMode } from "./table-mode.ts";
@@ -58,16 +59,18 @@ export interface Examination {
 export interface Reader {
   readonly source: Connection;
   readonly sync: string;
+  /** On the source: what is said there of the sync, only its runner says. */
+  readonly lease: Lease;
 }
 
 /** Prepares the queries that every batch repeats. Once per source session. */
-export async function prepareReader(source: Connection, sync: string): Promise<Reader> {
+export async function prepareReader(source: Connection, sync: string, token: string): Promise<Reader> {
   const inline = (path: string, types: string): string =>
     `prepare ${path.slice(path.indexOf("/") + 1)} ${types} as ${load(path)}`;
   await source.script(inline("capture/dirty", "(text, int[], text)"));
   await source.script(inline("catalog/fingerprint", "(oid[])"));
   await source.script(inline("catalog/partitions", "(oid[])"));
-  return { source, sync };
+  return { source, sync, lease: { name: leaseName("reader", sync), token } };
 }
 
 const array = (values: readonly number[]): string => `'{${values.join(",")}}'`;
@@ -278,7 +281,7 @@ export function acknowledgeSql(
     joined.length === 0
       ? ""
       : `update replicate.subscription set holds = false where sync = ${sync} and holds and capture_id = any (${array(joined)});`;
-  return `${release} update replicate.source_sync set token = ${literal(nextToken)}, previous_token = ${literal(token)}, position = ${literal(position)},
+  return `${keepLeaseSql(reader.lease)}; ${release} update replicate.source_sync set token = ${literal(nextToken)}, previous_token = ${literal(token)}, position = ${literal(position)},
       acknowledged_at = pg_catalog.clock_timestamp()
     where name = ${sync} and ${literal(token)} in (token, previous_token)`;
 }

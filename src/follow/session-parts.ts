@@ -2,6 +2,7 @@
 import type { Hooks } from "../hooks.ts";
 import type { Connection } from "../postgres/connect.ts";
 import type { SyncContext } from "../state/context.ts";
+import type { Lease } from "../state/lease.ts";
 import type { DeadLetters } from "./dead-letters.ts";
 import type { DriftWatch } from "./drift-watch.ts";
 import type { FollowedTables } from "./followed-tables.ts";
@@ -13,6 +14,8 @@ export interface SessionParts {
   readonly context: SyncContext;
   readonly source: Connection;
   readonly target: Connection;
+  /** What the batches are applied under. */
+  readonly lease: Lease;
   readonly reader: Reader;
   readonly tables: FollowedTables;
   readonly drift: DriftWatch;

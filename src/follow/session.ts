@@ -8,6 +8,7 @@ import {
   POSITION_MOVED, TABLE_BEING_COPIED, TWINS_CHANGED, UNDEFINED_TABLE, sqlstateOf,
 } from "../postgres/sqlstate.ts"; // prettier-ignore
 import type { SyncContext } from "../state/context.ts";
+import { leaseLost, type Lease } from "../state/lease.ts";
 import { migrateOlder } from "../state/migrate.ts";
 import { checkSource } from "../state/source-identity.ts";
 import type { SyncTable } from "../state/sync-table.ts";
@@ -57,12 +58,13 @@ export class FollowSession {
 
   /**
    * Checks that source and target belong together and loads the tables. `isDraining`: no table is put off. `opposite`: where
-   * conflicts are to be found. Throws SOURCE_LOST, COPY_UNFINISHED.
+   * conflicts are to be found. `lease`: what the batches are applied under. Throws SOURCE_LOST, COPY_UNFINISHED.
    */
   static async open(
     context: SyncContext,
     source: Connection,
     target: Connection,
+    lease: Lease,
     isDraining: boolean,
     opposite?: Opposite,
   ): Promise<FollowSession> {
@@ -77,12 +79,24 @@ export class FollowSession {
     await migrateOlder(source);
     await migrateOlder(target);
     const hooks = await loadHooks(context.config);
-    const reader = await prepareReader(source, name);
+    const reader = await prepareReader(source, name, lease.token);
     const letters = await DeadLetters.open(context, target, hooks);
     const tables = new FollowedTables(source, target, context.config, opposite?.sync);
     const drift = new DriftWatch(context, reader, target, tables);
     const reloads = new Reloads(context.config.keylessLimitBytes, isDraining);
-    const parts = { context, source, target, reader, tables, drift, reloads, letters, hooks, opposite };
+    const parts = {
+      context,
+      source,
+      target,
+      lease,
+      reader,
+      tables,
+      drift,
+      reloads,
+      letters,
+      hooks,
+      opposite,
+    };
     const session = new FollowSession(parts, position);
     await tables.load();
     return session;
@@ -134,9 +148,7 @@ export class FollowSession {
         return await this.next();
       }
       if (sqlstateOf(error) === POSITION_MOVED) {
-        throw new ReplicateError("RUNNER_ACTIVE", "another runner moved the position of this sync", {
-          cause: error,
-        });
+        throw leaseLost("another runner has taken this sync over, or has moved its position", error);
       }
       throw error;
     }

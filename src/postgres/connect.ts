@@ -75,6 +75,7 @@ export class Connection {
   readonly isReplicaRole: boolean;
   /** A pool is in between, which keeps the session for us until we leave, and then gives it to somebody else. */
   readonly isPooled: boolean;
+  readonly #lastWork: (() => Promise<void>)[] = [];
   #broken: Error | undefined;
 
   constructor(client: pg.Client, side: Side, session: SessionFacts) {
@@ -148,10 +149,16 @@ export class Connection {
     });
   }
 
+  /** `work` is done before the session is closed, unless it is broken by then. It must not throw. */
+  beforeClose(work: () => Promise<void>): void {
+    this.#lastWork.push(work);
+  }
+
   /** Ends the session politely; never throws. */
   async close(): Promise<void> {
     if (this.isBroken) return this.destroy();
     const timer = setTimeout(() => this.destroy(), 2000);
+    for (const work of this.#lastWork.splice(0)) await work();
     if (this.isPooled) await this.#leaveClean();
     await this.client.end().catch(() => undefined);
     clearTimeout(timer);

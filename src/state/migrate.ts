@@ -3,6 +3,7 @@ import { readdirSync } from "node:fs";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { literal, load } from "../postgres/sql.ts";
+import { DUPLICATE_SCHEMA, UNDEFINED_TABLE, UNIQUE_VIOLATION, sqlstateOf } from "../postgres/sqlstate.ts";
 
 /** Numbered files of `sql/state`, in order. */
 function migrations(): { version: number; path: string }[] {
@@ -12,8 +13,12 @@ function migrations(): { version: number; path: string }[] {
     .map((file) => ({ version: Number(file.slice(0, 4)), path: `state/${file.slice(0, -4)}` }));
 }
 
-/** Serialises whoever creates or removes the schema in a database. */
-export const SCHEMA_LOCK = "select pg_catalog.pg_advisory_xact_lock(1919250540, 1)";
+/** Serialises whoever changes or removes the schema in a database. Nobody else has the rights for such a lock. */
+export const SCHEMA_LOCK = "lock table replicate.migration in share row exclusive mode";
+
+/** Somebody else has just created the schema, or has just removed it. */
+const RACES = [UNIQUE_VIOLATION, DUPLICATE_SCHEMA, UNDEFINED_TABLE];
+const MOST_RACES = 5;
 
 /** Version of the schema in this database; 0 when there is none. */
 export async function stateVersion(connection: Connection): Promise<number> {
@@ -45,20 +50,28 @@ export async function migrateOlder(connection: Connection): Promise<void> {
 
 /** Applies what is missing, in one transaction. Throws STATE_TOO_NEW, SYNC_MISMATCH, and the driver's errors. */
 export async function migrate(connection: Connection): Promise<void> {
+  for (let races = 0; ; races += 1) {
+    try {
+      return await connection.transaction(async () => await migrateNow(connection));
+    } catch (error) {
+      if (races === MOST_RACES || !RACES.includes(sqlstateOf(error) ?? "")) throw error;
+    }
+  }
+}
+
+async function migrateNow(connection: Connection): Promise<void> {
   const files = migrations();
   const newest = files.at(-1)?.version ?? 0;
-  await connection.transaction(async () => {
-    await connection.script(SCHEMA_LOCK);
-    const version = await stateVersion(connection);
-    if (version > newest) {
-      throw new ReplicateError(
-        "STATE_TOO_NEW",
-        `schema replicate on the ${connection.side} has version ${version}, this program knows ${newest}`,
-      );
-    }
-    for (const file of files.filter((each) => each.version > version)) {
-      await connection.script(load(file.path));
-      await connection.script(`insert into replicate.migration (version) values (${literal(file.version)})`);
-    }
-  });
+  if ((await stateVersion(connection)) > 0) await connection.script(SCHEMA_LOCK);
+  const version = await stateVersion(connection);
+  if (version > newest) {
+    throw new ReplicateError(
+      "STATE_TOO_NEW",
+      `schema replicate on the ${connection.side} has version ${version}, this program knows ${newest}`,
+    );
+  }
+  for (const file of files.filter((each) => each.version > version)) {
+    await connection.script(load(file.path));
+    await connection.script(`insert into replicate.migration (version) values (${literal(file.version)})`);
+  }
 }

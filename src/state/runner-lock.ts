@@ -2,7 +2,10 @@
 import { hostname } from "node:os";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
-import { INVALID_SCHEMA, UNDEFINED_TABLE, sqlstateOf } from "../postgres/sqlstate.ts";
+import {
+  describeHolder, endSession, giveBack, isStateMissing, leaseHolder, leaseLost, leaseName, LEASE_SECONDS, renewLease,
+  takeLease, type Holder, type Lease, type Taking,
+} from "./lease.ts"; // prettier-ignore
 import { unknownSync } from "./sync-table.ts";
 
 /** What the heartbeat tells. */
@@ -33,119 +36,90 @@ export interface StoredError {
   readonly isRetrying?: boolean;
 }
 
-/** The session that has the sync now. */
-export interface Holder {
-  /** Of the backend on the target. */
-  readonly pid: number;
-  /** Process and machine, as far as it has said so. */
-  readonly who: string;
-}
-
-const LOCK = "pg_catalog.hashtext('replicate'), pg_catalog.hashtext($1)";
-/** On the source: only the session that holds it reads batches. */
-const SOURCE_LOCK = "pg_catalog.hashtext('replicate source'), pg_catalog.hashtext($1)";
-/** How often it is tried again after a backend was ended, and the pause in milliseconds. */
+/** How often it is tried again after a session was ended, and the pause in milliseconds. */
 const TRIES = 50;
 const PAUSE_MS = 100;
 
+export function runnerLease(sync: string, token: string): Lease {
+  return { name: leaseName("runner", sync), token };
+}
+
 /**
- * Takes the sync for this session. `former` is the backend that held it for us before the connection broke; the
- * server may not have noticed yet, so it is ended. Returns who has it if that is somebody else. Throws SYNC_UNKNOWN.
+ * Takes the sync for this session, where nobody else has it or he is gone. An earlier session of ours may not have been
+ * noticed to be broken yet, and is ended; as is that of whoever has lost the sync to us without knowing it. Throws
+ * SYNC_UNKNOWN.
  */
-export async function tryRunner(
-  target: Connection,
-  sync: string,
-  former: number | undefined,
-): Promise<Holder | undefined> {
-  for (let tries = 0; tries < TRIES; tries += 1) {
-    if (await tryLock(target, LOCK, sync)) {
-      await registerRunner(target, sync);
-      return undefined;
+export async function tryRunner(target: Connection, sync: string, token: string): Promise<Taking> {
+  const lease = runnerLease(sync, token);
+  for (let tries = 1; ; tries += 1) {
+    const taking = await takeLease(target, lease).catch((error: unknown) => {
+      throw isStateMissing(error) ? unknownSync(sync) : error;
+    });
+    if (taking.isTaken) {
+      await registerRunner(target, lease, sync);
+      const isEnded = taking.before !== undefined && (await endSession(target, taking.before));
+      return isEnded ? taking : { isTaken: true, before: undefined };
     }
-    const pid = await lockHolder(target, "replicate", sync);
-    if (pid !== undefined && pid !== former) return { pid, who: await describeRunner(target, sync) };
-    if (pid !== undefined) await target.rows(`select pg_catalog.pg_terminate_backend($1)`, [pid]);
+    if (taking.before?.token !== token || tries === TRIES) return taking;
+    await endSession(target, taking.before);
     await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
   }
-  return { pid: former ?? 0, who: "a session that does not end" };
 }
 
-export function runnerActive(sync: string, holder: Holder): ReplicateError {
-  return new ReplicateError("RUNNER_ACTIVE", `another runner follows sync ${sync}: ${holder.who}`);
+export function runnerActive(sync: string, holder: Holder | undefined): ReplicateError {
+  const who = holder === undefined ? "" : `: ${describeHolder(holder)}`;
+  return leaseLost(`another runner follows sync ${sync}${who}`);
 }
 
 /**
- * Takes the source for this session. Whoever had it before is ended: he has lost the sync on the target, but may not
- * know it yet, and must not say on the source what has been applied. Throws RUNNER_ACTIVE where he cannot be ended.
+ * Takes the source for this session. Whoever had it before has lost the sync on the target, but may not know it yet, and must
+ * not say on the source what has been applied. Throws RUNNER_ACTIVE where he is at it and cannot be ended.
  */
-export async function takeSource(source: Connection, target: Connection, sync: string): Promise<void> {
-  let pid: number | undefined;
+export async function takeSource(
+  source: Connection,
+  target: Connection,
+  sync: string,
+  token: string,
+): Promise<void> {
+  const lease = { name: leaseName("reader", sync), token };
+  let before: Holder | undefined;
   for (let tries = 0; tries < TRIES; tries += 1) {
-    if (await tryLock(source, SOURCE_LOCK, sync)) return;
-    // Only the one who has the sync may do so: a process that slept through its loss finds its session gone here.
-    await target.rows("select 1");
-    pid = await lockHolder(source, "replicate source", sync);
-    if (pid !== undefined) await source.rows(`select pg_catalog.pg_terminate_backend($1)`, [pid]);
+    // Only the one who has the sync may do so: a process that slept through its loss finds out here.
+    if (!(await renewLease(target, runnerLease(sync, token)))) throw runnerActive(sync, undefined);
+    const taking = await takeLease(source, lease, { isBound: true, isForced: true });
+    ({ before } = taking);
+    if (before !== undefined) await endSession(source, before);
+    if (taking.isTaken) return;
     await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
   }
   throw new ReplicateError(
     "RUNNER_ACTIVE",
     `a session of an earlier runner of sync ${sync} stays on the source`,
     {
-      hint: `End it there: select pg_terminate_backend(${pid ?? 0});`,
+      hint: `End it there: select pg_terminate_backend(${before?.backend ?? 0});`,
     },
   );
 }
 
-async function tryLock(connection: Connection, lock: string, sync: string): Promise<boolean> {
-  const sql = `select pg_catalog.pg_try_advisory_lock(${lock}) as taken`;
-  return (await connection.row<{ taken: boolean }>(sql, [sync])).taken;
-}
-
-async function describeRunner(target: Connection, sync: string): Promise<string> {
-  const [runner] = await target.rows<{ host: string | null; pid: number | null; since: Date | null }>(
-    `select host, pid, since from replicate.runner where sync = $1`,
-    [sync],
+async function registerRunner(target: Connection, lease: Lease, sync: string): Promise<void> {
+  // From the sync's own row: in the replica role no foreign key would keep out a sync that does not exist.
+  const registered = await target.rows(
+    `insert into replicate.runner (sync, host, pid, since, seen_at)
+     select name, $2, $3, now(), now() from replicate.sync where name = $1
+     on conflict (sync) do update
+       set host = excluded.host, pid = excluded.pid, since = excluded.since, seen_at = excluded.seen_at, ended_at = null,
+           lag_trend = null, batch = null
+     returning 1`,
+    [sync, hostname(), process.pid],
   );
-  if (runner === undefined || runner.since === null) return "a process that has not said its name";
-  return `process ${runner.pid} on ${runner.host}, since ${runner.since.toISOString()}`;
-}
-
-async function registerRunner(target: Connection, sync: string): Promise<void> {
-  try {
-    // From the sync's own row: in the replica role no foreign key would keep out a sync that does not exist.
-    const registered = await target.rows(
-      `insert into replicate.runner (sync, host, pid, since, seen_at)
-       select name, $2, $3, now(), now() from replicate.sync where name = $1
-       on conflict (sync) do update
-         set host = excluded.host, pid = excluded.pid, since = excluded.since, seen_at = excluded.seen_at, ended_at = null,
-             lag_trend = null, batch = null
-       returning 1`,
-      [sync, hostname(), process.pid],
-    );
-    if (registered.length === 0) throw unknownSync(sync);
-  } catch (error) {
-    if ([UNDEFINED_TABLE, INVALID_SCHEMA].includes(sqlstateOf(error) ?? "")) throw unknownSync(sync);
-    throw error;
-  }
-}
-
-/** The backend that holds a lock of two keys. */
-async function lockHolder(connection: Connection, kind: string, sync: string): Promise<number | undefined> {
-  const [holder] = await connection.rows<{ pid: number }>(
-    `select l.pid from pg_catalog.pg_locks l
-     where l.locktype = 'advisory' and l.granted and l.objsubid = 2
-       and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
-       and l.classid::bigint = pg_catalog.hashtext($2)::bigint & 4294967295
-       and l.objid::bigint = pg_catalog.hashtext($1)::bigint & 4294967295`,
-    [sync, kind],
-  );
-  return holder?.pid;
+  if (registered.length > 0) return;
+  await giveBack(target, lease);
+  throw unknownSync(sync);
 }
 
 /** Whether somebody runs the sync now. */
 export async function isRunnerAlive(target: Connection, sync: string): Promise<boolean> {
-  return (await lockHolder(target, "replicate", sync)) !== undefined;
+  return (await leaseHolder(target, leaseName("runner", sync))) !== undefined;
 }
 
 /** A runner says on the source that it is alive more often than that. */
@@ -156,8 +130,8 @@ const SILENT_SECONDS = 60;
  * leave one behind. Throws RUNNER_ACTIVE where it is alive.
  */
 export async function endReader(source: Connection, sync: string): Promise<void> {
-  const pid = await lockHolder(source, "replicate source", sync);
-  if (pid === undefined) return;
+  const holder = await leaseHolder(source, leaseName("reader", sync));
+  if (holder === undefined) return;
   const alive = await source.rows(
     `select 1 from replicate.source_sync
      where name = $1 and acknowledged_at > pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $2)`,
@@ -168,34 +142,61 @@ export async function endReader(source: Connection, sync: string): Promise<void>
       hint: "Stop that runner first.",
     });
   }
-  await source.rows(`select pg_catalog.pg_terminate_backend($1)`, [pid]);
+  await endSession(source, holder);
 }
 
 /** Tells the figures. What went wrong before is over: where it is not, `touch` says that the runner lives. */
-export async function beat(target: Connection, sync: string, heartbeat: Heartbeat): Promise<void> {
-  await target.rows(
-    `update replicate.runner
-     set seen_at = pg_catalog.clock_timestamp(), rows_per_second = $2, lag_trend = $3, batch = null,
-         clear_at = coalesce(pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $4), clear_at),
-         last_error = case when last_error is null then null else last_error || '{"cleared": true}' end
-     where sync = $1`,
-    [sync, heartbeat.rowsPerSecond, heartbeat.lagTrend, heartbeat.clearSeconds],
+export async function beat(
+  target: Connection,
+  lease: Lease,
+  sync: string,
+  { rowsPerSecond, lagTrend, clearSeconds }: Heartbeat,
+): Promise<Sign> {
+  return await sign(
+    target,
+    lease,
+    `rows_per_second = $4, lag_trend = $5, batch = null,
+     clear_at = coalesce(pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $6), clear_at),
+     last_error = case when last_error is null then null else last_error || '{"cleared": true}' end`,
+    [sync, rowsPerSecond, lagTrend, clearSeconds],
   );
 }
 
 /** The heartbeat in the middle of a batch that takes long: by a session that has no part in it. */
-export async function beatAtBatch(control: Connection, sync: string, batch: BatchAtHand): Promise<void> {
-  await control.rows(
-    `update replicate.runner set seen_at = pg_catalog.clock_timestamp(), batch = $2 where sync = $1`,
-    [sync, JSON.stringify(batch)],
-  );
+export async function beatAtBatch(
+  control: Connection,
+  lease: Lease,
+  sync: string,
+  batch: BatchAtHand,
+): Promise<Sign> {
+  return await sign(control, lease, `batch = $4`, [sync, JSON.stringify(batch)]);
 }
 
 /** Says that the runner lives. A session that does not say so for long is taken for abandoned, see standby.ts. */
-export async function touch(target: Connection, sync: string): Promise<void> {
-  await target.rows(`update replicate.runner set seen_at = pg_catalog.clock_timestamp() where sync = $1`, [
-    sync,
-  ]);
+export async function touch(target: Connection, lease: Lease, sync: string): Promise<Sign> {
+  return await sign(target, lease, "", [sync]);
+}
+
+/** What is found when a sign of life is given: the sync is not ours any more, or we are asked to end. */
+export type Sign = { readonly isLost: boolean; readonly asked: string | null };
+
+/** Renews the lease; where it is lost, nothing is told of what is somebody else's now. */
+async function sign(
+  connection: Connection,
+  { name, token }: Lease,
+  figures: string,
+  [sync, ...values]: readonly unknown[],
+): Promise<Sign> {
+  const [renewed] = await connection.rows<{ asked: string | null }>(
+    `with renewed as (
+       update replicate.lease
+       set expires_at = pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => ${LEASE_SECONDS})
+       where name = $2 and token = $3 returning asked)
+     update replicate.runner set seen_at = pg_catalog.clock_timestamp()${figures === "" ? "" : `, ${figures}`}
+     from renewed where sync = $1 returning renewed.asked`,
+    [sync, name, token, ...values],
+  );
+  return { isLost: renewed === undefined, asked: renewed?.asked ?? null };
 }
 
 /**
@@ -239,6 +240,7 @@ export async function clearError(target: Connection, sync: string): Promise<void
 /** `clearSeconds`: as in a heartbeat. Never throws. */
 export async function endRunner(
   target: Connection,
+  lease: Lease,
   sync: string,
   clearSeconds: number | null,
 ): Promise<void> {
@@ -247,8 +249,9 @@ export async function endRunner(
       `update replicate.runner
        set ended_at = now(), rows_per_second = 0, lag_trend = null, batch = null,
            clear_at = coalesce(pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $2), clear_at)
-       where sync = $1`,
-      [sync, clearSeconds],
+       where sync = $1 and exists (select 1 from replicate.lease where name = $3 and token = $4)`,
+      [sync, clearSeconds, lease.name, lease.token],
     )
     .catch(() => undefined);
+  await giveBack(target, lease);
 }

@@ -1,5 +1,7 @@
 /** Which side applications write to: what the last cutover or rollback of a sync has come to. Kept on the sync's target. */
+import { randomUUID } from "node:crypto";
 import type { Connection } from "../postgres/connect.ts";
+import { leaseHolder, leaseName, takeLease } from "./lease.ts";
 
 /** See sql/state/0003-cutover.sql. */
 export interface Switch {
@@ -45,28 +47,15 @@ export function markName(sync: string): string {
   return `${sync}.mark`;
 }
 
-const LOCK = "pg_catalog.hashtext('replicate switch'), pg_catalog.hashtext($1)";
-
 /** Keeps other processes from switching the sync while this session lives. Returns false when another does. */
 export async function lockSwitch(state: Connection, sync: string): Promise<boolean> {
-  const { taken } = await state.row<{ taken: boolean }>(
-    `select pg_catalog.pg_try_advisory_lock(${LOCK}) as taken`,
-    [sync],
-  );
-  return taken;
+  const lease = { name: leaseName("switch", sync), token: randomUUID() };
+  return (await takeLease(state, lease, { isBound: true })).isTaken;
 }
 
 /** Whether a process is switching the sync now. */
 export async function isSwitching(state: Connection, sync: string): Promise<boolean> {
-  const [holder] = await state.rows(
-    `select 1 from pg_catalog.pg_locks l
-     where l.locktype = 'advisory' and l.granted and l.objsubid = 2
-       and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
-       and l.classid::bigint = pg_catalog.hashtext('replicate switch')::bigint & 4294967295
-       and l.objid::bigint = pg_catalog.hashtext($1)::bigint & 4294967295`,
-    [sync],
-  );
-  return holder !== undefined;
+  return (await leaseHolder(state, leaseName("switch", sync))) !== undefined;
 }
 
 /** Begins a switch, or takes one up that was interrupted before the new side was open. */

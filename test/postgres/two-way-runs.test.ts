@@ -60,7 +60,7 @@ test("two runners that stand by: the one that has a way gets the other as well",
   await until("it stands by", () => two.events.some(({ type }) => type === "standing-by"));
   // The forward way's session on the target.
   const [gone] = await pair.target.sql<{ pid: number }>(
-    "select l.pid from pg_locks l where locktype = 'advisory' and granted and objsubid = 2 and classid::bigint = hashtext('replicate')::bigint & 4294967295 and database = (select oid from pg_database where datname = current_database())",
+    "select backend as pid from replicate.lease where name = 'runner default'",
   );
   await pair.target.sql("select pg_terminate_backend($1)", [gone?.pid]);
   await until("somebody notices", () =>
