@@ -11,11 +11,11 @@ wanted as (
   where c.oid = any ($1::oid[])
 ),
 base_type as (
-  select t.oid as type_oid, t.oid as oid, t.typtype, t.typbasetype, t.typtypmod as typmod, 0 as depth
+  select t.oid as type_oid, t.oid as oid, t.typtype, t.typbasetype, t.typtypmod as typmod, -1 as limit_of, 0 as depth
   from pg_catalog.pg_type t
   where t.oid in (select a.atttypid from pg_catalog.pg_attribute a join wanted w on w.oid = a.attrelid)
   union all
-  select b.type_oid, t.oid, t.typtype, t.typbasetype, t.typtypmod, b.depth + 1
+  select b.type_oid, t.oid, t.typtype, t.typbasetype, t.typtypmod, b.typmod, b.depth + 1
   from base_type b
   join pg_catalog.pg_type t on t.oid = b.typbasetype
   where b.typtype = 'd'
@@ -97,6 +97,7 @@ select
       'name', a.attname,
       'type', pg_catalog.format_type(a.atttypid, a.atttypmod),
       'baseType', pg_catalog.format_type(b.oid, -1),
+      'plainType', pg_catalog.format_type(b.oid, case when b.depth = 0 then a.atttypmod else b.limit_of end),
       'baseOid', b.oid::bigint,
       'baseKind', bt.typtype,
       'isBuiltin', b.oid < 16384,

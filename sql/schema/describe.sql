@@ -121,6 +121,21 @@ select case t.typtype when 'e' then 'enum' when 'd' then 'domain' when 'r' then 
          'labels', (select pg_catalog.string_agg(pg_catalog.quote_literal(l.enumlabel), ', ' order by l.enumsortorder)
                     from pg_catalog.pg_enum l where l.enumtypid = t.oid),
          'base type', case when t.typtype = 'd' then pg_catalog.format_type(t.typbasetype, t.typtypmod) end,
+         'attributes', (select pg_catalog.string_agg(
+                          pg_catalog.format('%I %s%s', a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod),
+                            case when a.attcollation <> at.typcollation then ' collate ' || pg_catalog.quote_ident(co.collname) end),
+                          ', ' order by a.attnum)
+                        from pg_catalog.pg_attribute a
+                        join pg_catalog.pg_type at on at.oid = a.atttypid
+                        left join pg_catalog.pg_collation co on co.oid = a.attcollation
+                        where t.typtype = 'c' and a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped),
+         'range', (select pg_catalog.concat_ws(', ', 'subtype ' || pg_catalog.format_type(g.rngsubtype, null),
+                            'operator class ' || o.opcname, 'collation ' || co.collname, 'canonical function ' || p.proname)
+                   from pg_catalog.pg_range g
+                   join pg_catalog.pg_opclass o on o.oid = g.rngsubopc
+                   left join pg_catalog.pg_collation co on co.oid = g.rngcollation
+                   left join pg_catalog.pg_proc p on p.oid = g.rngcanonical
+                   where g.rngtypid = t.oid),
          'default', t.typdefault,
          'not null', t.typnotnull,
          'checks', (select pg_catalog.string_agg(pg_catalog.pg_get_constraintdef(k.oid), ', ' order by k.conname)

@@ -5,6 +5,7 @@
 import type { Problem } from "../errors.ts";
 import { ident } from "../postgres/sql.ts";
 import { tableLabel, tableSql, type Column, type Table } from "./table.ts";
+import { remakeTypeSql, typeDifference, unqualified } from "./types.ts";
 
 export interface ColumnPair {
   readonly source: Column;
@@ -111,10 +112,14 @@ export function columnPlan(source: Table, target: Table): ColumnPlan {
       continue;
     }
     if (refusal !== null) {
+      // A type of the same name, but not the same, cannot be had by its name.
+      const isHomonym = from.isDomain && to.isDomain && unqualified(from.type) === unqualified(to.type);
       problems.push({
         subject,
         message: `column ${name} is ${from.type} on the source and ${to.type} on the target: ${refusal}`,
-        remedy: `${alter} alter column ${name} type ${from.type};`,
+        remedy: hasSameName(from, to)
+          ? remakeTypeSql(tableSql(target), from, to)
+          : `${alter} alter column ${name} type ${isHomonym ? from.plainType : from.type};`,
       });
       continue;
     }
@@ -147,7 +152,7 @@ function isBinarySafe({ source, target }: ColumnPair): boolean {
       source.baseOid === target.baseOid &&
       source.baseType === target.baseType &&
       binarySafe.has(elementType(source.baseType))) ||
-    (source.baseKind === "e" && target.baseKind === "e" && sameName(source, target))
+    (source.baseKind === "e" && target.baseKind === "e" && hasSameName(source, target))
   ); // an enum travels as its label
 }
 
@@ -158,7 +163,12 @@ function whyNotAssignable(source: Column, target: Column): string | null {
   const isArray = source.baseType.endsWith("[]");
   if (isArray !== target.baseType.endsWith("[]") && !(isArray && textual.has(to)))
     return "the types do not match";
-  const isSame = source.isBuiltin && target.isBuiltin ? from === to : sameName(source, target);
+  const isSame = source.isBuiltin && target.isBuiltin ? from === to : hasSameName(source, target);
+  const [own, other] = [source.structure, target.structure];
+  if (isSame && own !== undefined && other !== undefined) {
+    const difference = typeDifference(own, other, isNarrower);
+    if (difference !== null) return difference;
+  }
   const isTaken =
     isSame ||
     (textual.has(to) && from !== '"char"') ||
@@ -169,13 +179,19 @@ function whyNotAssignable(source: Column, target: Column): string | null {
   return narrowing(source, target, isSame);
 }
 
+/** The same for two built-in types as they are written, somewhere inside of a column's type. */
+function isNarrower(source: string, target: string): boolean {
+  const plain = (type: string): Limited => ({ plainType: type, baseType: type.replace(/\([\d,-]+\)/, "") });
+  return narrowing(plain(source), plain(target), true) !== null;
+}
+
+type Limited = Pick<Column, "plainType" | "baseType" | "mapped">;
+
 /** A length, precision or scale on the target that would refuse or round a value of the source. */
-function narrowing(source: Column, target: Column, isSame: boolean): string | null {
-  // What a domain limits shows in its definition only; the target's server will tell.
-  if (source.isDomain || target.isDomain) return null;
-  const limit = modifier(target.type);
+function narrowing(source: Limited, target: Limited, isSame: boolean): string | null {
+  const limit = modifier(target.plainType);
   if (limit === null) return null;
-  const given = isSame || textual.has(elementType(source.baseType)) ? modifier(source.type) : null;
+  const given = isSame || textual.has(elementType(source.baseType)) ? modifier(source.plainType) : null;
   if (given === null && /^(time|timestamp|interval)/.test(target.baseType) && limit[0] === 6) return null;
   const [size, scale = 0] = limit;
   if (elementType(target.baseType) === "numeric") {
@@ -203,18 +219,13 @@ function elementType(baseType: string): string {
   return baseType.endsWith("[]") ? baseType.slice(0, -2) : baseType;
 }
 
-/** User-defined types match by name: an extension may live in another schema on the target. */
-function sameName(source: Column, target: Column): boolean {
+/** Of user-defined types: an extension may live in another schema on the target. */
+function hasSameName(source: Column, target: Column): boolean {
   return (
-    source.isBuiltin === target.isBuiltin && unqualified(source.baseType) === unqualified(target.baseType)
+    !source.isBuiltin && !target.isBuiltin && unqualified(source.baseType) === unqualified(target.baseType)
   );
 }
 
 function isNamed(column: Column, name: string): boolean {
   return !column.isBuiltin && unqualified(column.baseType) === name;
-}
-
-function unqualified(baseType: string): string {
-  const found = /(?:"(?:[^"]|"")*"|[^."]+)$/.exec(baseType);
-  return found?.[0] ?? baseType;
 }

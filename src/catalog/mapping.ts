@@ -7,7 +7,15 @@ import type { Connection, Results } from "../postgres/connect.ts";
 import { ident, literal, load } from "../postgres/sql.ts";
 import { sqlstateOf } from "../postgres/sqlstate.ts";
 import { enclosed } from "./rows.ts";
-import { fromSql, tableLabel, type Column, type MappedColumn, type OwnValue, type Table } from "./table.ts";
+import {
+  fromSql,
+  tableLabel,
+  typeDescriber,
+  type Column,
+  type MappedColumn,
+  type OwnValue,
+  type Table,
+} from "./table.ts";
 
 /** As the target remembers it, see `SyncTable`. */
 export interface TableMapping {
@@ -110,7 +118,10 @@ export interface Expression {
   type?: ExpressionType;
 }
 
-type ExpressionType = Pick<Column, "type" | "baseType" | "baseOid" | "baseKind" | "isBuiltin" | "isDomain">;
+type ExpressionType = Pick<
+  Column,
+  "type" | "baseType" | "plainType" | "baseOid" | "baseKind" | "isBuiltin" | "isDomain" | "structure"
+>;
 
 /** What is wished of one table. */
 interface Wish {
@@ -185,7 +196,8 @@ async function describeExpressions(source: Connection, wishes: readonly Wish[]):
     fields.map(({ oid }) => oid),
     fields.map(({ modifier }) => modifier),
   ]);
-  for (const [n, { expression }] of fields.entries()) expression.type = types[n] as ExpressionType;
+  const describe = await typeDescriber(source, types);
+  for (const [n, { expression }] of fields.entries()) expression.type = describe(types[n] as ExpressionType);
 }
 
 /** A query that returns no row, whose columns are the expressions. */

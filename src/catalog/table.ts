@@ -2,6 +2,7 @@
 import type { Problem } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { ident, load, qualified } from "../postgres/sql.ts";
+import { readTypes, typeStructure, type TypeStructure } from "./types.ts";
 
 export interface Column {
   readonly attnum: number;
@@ -10,11 +11,15 @@ export interface Column {
   readonly type: string;
   /** Domains resolved, no length or precision, usable in a cast: `character varying`. */
   readonly baseType: string;
+  /** The same with length or precision, as the column or a domain has it: `character varying(20)`. */
+  readonly plainType: string;
   readonly baseOid: number;
   /** `typtype` of the base type: b base, c composite, e enum, r range, m multirange. */
   readonly baseKind: string;
   readonly isBuiltin: boolean;
   readonly isDomain: boolean;
+  /** What the base type is made of, where it is not built in. */
+  readonly structure?: TypeStructure;
   readonly notNull: boolean;
   readonly hasDefault: boolean;
   readonly default: string | null;
@@ -112,9 +117,30 @@ export interface Table {
 
 /** Describes the tables that exist among these oids, sorted by schema and name. */
 export async function describeTables(connection: Connection, oids: readonly number[]): Promise<Table[]> {
-  return await connection
-    .rows<Table>(load("catalog/tables"), [oids])
-    .then((rows) => rows.map((row) => ({ ...row, oid: Number(row.oid) })));
+  const rows = await connection.rows<Table>(load("catalog/tables"), [oids]);
+  const tables = rows.map((row) => ({ ...row, oid: Number(row.oid) }));
+  const describe = await typeDescriber(
+    connection,
+    tables.flatMap(({ columns }) => columns),
+  );
+  return tables.map((table) => ({ ...table, columns: table.columns.map(describe) }));
+}
+
+type TypeOfColumn = Pick<Column, "baseOid" | "isBuiltin">;
+
+/** Adds to columns, or to expressions, what their types are made of, where these are not built in. */
+export async function typeDescriber<Described extends TypeOfColumn>(
+  connection: Connection,
+  columns: readonly Described[],
+): Promise<(column: Described) => Described & Pick<Column, "structure">> {
+  const oids = [...new Set(columns.filter(({ isBuiltin }) => !isBuiltin).map(({ baseOid }) => baseOid))];
+  if (oids.length === 0) return (column) => column;
+  const types = await readTypes(connection, [], oids);
+  return (column) => {
+    // One that was dropped meanwhile is noticed with its table.
+    const isKnown = !column.isBuiltin && types.has(column.baseOid);
+    return isKnown ? { ...column, structure: typeStructure(column.baseOid, types) } : column;
+  };
 }
 
 /** Columns that hold data of their own: generated ones are computed on either side. */

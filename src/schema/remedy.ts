@@ -113,9 +113,24 @@ function changeSql(
       return changed.has("filled") && changed.size === 1 ? [`refresh materialized view ${row.name};`] : null;
     case "sequence":
       return [`alter sequence ${row.name}${sequenceOptions(row)};`, ...ownedSql(row)];
+    case "enum":
+      return labelsSql(row, there);
     default:
       return null;
   }
+}
+
+/** Null where there is more to do than to add labels. */
+function labelsSql(row: Description, there: Description): string[] | null {
+  const [own, other] = [row, there].map((each): readonly string[] => {
+    return detail(each, "labels")?.match(/'(?:[^']|'')*'/g) ?? [];
+  }) as [readonly string[], readonly string[]];
+  if (own.filter((label) => other.includes(label)).join() !== other.join()) return null;
+  return own.flatMap((label, n) => {
+    if (other.includes(label)) return [];
+    const place = n === 0 ? (other.length === 0 ? "" : ` before ${other[0]}`) : ` after ${own[n - 1]}`;
+    return [`alter type ${row.name} add value ${label}${place};`];
+  });
 }
 
 function columnSql(row: Description, changed: ReadonlySet<string>, there: Description): string[] | null {

@@ -11,15 +11,16 @@ import {
   type Column,
   type Table,
 } from "../catalog/table.ts";
+import { readTypes } from "../catalog/types.ts";
 import { ReplicateError, type Problem } from "../errors.ts";
 import type { ResolvedConfig } from "../config.ts";
 import { isTransformed } from "../transform-rows.ts";
 import type { Connection } from "../postgres/connect.ts";
-import { ident, load } from "../postgres/sql.ts";
+import { ident } from "../postgres/sql.ts";
 import type { SyncTable } from "../state/sync-table.ts";
 import type { Checksum } from "./checksum.ts";
 import type { KeyColumnSql } from "./key-sql.ts";
-import { unstableTypes, ValueForms, type TypeParts } from "./value-form.ts";
+import { unstableTypes, ValueForms } from "./value-form.ts";
 
 /** One side of a table as SQL. The table's alias is `t` throughout. */
 export interface SideSql {
@@ -119,15 +120,7 @@ export async function planTables(
 
     const keyPairs = key.flatMap(({ pair }) => (pair === undefined ? [] : [pair]));
     const isCareful = [sourceTable, targetTable].some((table) => toastBytes(table) > CAREFUL_TOAST_BYTES);
-    const write = (pair: ColumnPair): FieldPair => {
-      const plain = {
-        source: isComputed(pair.source)
-          ? plainType(pair.source)
-          : from.plainTypes.get(pair.source, sourceTable),
-        target: to.plainTypes.get(pair.target, targetTable),
-      };
-      return fieldPair(pair, plain, forms, isCareful ? checksum : null);
-    };
+    const write = (pair: ColumnPair): FieldPair => fieldPair(pair, forms, isCareful ? checksum : null);
     const fields = pairs.map(write);
     const keyFields = keyPairs.map(write);
     plans.push({
@@ -179,7 +172,6 @@ export async function planTables(
 interface SideDescription {
   readonly tables: ReadonlyMap<number, Table>;
   readonly shapes: ReadonlyMap<number, string>;
-  readonly plainTypes: { get(column: Column, table: Table): string };
 }
 
 async function describeSide(connection: Connection, oids: readonly number[]): Promise<SideDescription> {
@@ -190,51 +182,14 @@ async function describeSide(connection: Connection, oids: readonly number[]): Pr
     [oids],
   );
   const tables = await describeTables(connection, oids);
-  const plain = await connection.rows<{ relid: string; attnum: number; type: string }>(
-    load("verify/plain-types"),
-    [oids],
-  );
-  const plainTypes = new Map(plain.map((row) => [`${row.relid} ${row.attnum}`, row.type]));
   return {
     tables: new Map(tables.map((table) => [table.oid, table])),
     shapes: new Map(shapes.map((row) => [Number(row.oid), row.shape])),
-    plainTypes: { get: (column, table) => plainTypes.get(`${table.oid} ${column.attnum}`) ?? column.type },
   };
-}
-
-/** The types that the tables' columns are made of, and these, by oid. */
-async function readTypes(
-  connection: Connection,
-  tables: readonly number[],
-  others: readonly number[],
-): Promise<Map<number, TypeParts>> {
-  const types = await connection.rows<Record<keyof TypeParts, unknown>>(load("verify/types"), [
-    tables,
-    others,
-  ]);
-  return new Map(
-    types.map((row) => [
-      Number(row.oid),
-      {
-        oid: Number(row.oid),
-        name: String(row.name),
-        kind: String(row.kind),
-        element: Number(row.element),
-        base: Number(row.base),
-        subtype: Number(row.subtype),
-        attributes: row.attributes as TypeParts["attributes"],
-      },
-    ]),
-  );
 }
 
 function isComputed({ mapped }: Column): boolean {
   return mapped?.as != null;
-}
-
-/** The type of an expression, without what a domain says of it. */
-function plainType({ isDomain, baseType, type }: Column): string {
-  return isDomain ? baseType : type;
 }
 
 /** Generated columns that both sides store. Nobody copies them, so they tell whether both sides compute alike. */
@@ -259,7 +214,6 @@ const whole = /^(smallint|integer|bigint)$/;
 
 function fieldPair(
   pair: ColumnPair,
-  plain: { readonly source: string; readonly target: string },
   forms: { readonly source: ValueForms; readonly target: ValueForms },
   careful: Checksum | null,
 ): FieldPair {
@@ -275,7 +229,7 @@ function fieldPair(
     }
   }
   const targetForm = forms.target.write(to, target.baseOid);
-  const cast = castFor(pair, plain);
+  const cast = castFor(pair);
   if (cast === null) {
     // Where the target keeps the text, the source's text is what COPY has sent.
     const isKeptAsText = source.baseType !== target.baseType && textual.test(target.baseType);
@@ -287,15 +241,16 @@ function fieldPair(
 }
 
 /** The type that a value of the source has to be cast to, through its text, to look like the target's; or null. */
-function castFor({ source, target }: ColumnPair, plain: { source: string; target: string }): string | null {
-  if (!target.isBuiltin || plain.source === plain.target) return null;
+function castFor({ source, target }: ColumnPair): string | null {
+  if (!target.isBuiltin || source.plainType === target.plainType) return null;
   // Rounded as it is there, but not refused as it may have been.
-  const rounded = plain.target.replace(/^numeric\(\d+,/, "numeric(1000,");
+  const rounded = target.plainType.replace(/^numeric\(\d+,/, "numeric(1000,");
   if (source.baseType === target.baseType) {
-    return scaled.test(target.baseType) && plain.target !== target.baseType ? rounded : null;
+    return scaled.test(target.baseType) && target.plainType !== target.baseType ? rounded : null;
   }
   if (textual.test(target.baseType) || !source.isBuiltin) return null;
-  if (whole.test(source.baseType) && (whole.test(target.baseType) || plain.target === "numeric")) return null;
+  if (whole.test(source.baseType) && (whole.test(target.baseType) || target.plainType === "numeric"))
+    return null;
   return rounded;
 }
 

@@ -5,21 +5,8 @@
  * A form is an SQL expression that becomes one field of `row(…)::text`. There, NULL is nothing and '' is "", and
  * whatever would end a field is quoted.
  */
+import type { TypeCatalog, TypeParts } from "../catalog/types.ts";
 import { ident } from "../postgres/sql.ts";
-
-/** A type as sql/verify/types.sql describes it. */
-export interface TypeParts {
-  readonly oid: number;
-  readonly name: string;
-  readonly kind: string;
-  readonly element: number;
-  readonly base: number;
-  readonly subtype: number;
-  readonly attributes: readonly { readonly name: string; readonly type: number }[];
-}
-
-/** Types by oid, of one server. */
-export type TypeCatalog = ReadonlyMap<number, TypeParts>;
 
 /** Written with 17 digits up to version 11, with as few as are needed since 12: compared by their bytes. */
 const floats: Readonly<Record<string, string>> = {
@@ -66,7 +53,7 @@ export class ValueForms {
     if (type === undefined) return false;
     return (
       this.#senders[type.name] !== undefined ||
-      [type.element, type.base, type.subtype, ...type.attributes.map((each) => each.type)].some(
+      [type.element, type.base, type.subtype, type.ranges, ...type.attributes.map((each) => each.type)].some(
         (part) => part !== 0 && part !== oid && this.isUnstable(part),
       )
     );
@@ -82,6 +69,7 @@ export class ValueForms {
     }
     // The binary form of a range names no types.
     if (type.subtype !== 0) return `pg_catalog.range_send(${expression})`;
+    if (type.ranges !== 0) return `pg_catalog.multirange_send(${expression})`;
     if (type.attributes.length > 0) {
       const fields = type.attributes.map((each) =>
         this.write(`(${expression}).${ident(each.name)}`, each.type),

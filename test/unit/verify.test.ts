@@ -2,7 +2,8 @@ import { describe, expect, test } from "vitest";
 
 import { keyColumnsSql, keyMatchesSql, keyParametersSql } from "../../src/verify/key-sql.ts";
 import { everything, rangeConditions, rangesBetween, thinOut } from "../../src/verify/ranges.ts";
-import { type TypeParts, unstableTypes, ValueForms } from "../../src/verify/value-form.ts";
+import type { TypeParts } from "../../src/catalog/types.ts";
+import { unstableTypes, ValueForms } from "../../src/verify/value-form.ts";
 
 describe("ranges", () => {
   test("lie side by side and are open at both ends", () => {
@@ -42,7 +43,10 @@ test("keys as SQL", () => {
 });
 
 describe("value forms", () => {
-  const none = { element: 0, base: 0, subtype: 0, attributes: [], kind: "b" };
+  const none = {
+    element: 0, base: 0, limited: null, subtype: 0, range: null, ranges: 0, attributes: [], labels: [], kind: "b", isBuiltin: true,
+    isOfTable: false, extension: null,
+  }; // prettier-ignore
   const types = new Map<number, TypeParts>(
     [
       { ...none, oid: 701, name: "double precision" },
@@ -57,8 +61,8 @@ describe("value forms", () => {
         name: "public.place",
         kind: "c",
         attributes: [
-          { name: "name", type: 25 },
-          { name: "We ight", type: 20_000 },
+          { name: "name", type: 25, limited: "text" },
+          { name: "We ight", type: 20_000, limited: "public.weight" },
         ],
       },
       { ...none, oid: 20_002, name: "public.place[]", element: 20_001 },
