@@ -50,7 +50,21 @@ select
   or exists (
     select 1 from pg_catalog.pg_depend d
     where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.objid = i.indexrelid and d.deptype = 'e')
-    as "isNeeded"
+    as "isNeeded",
+  -- It calls functions that may name things without a schema. A definition is parsed and evaluated by one statement: under
+  -- our search path these would find nothing, and under the application's, others could stand in for what it names.
+  -- From 17 on, it is evaluated under a path of the server's own, whatever ours is.
+  exists (
+    select 1 from pg_catalog.pg_depend d
+    left join pg_catalog.pg_operator op on d.refclassid = 'pg_catalog.pg_operator'::pg_catalog.regclass and op.oid = d.refobjid
+    join pg_catalog.pg_proc f on f.oid = case
+      when d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass then d.refobjid else op.oprcode::oid end
+    join pg_catalog.pg_language l on l.oid = f.prolang
+    where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.objid = i.indexrelid
+      and l.lanname not in ('internal', 'c')
+      and pg_catalog.to_jsonb(f) ->> 'prosqlbody' is null
+      and not exists (select 1 from pg_catalog.unnest(f.proconfig) as g (setting) where g.setting like 'search_path=%'))
+    as "callsFreely"
 from pg_catalog.pg_index i
 join pg_catalog.pg_class c on c.oid = i.indexrelid
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace

@@ -4,6 +4,7 @@
 --          row_security, off on the source, where rows hidden by a policy have to be an error and not a gap;
 --          max_parallel_workers_per_gather, or null.
 -- Returns: one row per setting.
+-- Runs under whatever search path the session began with, so operators are qualified too.
 select pg_catalog.set_config(s.name, w.value, false)
 from (values
   ('search_path', 'pg_catalog'),
@@ -33,10 +34,11 @@ from (values
   ('tcp_keepalives_interval', '5'),
   ('tcp_keepalives_count', '3'),
   -- What one side has answered, the other builds on: it has to survive a crash. Other levels are the owner's choice.
-  ('synchronous_commit', coalesce(nullif(pg_catalog.current_setting('synchronous_commit'), 'off'), 'on')),
+  ('synchronous_commit', case when pg_catalog.current_setting('synchronous_commit') operator(pg_catalog.=) 'off'::pg_catalog.text
+    then 'on' else pg_catalog.current_setting('synchronous_commit') end),
   ('lock_timeout', {{lock_timeout}}),
   ('row_security', {{row_security}}),
   ('max_parallel_workers_per_gather', {{max_parallel_workers_per_gather}})
 ) as w (name, value)
-join pg_catalog.pg_settings s on pg_catalog.lower(s.name) = pg_catalog.lower(w.name)
-where w.value is not null and pg_catalog.pg_backend_pid() = {{pid}}
+join pg_catalog.pg_settings s on pg_catalog.lower(s.name) operator(pg_catalog.=) pg_catalog.lower(w.name)
+where w.value is not null and pg_catalog.pg_backend_pid() operator(pg_catalog.=) {{pid}}

@@ -1,8 +1,8 @@
 -- What: foreign keys between tables, with all that is needed to look for rows without a parent.
 -- Runs on: source. $1: oid[] of tables. Those that partitions have from their tables are left out.
--- Returns: name, schema, table, kind (relkind of the table), parentSchema, parentTable, isFull (MATCH FULL), isPeriod, and for each column of the
+-- Returns: name, relid, schema, table, kind (relkind of the table), parentSchema, parentTable, isFull (MATCH FULL), isPeriod, and for each column of the
 --          key: columns, parentColumns, operators (parent's value on the left), qualified.
-select k.conname::text as "name",
+select k.conname::text as "name", c.oid::bigint::float8 as "relid",
        n.nspname::text as "schema", c.relname::text as "table", c.relkind::text as "kind",
        pn.nspname::text as "parentSchema", p.relname::text as "parentTable", p.relkind::text as "parentKind",
        k.confmatchtype = 'f' as "isFull",

@@ -3,7 +3,7 @@
  * same dump before and after. Pure but for `readDefinitions`.
  */
 import type { Connection, Results } from "../postgres/connect.ts";
-import { ident, literal, load, qualified } from "../postgres/sql.ts";
+import { ident, literal, qualified, withArgument } from "../postgres/sql.ts";
 import { tableLabel } from "./table.ts";
 
 export interface TreeMember {
@@ -39,6 +39,8 @@ export interface IndexDefinition {
     readonly comment: string | null;
   } | null;
   readonly isNeeded: boolean;
+  /** Its functions may find things by the search path: it stays, and the rows go in with it. */
+  readonly callsFreely: boolean;
 }
 
 export interface ForeignKey {
@@ -122,13 +124,6 @@ export function definitionsIn(version: number, results: Results): Definitions {
   return { version, tree, indexes, foreignKeys, reactions } as unknown as Definitions;
 }
 
-/** A query file with its only parameter written in, for scripts, which take none. */
-function withArgument(path: string, sql: string): string {
-  return load(path)
-    .replaceAll(/^\s*--.*$/gm, "")
-    .replaceAll("$1", () => sql);
-}
-
 export interface RemovalChoice {
   /** Without: the rows go in with the indexes in place, which pays for small tables. */
   readonly indexes: boolean;
@@ -188,7 +183,7 @@ function indexRemovals({ indexes, tree }: Definitions, keyName: string | null): 
     // pg_dump leaves out an index that a failed CREATE INDEX CONCURRENTLY left behind, and so do we. The index
     // of a partitioned table is invalid too while some partition has no index attached: that one is restored so.
     const isBroken = family.some((index) => !index.isValid && index.tableKind !== "p");
-    if (isBroken || family.some((index) => index.isNeeded)) return [];
+    if (isBroken || family.some((index) => index.isNeeded || index.callsFreely)) return [];
     const isKey = top.name === keyName;
     return top.tableKind === "p" ? treeRemovals(top, family, tree, isKey) : plainRemovals(top, isKey, true);
   });

@@ -251,7 +251,15 @@ function mappedSource({ table, where, columns: wished, problems }: Wish): Table 
   }
   if (where?.type !== undefined && where.type.baseType !== "boolean")
     refuse(where.setting, `has to be a condition, and is of type ${where.type.type}`);
-  return { ...table, columns, ...(where === null ? {} : { where: where.sql }), mappingProblems: problems };
+  // What the settings say means what it says under our own search path, where it was checked.
+  const hasExpressions = where !== null || columns.some(({ mapped }) => mapped?.as != null);
+  return {
+    ...table,
+    columns,
+    ...(where === null ? {} : { where: where.sql }),
+    ...(hasExpressions ? { searchPath: "pg_catalog" } : {}),
+    mappingProblems: problems,
+  };
 }
 
 /** From here down no column has a number, not even those of the system. */

@@ -1,7 +1,7 @@
 /** What a table is: its columns, the key that identifies a row, its leaf partitions. Read from the catalogue. */
 import type { Problem } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
-import { ident, load, qualified } from "../postgres/sql.ts";
+import { ident, qualified, withArgument } from "../postgres/sql.ts";
 import { readTypes, typeStructure, type TypeStructure } from "./types.ts";
 
 export interface Column {
@@ -107,6 +107,8 @@ export interface Table {
   /** Empty unless partitioned. */
   readonly leaves: readonly Leaf[];
   readonly comment: string | null;
+  /** Under which the application's own code is evaluated, see catalog/search-path. */
+  readonly searchPath: string;
   /** Of a mapped source: SQL over its row, for the rows that are replicated alone. */
   readonly where?: string;
   /** Of a mapped source: what is wrong with the mapping. */
@@ -117,13 +119,22 @@ export interface Table {
 
 /** Describes the tables that exist among these oids, sorted by schema and name. */
 export async function describeTables(connection: Connection, oids: readonly number[]): Promise<Table[]> {
-  const rows = await connection.rows<Table>(load("catalog/tables"), [oids]);
-  const tables = rows.map((row) => ({ ...row, oid: Number(row.oid) }));
+  const relations = `'{${oids.join(",")}}'`;
+  const [tables, paths] = await connection.script(
+    ["catalog/tables", "catalog/search-path"].map((path) => withArgument(path, relations)).join(";\n"),
+  );
+  const pathOf = new Map(
+    ((paths?.rows ?? []) as { relid: number; path: string }[]).map(({ relid, path }) => [relid, path]),
+  );
+  const found = ((tables?.rows ?? []) as Table[]).map((row) => {
+    const oid = Number(row.oid);
+    return { ...row, oid, searchPath: pathOf.get(oid) ?? "" };
+  });
   const describe = await typeDescriber(
     connection,
-    tables.flatMap(({ columns }) => columns),
+    found.flatMap(({ columns }) => columns),
   );
-  return tables.map((table) => ({ ...table, columns: table.columns.map(describe) }));
+  return found.map((table) => ({ ...table, columns: table.columns.map(describe) }));
 }
 
 type TypeOfColumn = Pick<Column, "baseOid" | "isBuiltin">;

@@ -2,6 +2,7 @@
 import { changedKeysSql, deltaTables, isKeyless, keyMatchSql } from "../catalog/delta.ts";
 import type { TableMapping } from "../catalog/mapping.ts";
 import { ownColumns, rowsSql } from "../catalog/rows.ts";
+import { applicationPathSql, asApplication } from "../catalog/search-path.ts";
 import { tableLabel, tableSql } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
@@ -16,7 +17,7 @@ import type { RefusedRow } from "../state/parked.ts";
 import { asText, isTransformed, RowTransformer } from "../transform-rows.ts";
 import { transformCopy } from "./transform-part.ts";
 import { storages, type PlannedPart, type Storage } from "./plan.ts";
-import { keyRangeSql, searchPathSql } from "./quantiles.ts";
+import { keyRangeSql } from "./quantiles.ts";
 import { canSift, prepareSift, siftedNames, siftRows } from "./sift-part.ts";
 import { columnsIn, type CopyRun, type CopyTable, type Flight } from "./run.ts";
 
@@ -246,7 +247,7 @@ function readSql(
   const where = conditions.length === 0 ? "" : ` where ${conditions.join(" and ")}`;
   const copy = `copy (select ${columns.join(", ")} from ${rowsSql(table.source, storage)} as t${where}) to stdout`;
   const format = table.columns.binary ? " with (format binary)" : "";
-  return part.split === "keys" ? `${searchPathSql(table.capture)}; ${copy}${format}` : `${copy}${format}`;
+  return `${applicationPathSql(table.source)}; ${copy}${format}`;
 }
 
 /** Where the rows of the part go: the table, or one of its partitions. */
@@ -258,7 +259,8 @@ function writeSql(table: CopyTable, part: Part): string {
   const columns = table.columns.columns.map((pair) => ident(pair.target.name));
   const into = targetName(table, part);
   const list = columns.length === 0 ? "" : ` (${columns.join(", ")})`;
-  return `copy ${into}${list} from stdin${table.columns.binary ? " with (format binary)" : ""}`;
+  const copy = `copy ${into}${list} from stdin${table.columns.binary ? " with (format binary)" : ""}`;
+  return asApplication(table.target, [copy]).join("; ");
 }
 
 /** What a failed COPY means. */

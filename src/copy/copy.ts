@@ -6,6 +6,7 @@
 import { setMaxListeners } from "node:events";
 import { readDefinitions } from "../catalog/definitions.ts";
 import { ownRowsSql } from "../catalog/rows.ts";
+import { applicationPathSql } from "../catalog/search-path.ts";
 import { tableLabel } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
@@ -207,11 +208,18 @@ async function findFull(target: Connection, tables: readonly CopyTable[]): Promi
   for (let at = 0; at < tables.length; at += 200) {
     const some = tables.slice(at, at + 200);
     const results = await target.script(
-      some.map((table) => `select exists (select 1 from ${ownRowsSql(table.target)}) as full`).join(";"),
+      some
+        .map(
+          ({ target: table }) =>
+            `${applicationPathSql(table)}; select exists (select 1 from ${ownRowsSql(table)}) as full`,
+        )
+        .join(";"),
     );
     full.push(
       ...some.flatMap((table, index) =>
-        results[index]?.rows.some((row: { full?: boolean }) => row.full) ? [tableLabel(table.target)] : [],
+        results[index * 2 + 1]?.rows.some((row: { full?: boolean }) => row.full)
+          ? [tableLabel(table.target)]
+          : [],
       ),
     );
   }

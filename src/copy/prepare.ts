@@ -15,6 +15,7 @@ import { isKeyless } from "../catalog/delta.ts";
 import { keepsColumns } from "../catalog/mapping.ts";
 import { readMemberships } from "../catalog/memberships.ts";
 import { ownRowsSql } from "../catalog/rows.ts";
+import { applicationPathSql, asApplication, OWN_PATH } from "../catalog/search-path.ts";
 import { tableLabel, tableSql } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
@@ -61,7 +62,7 @@ export async function planTable(
     if (parts === 1 || table.capture.keyColumns.length === 0) continue;
     const share = storageBytes(storage) / Math.max(1, table.bytes);
     const rows = table.source.kind === "p" ? 0 : table.source.estimatedRows * share;
-    bounds.set(storage.oid, await sampleBounds(source, storage, table.capture, rows, parts));
+    bounds.set(storage.oid, await sampleBounds(source, table.source, storage, table.capture, rows, parts));
   }
   return planParts(relations, partBytes, targetOf, bounds);
 }
@@ -182,7 +183,8 @@ export async function prepareTable(
     const part = { ...first, captureId, number: 1, file, fingerprint, mapping };
     let copied: Copied[] = [];
     loaded = await loadPart(run, source, target, table, part, async (result) => {
-      const done = [partDoneSql(run.sync, captureId, 1, result), `analyze ${tableSql(table.target)}`];
+      const analyze = asApplication(table.target, [`analyze ${tableSql(table.target)}`]);
+      const done = [partDoneSql(run.sync, captureId, 1, result), ...analyze];
       // Nobody else has a part of this table, so it can be moved on before the commit.
       const results = await target.script([...done, ...moveOnSql(run.sync, [captureId])].join(";\n"));
       copied = (results.at(-1)?.rows ?? []) as Copied[];
@@ -228,10 +230,12 @@ async function lockAndLook(
     `${isLocked ? fill("copy/lock-tables", { relid: String(table.target.oid) }) : "select 1"};
      select state, source_file::jsonb ->> ${literal(String(outdated?.sourceRelid ?? 0))} as file, fingerprint
        from replicate.sync_table where sync = ${literal(run.sync)} and capture_id = ${captureId} for update;
+     ${applicationPathSql(table.target)};
      select exists (select 1 from ${ownRowsSql(table.target)}) as full;
+     ${OWN_PATH};
      ${definitionsSql(table.target.oid)}`,
   );
-  const [ledger, contents] = results.slice(1, 3).flatMap((result) => [result.rows[0] as unknown]);
+  const [ledger, contents] = [results[1], results[3]].flatMap((result) => [result?.rows[0] as unknown]);
   return {
     ledger: (ledger as Found["ledger"] | undefined) ?? null,
     isFull: (contents as { full: boolean }).full,
@@ -249,7 +253,8 @@ function isUnchanged({ ledger }: Found, mode: PrepareMode, outdated: Part | unde
 }
 
 function emptySql(table: CopyTable): string {
-  if (isShared(table)) return `delete from ${ownRowsSql(table.target)}`;
+  if (isShared(table))
+    return asApplication(table.target, [`delete from ${ownRowsSql(table.target)}`]).join("; ");
   return `truncate table ${table.target.kind === "p" ? "" : "only "}${tableSql(table.target)}`;
 }
 

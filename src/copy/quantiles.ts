@@ -4,6 +4,8 @@
  */
 import type { Capture } from "../catalog/delta.ts";
 import type { Connection } from "../postgres/connect.ts";
+import { applicationPathSql } from "../catalog/search-path.ts";
+import type { Table } from "../catalog/table.ts";
 import { ident, literal, qualified } from "../postgres/sql.ts";
 import type { Storage } from "./plan.ts";
 
@@ -20,6 +22,7 @@ const pageBytes = 8192;
  */
 export async function sampleBounds(
   source: Connection,
+  table: Pick<Table, "searchPath">,
   storage: Storage,
   capture: Capture,
   estimatedRows: number,
@@ -32,17 +35,17 @@ export async function sampleBounds(
   const keys = capture.keyColumns.map((column) => `t.${ident(column.name)}`);
   const texts = keys.map((key) => `(${key})::pg_catalog.text`);
   return await source.transaction(async () => {
-    await source.script(searchPathSql(capture));
+    await source.script(applicationPathSql(table));
     const found = await source.rows<{ bound: string[] }>(
       `select s.bound from (
          select pg_catalog.jsonb_build_array(${texts.join(", ")}) as bound,
                 pg_catalog.row_number() over (order by ${keys.join(", ")}) as n,
                 count(*) over () as total
          from only ${qualified(storage.schema, storage.name)} as t tablesample system (${100 * share})
-         where pg_catalog.random() < ${kept}
+         where pg_catalog.random() operator(pg_catalog.<) ${kept}::float8
        ) as s
-       where s.total >= $1 * 2 and s.n > 1
-         and (s.n - 1) * $1 / s.total <> (s.n - 2) * $1 / s.total
+       where s.total >= $1::bigint * 2::bigint and s.n > 1::bigint
+         and (s.n - 1::bigint) * $1::bigint / s.total <> (s.n - 2::bigint) * $1::bigint / s.total
        order by s.n`,
       [parts],
     );
@@ -50,32 +53,31 @@ export async function sampleBounds(
   }, "begin isolation level repeatable read read only");
 }
 
-/** Condition for a range of the key over the alias `t`. Runs under the search path of `searchPathSql`. */
+/** Condition for a range of the key over the alias `t`. */
 export function keyRangeSql(
   capture: Capture,
   low: readonly string[] | null,
   high: readonly string[] | null,
 ): string {
-  const keys = capture.keyColumns.map((column) => `(t.${ident(column.name)})::${column.readType}`).join(", ");
-  const bound = (texts: readonly string[]): string =>
-    texts
-      .map((text, index) => `${literal(text)}::${capture.keyColumns[index]?.readType ?? "text"}`)
-      .join(", ");
-  return [
-    ...(low === null ? [] : [`(${keys}) >= (${bound(low)})`]),
-    ...(high === null ? [] : [`(${keys}) < (${bound(high)})`]),
-  ].join(" and ");
-}
-
-/**
- * Row comparison finds its operators by the search path alone. Types of extensions have theirs in the schema of their
- * equality operator; pg_catalog stays first, so nothing there can stand in for a built-in.
- */
-export function searchPathSql(capture: Capture): string {
-  const schemas = new Set(["pg_catalog"]);
-  for (const { equals } of capture.keyColumns) {
-    const found = /^operator\((.+)\.[^.]+\)$/.exec(equals);
-    if (found?.[1] !== undefined) schemas.add(found[1]);
-  }
-  return `set local search_path = ${[...schemas].join(", ")}`;
+  const columns = capture.keyColumns.map(({ name, readType, equals }, n) => ({
+    value: `(t.${ident(name)})::${readType}`,
+    bound: (texts: readonly string[]): string => `${literal(texts[n] ?? "")}::${readType}`,
+    // The operators of a type are where its equality is.
+    operator: (name: string): string => equals.replace(/\.[^.]+\)$/, `.${name})`),
+  }));
+  const compare = (name: ">=" | "<", texts: readonly string[]): string => {
+    const operators = new Set(columns.map(({ operator }) => operator(name)));
+    const [only] = operators;
+    if (operators.size === 1)
+      return `row(${columns.map(({ value }) => value).join(", ")}) ${only} row(${columns.map(({ bound }) => bound(texts)).join(", ")})`;
+    // A comparison of rows knows one operator for all columns.
+    const strict = name === ">=" ? ">" : "<";
+    return columns.reduceRight((rest, { value, bound, operator }, n) => {
+      const own = `${value} ${operator(n === columns.length - 1 ? name : strict)} ${bound(texts)}`;
+      return rest === "" ? own : `(${own} or (${value} ${operator("=")} ${bound(texts)} and ${rest}))`;
+    }, "");
+  };
+  return [...(low === null ? [] : [compare(">=", low)]), ...(high === null ? [] : [compare("<", high)])].join(
+    " and ",
+  );
 }

@@ -3,6 +3,7 @@
  * the rows go into the target's table, and those that are refused are put aside, all in the part's transaction.
  */
 import { targetColumn } from "../catalog/mapping.ts";
+import { asApplication } from "../catalog/search-path.ts";
 import type { Column } from "../catalog/table.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
@@ -98,8 +99,10 @@ export async function siftRows(
     from,
     keyTypes,
     attempt: [
-      `insert into ${into} (${names}) overriding system value
-       select ${values} from ${from} as r where r.n between $1 and $2`,
+      ...asApplication(table.target, [
+        `insert into ${into} (${names}) overriding system value
+         select ${values} from ${from} as r where r.n between $1 and $2`,
+      ]),
     ],
     step: STEP_ROWS,
     most: Math.max(1, MOST_PER_SYNC - known + 1),

@@ -48,7 +48,7 @@ export async function transformCopy(
     const results = await feeding.done.catch((error: unknown) => {
       throw new RelayError("target", error);
     });
-    return { rows: tagCount(results.at(-1)), bytes };
+    return { rows: tagCount(results.find(({ tag }) => tag.startsWith("COPY "))), bytes };
   } catch (error) {
     cut();
     feeding.fail("the source failed");

@@ -1,4 +1,5 @@
 /** The part of a switch in which applications still write to the old side. */
+import { asApplication } from "../catalog/search-path.ts";
 import { describeTables, tableLabel, tableSql } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
@@ -87,12 +88,14 @@ async function analyze(
     target,
     stale.map(({ oid }) => oid),
   )) {
-    await target.script(`analyze ${tableSql(table)}`).catch((error: unknown) => {
-      if (target.isBroken) throw error;
-      active.emit({
-        type: "warning",
-        message: `${tableLabel(table)} could not be analyzed: ${asReplicateError(error, "analyze").message}`,
+    await target
+      .script(asApplication(table, [`analyze ${tableSql(table)}`]).join("; "))
+      .catch((error: unknown) => {
+        if (target.isBroken) throw error;
+        active.emit({
+          type: "warning",
+          message: `${tableLabel(table)} could not be analyzed: ${asReplicateError(error, "analyze").message}`,
+        });
       });
-    });
   }
 }

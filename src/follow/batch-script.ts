@@ -1,6 +1,7 @@
 /** A batch as statements: those that begin its transaction on the target, and those that apply what was staged. */
 import { isKeyless } from "../catalog/delta.ts";
 import { ownRowsSql } from "../catalog/rows.ts";
+import { applicationPathSql, asApplication, OWN_PATH } from "../catalog/search-path.ts";
 import { tagCount, type StatementResult } from "../postgres/script.ts";
 import { literal } from "../postgres/sql.ts";
 import { keepLeaseSql, type Lease } from "../state/lease.ts";
@@ -100,10 +101,10 @@ export class BatchScript {
   apply({ isAnalyzed = false, isSettled = false } = {}): string[] {
     const perTable = this.tables.flatMap((table): string[] => {
       const { shape, mode, fingerprint } = table;
-      if (isKeyless(shape.capture)) return [this.#keylessSql(table)];
+      if (isKeyless(shape.capture)) return asApplication(shape.target, [this.#keylessSql(table)]);
       return [
         ...(isAnalyzed ? [`analyze ${stageName(shape)}`] : []),
-        ...applySql(shape, mode, this.replaced.has(shape.capture.id)),
+        ...asApplication(shape.target, applySql(shape, mode, this.replaced.has(shape.capture.id))),
         `update replicate.sync_table set state = 'following', last_change_at = pg_catalog.clock_timestamp(),
          rows_applied = rows_applied + (select count(*) from ${stageName(shape)}), fingerprint = ${literal(fingerprint)}${shape.entry.reloadSince === null ? "" : ", reload_since = null"}
        where sync = ${literal(this.#sync)} and capture_id = ${shape.capture.id}`,
@@ -122,7 +123,11 @@ export class BatchScript {
       ...this.twoSided.flatMap((met) => travelOnSql(met)),
       ...letters,
       // What a deferred constraint objects to, it has to say while the batch can still be applied in another way.
+      ...(this.tables.length === 0
+        ? []
+        : [applicationPathSql(...this.tables.map(({ shape }) => shape.target))]),
       "set constraints all immediate",
+      OWN_PATH,
       "commit",
     ];
   }
@@ -141,9 +146,9 @@ export class BatchScript {
   completeStages(): string[] {
     const met = this.twoSided;
     const stages = met.flatMap(({ shape, sides, mode, kept, emptiedAt }) => [
-      ...completeRereadSql(shape, sides, mode, emptiedAt),
+      ...asApplication(shape.target, completeRereadSql(shape, sides, mode, emptiedAt)),
       ...leavePendingSql(shape, sides, kept),
-      ...noteEmptiedSql(shape, sides),
+      ...asApplication(shape.target, noteEmptiedSql(shape, sides)),
       ...noteDisputedSql(shape),
     ]);
     const [first] = met;

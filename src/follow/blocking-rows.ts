@@ -1,7 +1,8 @@
 /** Rows on the target, outside of a batch, that keep a row of the batch out by a unique constraint. */
+import { asApplication } from "../catalog/search-path.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { rowsSql } from "../catalog/rows.ts";
-import { ident } from "../postgres/sql.ts";
+import { ident, literal } from "../postgres/sql.ts";
 import { otherColumns, type Shape } from "./shape.ts";
 import { stageName } from "./staging.ts";
 
@@ -26,6 +27,8 @@ export class DriftSignal extends Error {
 export interface UniqueIndex {
   readonly name: string;
   readonly expressions: readonly string[];
+  /** `operator(schema.=)` of each. */
+  readonly equals: readonly string[];
   readonly predicate: string | null;
   /** Nulls are equal there, from version 15 on. */
   readonly areNullsEqual: boolean;
@@ -37,18 +40,35 @@ export async function uniqueIndex(
   shape: Shape,
   name: string | undefined,
 ): Promise<UniqueIndex | undefined> {
-  const [index] = await target.rows<UniqueIndex>(
-    `select c.relname::text as name,
-            (select pg_catalog.array_agg(pg_catalog.pg_get_indexdef(i.indexrelid, n, true) order by n)
-             from pg_catalog.generate_series(1, coalesce((pg_catalog.to_jsonb(i) ->> 'indnkeyatts')::int, i.indnatts)) as n) as expressions,
-            pg_catalog.pg_get_expr(i.indpred, i.indrelid) as predicate,
-            coalesce((pg_catalog.to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false) as "areNullsEqual"
-     from pg_catalog.pg_index i join pg_catalog.pg_class c on c.oid = i.indexrelid
-     where c.relname = $1 and i.indisunique
-       and i.indrelid in (select $2::oid union all select inhrelid from pg_catalog.pg_inherits where inhparent = $2::oid)`,
-    [name ?? "", shape.target.oid],
+  const relid = `${shape.target.oid}::pg_catalog.oid`;
+  // Under the search path under which its expressions are used, so that they are written with that in mind.
+  const results = await target.script(
+    asApplication(shape.target, [
+      `select c.relname::pg_catalog.text as name,
+              (select pg_catalog.array_agg(pg_catalog.pg_get_indexdef(i.indexrelid, n, true) order by n)
+               from pg_catalog.generate_series(1, i.keys) as n) as expressions,
+              (select pg_catalog.array_agg(coalesce((
+                  select pg_catalog.format('operator(%I.%s)', s.nspname, o.oprname)
+                  from pg_catalog.pg_opclass oc
+                  join pg_catalog.pg_amop am on am.amopfamily operator(pg_catalog.=) oc.opcfamily and am.amopstrategy operator(pg_catalog.=) 3::pg_catalog.int2
+                    and am.amoplefttype operator(pg_catalog.=) oc.opcintype and am.amoprighttype operator(pg_catalog.=) oc.opcintype
+                  join pg_catalog.pg_operator o on o.oid operator(pg_catalog.=) am.amopopr
+                  join pg_catalog.pg_namespace s on s.oid operator(pg_catalog.=) o.oprnamespace
+                  where oc.oid operator(pg_catalog.=) i.indclass[n - 1]), 'operator(pg_catalog.=)') order by n)
+               from pg_catalog.generate_series(1, i.keys) as n) as equals,
+              pg_catalog.pg_get_expr(i.indpred, i.indrelid) as predicate,
+              i."areNullsEqual"
+       from (
+         select x.*, coalesce((pg_catalog.to_jsonb(x) operator(pg_catalog.->>) 'indnkeyatts'::pg_catalog.text)::int, x.indnatts::int) as keys,
+                coalesce((pg_catalog.to_jsonb(x) operator(pg_catalog.->>) 'indnullsnotdistinct'::pg_catalog.text)::boolean, false) as "areNullsEqual"
+         from pg_catalog.pg_index x where x.indisunique) as i
+       join pg_catalog.pg_class c on c.oid operator(pg_catalog.=) i.indexrelid
+       where c.relname operator(pg_catalog.=) ${literal(name ?? "")}::pg_catalog.name
+         and (i.indrelid operator(pg_catalog.=) ${relid}
+              or i.indrelid operator(pg_catalog.=) any (select inhrelid from pg_catalog.pg_inherits where inhparent operator(pg_catalog.=) ${relid}))`,
+    ]).join(";\n"),
   );
-  return index;
+  return results[1]?.rows[0] as UniqueIndex | undefined;
 }
 
 /** Joins staged rows `s` with rows `t` of other keys, outside of the batch, that have the same unique value. */
@@ -67,7 +87,7 @@ export function blockedSql(shape: Shape, index: UniqueIndex): string {
 export function rivalsSql(shape: Shape, index: UniqueIndex): string {
   return `${stageName(shape)} as s
     cross join lateral ${valuesSql(index, stagedSql(shape, "s"))} as se
-    join ${stageName(shape)} as o on s.present and o.present and s.ctid <> o.ctid
+    join ${stageName(shape)} as o on s.present and o.present and s.ctid operator(pg_catalog.<>) o.ctid
     join lateral ${valuesSql(index, stagedSql(shape, "o"))} as oe on ${sameSql(index, "oe")}`;
 }
 
@@ -77,9 +97,14 @@ function valuesSql({ expressions, predicate }: UniqueIndex, row: string): string
   return `(select ${values} from (select ${row}) as r${predicate === null ? "" : ` where ${predicate}`})`;
 }
 
-function sameSql({ expressions, areNullsEqual }: UniqueIndex, other: string): string {
-  const equals = areNullsEqual ? "is not distinct from" : "=";
-  return expressions.map((_, n) => `${other}.e${n + 1} ${equals} se.e${n + 1}`).join(" and ");
+function sameSql({ equals, areNullsEqual }: UniqueIndex, other: string): string {
+  return equals
+    .map((operator, n) => {
+      const [here, there] = [`se.e${n + 1}`, `${other}.e${n + 1}`];
+      const isSame = `${there} ${operator} ${here}`;
+      return areNullsEqual ? `(${isSame} or (${there} is null and ${here} is null))` : isSame;
+    })
+    .join(" and ");
 }
 
 function stagedSql(shape: Shape, alias: string): string {
@@ -98,8 +123,11 @@ export async function blockingRows(
   index: UniqueIndex,
 ): Promise<DriftSignal | undefined> {
   const keys = shape.targetKey.map(({ column }) => `t.${ident(column.name)}::text`);
-  const rows = await target.rows<{ key: (string | null)[] }>(
-    `select array[${keys.join(", ")}] as key from ${blockedSql(shape, index)}`,
+  const results = await target.script(
+    asApplication(shape.target, [
+      `select array[${keys.join(", ")}] as key from ${blockedSql(shape, index)}`,
+    ]).join(";\n"),
   );
+  const rows = (results[1]?.rows ?? []) as { key: (string | null)[] }[];
   return rows.length === 0 ? undefined : new DriftSignal({ shape, keys: rows.map((row) => row.key) });
 }

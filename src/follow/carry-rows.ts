@@ -1,6 +1,7 @@
 /** Statements that carry the rows of a table over: out of the source, into staging, and from there into the target's table. */
 import { changedKeysSql, keyMatchSql, toldChangesSql, windowSql } from "../catalog/delta.ts";
 import { ownColumns, ownConditions, ownRowsSql, rowsSql } from "../catalog/rows.ts";
+import { asApplication } from "../catalog/search-path.ts";
 import { fromSql, tableSql, type Table } from "../catalog/table.ts";
 import { ident } from "../postgres/sql.ts";
 import type { RowLayout } from "../transform-rows.ts";
@@ -26,7 +27,8 @@ export function copyInSql(shape: Shape, mode: TableMode): string {
   const list = names === "" ? "" : ` (${names})`;
   // A large table is reloaded when somebody waits for it: deleting would take as long again and leave as much behind.
   const empty = mode.isLarge ? emptySql(shape.target) : `delete from ${ownRowsSql(shape.target)}`;
-  return `${empty};\ncopy ${tableSql(shape.target)}${list} from stdin${copyOptions(shape)}`;
+  const copy = `copy ${tableSql(shape.target)}${list} from stdin${copyOptions(shape)}`;
+  return asApplication(shape.target, [empty, copy]).join(";\n");
 }
 
 /**
@@ -78,7 +80,7 @@ export function copyOutSql(
 }
 
 /**
- * Makes the target's rows equal the staged ones. `replace` deletes and inserts all instead of upserting. Where conflicts are
+ * Makes the target's rows equal the staged ones, under the application's search path. `replace` deletes and inserts all instead of upserting. Where conflicts are
  * to be found, also the rows that a re-read deletes are staged.
  */
 export function applySql(shape: Shape, mode: TableMode, replace: boolean): string[] {

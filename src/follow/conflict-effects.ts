@@ -66,7 +66,7 @@ export function effectSql(met: Met, indexes: readonly UniqueIndex[]): string[] {
      from replicate.conflict as c where ${condition}`;
   return [
     `delete from ${fromSql(shape.target)} as t using replicate.conflict as c
-     where ${entries(met, ours)} and c.other_key_texts is not null and ${rowTexts(shape)} = c.other_key_texts`,
+     where ${entries(met, ours)} and c.other_key_texts is not null and ${rowTexts(shape)} operator(pg_catalog.=) c.other_key_texts`,
     leaveOutSql(met, theirs, "skip"),
     ...mergeSql(met),
     ...indexes.flatMap((index) => [unmergeSql(met, index), leaveOutSql(met, "skip")]),
@@ -85,7 +85,7 @@ export function effectSql(met: Met, indexes: readonly UniqueIndex[]): string[] {
 
 function leaveOutSql(met: Met, ...winners: string[]): string {
   return `delete from ${stageName(met.shape)} as s using replicate.conflict as c
-    where ${entries(met, ...winners)} and ${stagedTexts(met.shape)} = c.key_texts`;
+    where ${entries(met, ...winners)} and ${stagedTexts(met.shape)} operator(pg_catalog.=) c.key_texts`;
 }
 
 /** A merged row with a unique value that another row has cannot be had: its conflict is skipped, and the log says why. */
@@ -95,7 +95,7 @@ function unmergeSql(met: Met, index: UniqueIndex): string {
     (from) => `select ${stagedTexts(shape)} from ${from}`,
   );
   return `update replicate.conflict as c set winner = 'skip', resolved_at = null, constraint_name = ${literal(index.name)}
-    where ${entries(met, "merged")} and c.key_texts in (${isTaken.join(" union all ")})`;
+    where ${entries(met, "merged")} and c.key_texts operator(pg_catalog.=) any (${isTaken.join(" union all ")})`;
 }
 
 /** Gives staged rows the values of merged images. */
@@ -105,7 +105,7 @@ function mergeSql(met: Met): string[] {
   if (others.length === 0) return [];
   const named = others.map((pair) => {
     const name = sides.way === "forward" ? pair.source.name : pair.target.name;
-    return `c.merged_image -> ${literal(name)} as ${ident(pair.target.name)}`;
+    return `c.merged_image operator(pg_catalog.->) ${literal(name)}::pg_catalog.text as ${ident(pair.target.name)}`;
   });
   const sets = others.map((pair, n) => `c${n + 1} = (r.${ident(pair.target.name)})::${pair.target.baseType}`);
   return [
@@ -113,6 +113,6 @@ function mergeSql(met: Met): string[] {
      from replicate.conflict as c
      cross join lateral pg_catalog.jsonb_populate_record(null::${tableSql(shape.target)},
        (select pg_catalog.to_jsonb(i) from (select ${named.join(", ")}) as i)) as r
-     where ${entries(met, "merged")} and ${stagedTexts(shape)} = c.key_texts`,
+     where ${entries(met, "merged")} and ${stagedTexts(shape)} operator(pg_catalog.=) c.key_texts`,
   ];
 }

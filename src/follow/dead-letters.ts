@@ -3,6 +3,7 @@
  * the source, when the target's table has changed, and from time to time.
  */
 import { noteKeys } from "../capture/note-changes.ts";
+import { asApplication } from "../catalog/search-path.ts";
 import type { Hooks } from "../hooks.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
@@ -264,5 +265,7 @@ export class DeadLetters {
 function othersSql(tables: readonly BatchTable[], own: Shape, replaced: ReadonlySet<number>): string[] {
   return tables
     .filter(({ shape, mode }) => isStaged(mode) && shape.capture.id !== own.capture.id)
-    .flatMap(({ shape, mode }) => applySql(shape, mode, replaced.has(shape.capture.id)));
+    .flatMap(({ shape, mode }) =>
+      asApplication(shape.target, applySql(shape, mode, replaced.has(shape.capture.id))),
+    );
 }

@@ -1,4 +1,5 @@
 /** Rows of a batch that the target refuses, among those that are staged. In the batch's transaction. */
+import { asApplication } from "../catalog/search-path.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { literal } from "../postgres/sql.ts";
 import { finderSql, findRows, type FoundRow } from "../refusals/find-refused.ts";
@@ -42,11 +43,17 @@ export async function findRefused(
   );
   const whole = applySql(shape, mode, isReplacing);
   const range = `(select * from ${numbered} where n between $1 and $2)`;
-  const attempt = applySql(shape, mode, isReplacing)
-    .slice(-2)
-    .map((statement) => statement.replaceAll(`${stage} as s`, `${range} as s`));
+  const attempt = asApplication(
+    shape.target,
+    applySql(shape, mode, isReplacing)
+      .slice(-2)
+      .map((statement) => statement.replaceAll(`${stage} as s`, `${range} as s`)),
+  );
   // Where all keys are deleted first, single rows must not collide with what the others leave behind.
-  const prepare = [...search.first, ...whole.slice(0, isReplacing || !shape.canUpsert ? -1 : -2)];
+  const prepare = [
+    ...search.first,
+    ...asApplication(shape.target, whole.slice(0, isReplacing || !shape.canUpsert ? -1 : -2)),
+  ];
   return await findRows(target, sync, shape.capture, {
     from: numbered,
     prepare,

@@ -70,7 +70,7 @@ function pendingOrder({ opposite }: TwoSided): number[] {
 }
 
 const open = (base: string, { oid }: { readonly oid: number }): string =>
-  `c.sync = ${literal(base)} and c.relid = ${oid} and c.resolved_at is null`;
+  `c.sync = ${literal(base)} and c.relid = ${oid}::pg_catalog.oid and c.resolved_at is null`;
 
 /** One that has a winner but is not resolved yet is applied again, see conflict/resolve. */
 const pending = (base: string, table: { readonly oid: number }): string =>

@@ -5,6 +5,7 @@
 import type { Connection } from "../postgres/connect.ts";
 import { runScript, type StatementResult } from "../postgres/script.ts";
 import { literal, load } from "../postgres/sql.ts";
+import { applicationPathSql, OWN_PATH } from "../catalog/search-path.ts";
 import { fromSql, tableSql } from "../catalog/table.ts";
 import { failpoint } from "../postgres/failpoint.ts";
 import { windowCountSql } from "../catalog/delta.ts";
@@ -237,9 +238,9 @@ function readScript(request: ReadRequest): string {
       mode.kind !== "reread" && !isDirect(mode) && rows < LOOKUP_SHARE * shape.source.estimatedRows;
     const setting = isLookup ? "off" : "on";
     return `set local enable_hashjoin = ${setting}; set local enable_mergejoin = ${setting};
-      ${copyOutSql(shape, request.positionOf(shape.capture.id), request.conditionOf(shape.capture.id), mode, request.exceptOf(shape))}`;
+      ${applicationPathSql(shape.source)}; ${copyOutSql(shape, request.positionOf(shape.capture.id), request.conditionOf(shape.capture.id), mode, request.exceptOf(shape))}`;
   });
-  return [...copies, request.acknowledge, "commit"].join(";\n");
+  return [...copies, OWN_PATH, request.acknowledge, "commit"].join(";\n");
 }
 
 /** Reads the rows of an examined batch and commits on the source. */

@@ -2,6 +2,7 @@
  * Rows that others point to by a foreign key. Foreign keys do not act on rows that we bring, so a row that gives way to
  * another one with the same unique value could leave rows behind that point nowhere.
  */
+import { asApplication } from "../catalog/search-path.ts";
 import { fromSql, type Table } from "../catalog/table.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { ident, literal, load } from "../postgres/sql.ts";
@@ -42,10 +43,10 @@ export class References {
       ({ table, condition }) =>
         `exists (select 1 from ${table} as c join ${fromSql(row.table)} as t on ${condition} where ${row.condition})`,
     );
-    const { isHeld } = await row.connection.row<{ isHeld: boolean }>(
-      `select ${pointing.join(" or ")} as "isHeld"`,
+    const results = await row.connection.script(
+      asApplication(row.table, [`select ${pointing.join(" or ")} as "isHeld"`]).join(";\n"),
     );
-    return isHeld;
+    return (results[1]?.rows[0] as { isHeld: boolean } | undefined)?.isHeld === true;
   }
 
   async #of({ connection, table }: Row): Promise<readonly Reference[]> {
@@ -76,6 +77,8 @@ function rowOf(
 }
 
 async function exists({ connection, table, condition }: Row): Promise<boolean> {
-  const rows = await connection.rows(`select 1 from ${fromSql(table)} as t where ${condition}`);
-  return rows.length > 0;
+  const results = await connection.script(
+    asApplication(table, [`select 1 from ${fromSql(table)} as t where ${condition}`]).join(";\n"),
+  );
+  return (results[1]?.rows.length ?? 0) > 0;
 }

@@ -5,6 +5,7 @@
 import { noteKeys } from "../capture/note-changes.ts";
 import { conflictError, decide } from "../conflict/decide.ts";
 import { policyLabel, type Conflict, type ConflictPolicy, type ConflictSide } from "../conflict-policy.ts";
+import { asApplication } from "../catalog/search-path.ts";
 import { tableLabel } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
@@ -89,7 +90,9 @@ export class Settlement {
 
   /** Lets nobody change rows that are to be settled, until the batch is committed. */
   async #lockRows(shape: TwoSided): Promise<void> {
-    await this.#target.script(lockRowsSql(shape, this.sides, this.#indexesOf(shape)).join(";\n"));
+    await this.#target.script(
+      asApplication(shape.target, lockRowsSql(shape, this.sides, this.#indexesOf(shape))).join(";\n"),
+    );
   }
 
   /**
@@ -101,7 +104,8 @@ export class Settlement {
     const label = policyLabel(policy);
     const isTimed = policy.kind === "latest" || policy.kind === "latest-column";
     await this.#lockRows(shape);
-    await this.#target.script(recordDeletedSql({ shape, sides: this.sides }, label));
+    const deleted = recordDeletedSql({ shape, sides: this.sides }, label);
+    await this.#target.script(asApplication(shape.target, [deleted]).join(";\n"));
     await this.#settle(shape, (met) => [...agreeSql(met, isTimed), recordConflictsSql(met, label)]);
     // One by one: a row that lost by one index does not meet others by the next. And again, until none has lost: one that
     // stays out leaves the row here with the value that it had, which another of the batch may want.
@@ -115,7 +119,7 @@ export class Settlement {
   /** Returns whether there was anything to settle. */
   async #settle(shape: TwoSided, record: (met: Met) => string[]): Promise<boolean> {
     const met: Met = { shape, sides: this.sides, ...(await this.#newest()) };
-    await this.#target.script(record(met).join(";\n"));
+    await this.#target.script(asApplication(shape.target, record(met)).join(";\n"));
     await failpoint("conflict.recorded");
     const policy = this.#opposite.policyOf(shape);
     let isAny = false;
@@ -130,7 +134,9 @@ export class Settlement {
     }
     if (!isAny) return false;
     await failpoint("conflict.decided");
-    await this.#target.script(effectSql(met, this.#indexesOf(shape)).join(";\n"));
+    await this.#target.script(
+      asApplication(shape.target, effectSql(met, this.#indexesOf(shape))).join(";\n"),
+    );
     await this.#returnKeys(met);
     return true;
   }

@@ -43,7 +43,7 @@ export interface Met {
 /** The entries `c`; `winners` chooses by who won. */
 export function entries({ shape, sides, after }: Met, ...winners: string[]): string {
   const chosen = winners.length === 0 ? "" : ` and c.winner in (${winners.map(literal).join(", ")})`;
-  return `c.sync = ${literal(sides.base)} and c.relid = ${shape.target.oid} and c.id > ${after}${chosen}`;
+  return `c.sync = ${literal(sides.base)} and c.relid = ${shape.target.oid}::pg_catalog.oid and c.id > ${after}${chosen}`;
 }
 
 /** Condition on deltas of theirs. */

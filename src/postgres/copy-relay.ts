@@ -11,9 +11,9 @@ import { ReplicateError } from "../errors.ts";
 import type { Connection } from "./connect.ts";
 
 export interface RelayOptions {
-  /** `copy … to stdout`, run on the source. */
+  /** `copy … to stdout`, run on the source; other statements may come before it. */
   readonly read: string;
-  /** `copy … from stdin`, run on the target. */
+  /** `copy … from stdin`, run on the target; other statements may come before and after it. */
   readonly write: string;
   /** Ends the relay: the source session is cut, the target's COPY is failed. */
   readonly signal: AbortSignal;
@@ -175,7 +175,8 @@ class CopyIn {
   }
 
   handleCommandComplete(message: { text: string }): void {
-    this.#rows = Number(/^COPY (\d+)/.exec(message.text)?.[1] ?? 0);
+    const [, rows] = /^COPY (\d+)/.exec(message.text) ?? [];
+    if (rows !== undefined) this.#rows = Number(rows);
   }
 
   handleError(error: unknown): void {

@@ -33,6 +33,13 @@ export function load(path: string): string {
   return text;
 }
 
+/** A query file with its only parameter written in, for scripts, which take none. */
+export function withArgument(path: string, sql: string): string {
+  return load(path)
+    .replaceAll(/^\s*--.*$/gm, "")
+    .replaceAll("$1", () => sql);
+}
+
 /**
  * Fills a template from `sql/`: `{{name}}` is replaced by the SQL text given, as it is. The caller quotes, with
  * `ident` or `literal`, where the value is made. Throws on a hole without a value and on a value without a hole.

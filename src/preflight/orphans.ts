@@ -2,6 +2,7 @@
  * Rows whose foreign key leads nowhere: what was disabled once, or never validated, lets them in. On the target the key
  * could then only come back as NOT VALID. Reads whole tables, so it is done when asked for.
  */
+import { applicationPathSql } from "../catalog/search-path.ts";
 import { tableLabel, tableSql } from "../catalog/table.ts";
 import { ident, load } from "../postgres/sql.ts";
 import { withLeaves, type Examination } from "./examination.ts";
@@ -9,6 +10,7 @@ import { run, type Finding } from "./finding.ts";
 
 interface Reference {
   readonly name: string;
+  readonly relid: number;
   readonly schema: string;
   readonly table: string;
   readonly kind: string;
@@ -32,7 +34,11 @@ export async function checkForeignKeys({ source, servers, tables }: Examination)
       continue;
     }
     const from = orphansSql(reference);
-    const { count } = await source.row<{ count: string }>(`select count(*) as count ${from}`);
+    const [path] = await source.rows<{ path: string }>(load("catalog/search-path"), [[reference.relid]]);
+    const results = await source.script(
+      `${applicationPathSql({ searchPath: path?.path ?? "pg_catalog" })}; select pg_catalog.count(*) as count ${from}`,
+    );
+    const count = String((results[1]?.rows[0] as { count: string } | undefined)?.count ?? "0");
     if (count === "0") continue;
     const parent = tableLabel({ schema: reference.parentSchema, name: reference.parentTable });
     findings.push({

@@ -3,10 +3,11 @@
  * transaction that drops it and crossed out in the one that restores it, so after any crash the ledger is right.
  */
 import { stages, type OwedKind, type Removal } from "../catalog/definitions.ts";
+import { OWN_PATH } from "../catalog/search-path.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection, Results } from "../postgres/connect.ts";
 import { failpoint, inSteps } from "../postgres/failpoint.ts";
-import { literal } from "../postgres/sql.ts";
+import { literal, withArgument } from "../postgres/sql.ts";
 import { asReplicateError } from "../postgres/sqlstate.ts";
 
 /** Indexes, keys and exclusion constraints, and the statistics over them: what a table needs to be ready for deltas. */
@@ -205,7 +206,7 @@ async function restore(
   const after = afterwards?.(owed[0] as Owed) ?? [];
   const ids = owed.map(({ id }) => id).join(", ");
   const all = await inSteps(target, [
-    ["owed.restored", [...set, ...owed.flatMap(({ statements }) => statements)]],
+    ["owed.restored", [...set, ...owed.flatMap((each) => underPath(each, each.statements))]],
     [
       "owed.marked",
       [
@@ -216,6 +217,25 @@ async function restore(
     ["owed.moved", after],
   ]);
   return { owed, results: after.length === 0 ? [] : all.slice(-after.length) };
+}
+
+/**
+ * Statistics are taken, and rows of other tables looked for, by what the application has written: under its search path. A
+ * definition that is parsed anew means what it says under our own path only.
+ */
+export function underPath(
+  { id, kind }: Pick<Owed, "id" | "kind">,
+  statements: readonly string[],
+): readonly string[] {
+  if (kind !== "analyze" && kind !== "foreign-key") return statements;
+  const relids = `array(select t.target_relid from replicate.owed o
+    join replicate.sync_table t on t.sync = o.sync and t.capture_id = o.capture_id where o.id = ${id})`;
+  const path = `select p.path from (${withArgument("catalog/search-path", relids)}) as p limit 1`;
+  return [
+    `select pg_catalog.set_config('search_path', coalesce((${path}), 'pg_catalog'), true)`,
+    ...statements,
+    OWN_PATH,
+  ];
 }
 
 /**

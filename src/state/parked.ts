@@ -161,7 +161,7 @@ export async function isParkedSql(
   );
   if (!exists) return "false";
   return `exists (select 1 from replicate.parked as p
-    where p.sync = ${literal(sync)} and p.capture_id = ${captureId} and p.key_texts = ${keyTexts})`;
+    where p.sync = ${literal(sync)} and p.capture_id = ${captureId} and p.key_texts operator(pg_catalog.=) ${keyTexts})`;
 }
 
 /** A statement that forgets all that is parked of a table: its rows come anew. */

@@ -11,7 +11,15 @@ import {
   sqlstateOf,
 } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "./context.ts";
-import { allKinds, RestoreError, restoreFailure, restoreNext, type Owed, type OwedFilter } from "./owed.ts";
+import {
+  allKinds,
+  RestoreError,
+  restoreFailure,
+  restoreNext,
+  type Owed,
+  type OwedFilter,
+  underPath,
+} from "./owed.ts";
 
 export interface PayOptions {
   /** Default: everything. */
@@ -107,13 +115,19 @@ export async function loadLeftInvalid(target: Connection, sync: string): Promise
   );
 }
 
+interface Validation extends Pick<Owed, "id" | "kind"> {
+  readonly table: string;
+  readonly constraint: string;
+  readonly validate: string;
+}
+
 /** Validates restored foreign keys one by one: each reads its table once, without keeping anybody from writing. */
 async function validateAll(context: SyncContext, target: Connection, filter: OwedFilter): Promise<void> {
   const sync = context.config.name;
   for (let conflicts = 0; ;) {
     await target.script("begin");
-    const [next] = await target.rows<{ id: number; table: string; constraint: string; validate: string }>(
-      `select id, table_name as "table", object_name as "constraint", validate from replicate.owed
+    const [next] = await target.rows<Validation>(
+      `select id, kind, table_name as "table", object_name as "constraint", validate from replicate.owed
        where sync = $1 and kind = any ($2::text[]) and ($3::int[] is null or capture_id = any ($3::int[]))
          and restored_at is not null and validate is not null and validated_at is null and left_invalid is null
        order by bytes, id limit 1 for update skip locked`,
@@ -125,7 +139,7 @@ async function validateAll(context: SyncContext, target: Connection, filter: Owe
     }
     const { id, table, constraint, validate } = next;
     try {
-      await target.script(`savepoint validation; ${validate}`);
+      await target.script(["savepoint validation", ...underPath(next, [validate])].join("; "));
       await target.script(
         `update replicate.owed set validated_at = pg_catalog.clock_timestamp() where id = ${id}; commit`,
       );

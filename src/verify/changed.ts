@@ -11,7 +11,7 @@ import { Checksum } from "./checksum.ts";
 import { findDifferences, type Difference } from "./differences.ts";
 import { keyColumnsSql, keyMatchesSql } from "./key-sql.ts";
 import { isComparable, planTables, type TablePlan } from "./plan.ts";
-import { rowsFrom } from "./ranges.ts";
+import { readTotal } from "./part.ts";
 import { SessionPair } from "./session-pair.ts";
 
 export interface ChangedOptions {
@@ -138,8 +138,8 @@ async function compare(
       conditions.target.push(among(`pg_temp.${KEYS}`, plan.target.key));
     }
     const [ours, theirs] = await pair.both(
-      pair.source.row<Total>(checksum.totalSql(plan.source.fields, rowsFrom(plan.source, conditions.source))),
-      pair.target.row<Total>(checksum.totalSql(plan.target.fields, rowsFrom(plan.target, conditions.target))),
+      readTotal(pair.source, plan.source, conditions.source, checksum),
+      readTotal(pair.target, plan.target, conditions.target, checksum),
     );
     const rows = Number(ours.rows);
     if (ours.rows === theirs.rows && ours.sum === theirs.sum)
@@ -159,9 +159,4 @@ async function compare(
   } finally {
     await pair.rollback();
   }
-}
-
-interface Total {
-  readonly rows: string;
-  readonly sum: string | null;
 }

@@ -88,7 +88,7 @@ export class Checksum {
 
   /** Which of `count` (a power of two) buckets a row with these key fields belongs to, as an integer. */
   bucket(keyFields: readonly string[], count: number): string {
-    return `(${this.hashRow(keyFields)} & ${count - 1})::integer`;
+    return `(${this.hashRow(keyFields)} operator(pg_catalog.&) ${count - 1})::integer`;
   }
 
   /**

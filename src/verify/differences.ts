@@ -150,7 +150,8 @@ function bucketSql(plan: TablePlan, side: "source" | "target", checksum: Checksu
   const isWhole = [first?.source, first?.target].every((column) =>
     ["smallint", "integer", "bigint"].includes(column?.isBuiltin === true ? column.baseType : ""),
   );
-  if (isWhole && more.length === 0) return `(${plan[side].key[0]?.value} & ${count - 1})::integer`;
+  if (isWhole && more.length === 0)
+    return `(${plan[side].key[0]?.value} operator(pg_catalog.&) ${count - 1})::integer`;
   const { keyFields, fields } = plan[side];
   return checksum.bucket(keyFields.length === 0 ? fields : keyFields, count);
 }

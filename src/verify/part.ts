@@ -6,7 +6,9 @@
  * and everything else has to be the same. Where changes go both ways, see two-way.ts for those of the target.
  */
 import { changedKeysSql, deltaTables, isKeyless, windowSql } from "../catalog/delta.ts";
+import { applicationPathSql } from "../catalog/search-path.ts";
 import { ReplicateError } from "../errors.ts";
+import type { Connection } from "../postgres/connect.ts";
 import { relayCopy } from "../postgres/copy-relay.ts";
 import { fill, literal } from "../postgres/sql.ts";
 import type { Checksum } from "./checksum.ts";
@@ -89,8 +91,8 @@ export async function comparePart(pair: SessionPair, request: PartRequest): Prom
     target: [...inRange(plan.target, range), ...exclusions(plan.target, `pg_temp.${PENDING}`)],
   };
   const [ours, theirs] = await pair.both(
-    pair.source.row<Total>(checksum.totalSql(plan.source.fields, rowsFrom(plan.source, conditions.source))),
-    pair.target.row<Total>(checksum.totalSql(plan.target.fields, rowsFrom(plan.target, conditions.target))),
+    readTotal(pair.source, plan.source, conditions.source, checksum),
+    readTotal(pair.target, plan.target, conditions.target, checksum),
   );
   const result = { rows: Number(ours.rows), pending: pending + returning, isUnproven: false };
   if (ours.rows === theirs.rows && ours.sum === theirs.sum) {
@@ -133,18 +135,32 @@ async function begin(
 }
 
 async function unproven(pair: SessionPair, { plan, range }: PartRequest): Promise<PartResult> {
-  const { rows } = await pair.source.row<{ rows: string }>(
-    `select pg_catalog.count(*)::text as rows from ${rowsFrom(plan.source, inRange(plan.source, range))}`,
+  const results = await pair.source.script(
+    `${applicationPathSql(plan.source)};
+     select pg_catalog.count(*)::text as rows from ${rowsFrom(plan.source, inRange(plan.source, range))}`,
   );
+  const rows = (results.at(-1)?.rows[0] as { rows: string } | undefined)?.rows;
   await commit(pair);
   // A table without a key may have become empty since, which has to show.
   const pending = Math.max(isKeyless(plan.capture) ? 1 : 0, Number(rows));
   return { rows: 0, pending, isUnproven: true, total: 0, parked: 0, listed: [], repaired: 0 };
 }
 
-interface Total {
+export interface Total {
   readonly rows: string;
   readonly sum: string | null;
+}
+
+/** Sums up one side. From here on the transaction is under the application's search path. */
+export async function readTotal(
+  connection: Connection,
+  side: SideSql,
+  conditions: readonly string[],
+  checksum: Checksum,
+): Promise<Total> {
+  const total = checksum.totalSql(side.fields, rowsFrom(side, conditions));
+  const results = await connection.script(`${applicationPathSql(side)};\n${total}`);
+  return results.at(-1)?.rows[0] as Total;
 }
 
 interface Position {

@@ -27,6 +27,8 @@ export interface SideSql {
   readonly relid: number;
   /** `only "public"."users"`: to be locked or sampled. */
   readonly table: string;
+  /** Under which rows are read, see catalog/search-path. */
+  readonly searchPath: string;
   /** Its rows as the sync sees them, see `rowsSql`. */
   readonly rows: string;
   /** Forms of the compared columns, in the same order on both sides. */
@@ -134,6 +136,7 @@ export async function planTables(
         relid: sourceTable.oid,
         table: fromSql(sourceTable),
         rows: rowsSql(sourceTable),
+        searchPath: sourceTable.searchPath,
         fields: fields.map((field) => field.source),
         keyFields: keyFields.map((field) => field.source),
         key: keyPairs.map(({ source: column }, index) =>
@@ -144,6 +147,7 @@ export async function planTables(
         relid: targetTable.oid,
         table: fromSql(targetTable),
         rows: rowsSql(targetTable),
+        searchPath: targetTable.searchPath,
         fields: fields.map((field) => field.target),
         keyFields: keyFields.map((field) => field.target),
         key: keyPairs.map(({ target: column }, index) =>

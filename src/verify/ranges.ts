@@ -1,4 +1,5 @@
 /** Cuts a large table into ranges of its key, so that no snapshot has to be held for longer than one range takes. */
+import { applicationPathSql } from "../catalog/search-path.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { literal } from "../postgres/sql.ts";
 import type { SideSql, TablePlan } from "./plan.ts";
@@ -49,16 +50,21 @@ export async function keyRanges(
   const pages = plan.heapBytes / PAGE_BYTES;
   const percent = Math.min(100, (100 * wanted * SAMPLED_PAGES_PER_PART) / pages);
   const fractions = Array.from({ length: wanted - 1 }, (_, index) => (index + 1) / wanted);
-  const [sample] = await source.rows<{ bounds: string[] | null; correlation: number | null; rows: number }>(
-    `with sample as (
+  const results = await source.script(
+    `${applicationPathSql(plan.source)};
+     with sample as (
        select ${plan.source.key[0]?.value} as key, pg_catalog.row_number() over () as place
        from ${plan.source.table} as t tablesample system (${percent})),
      ranked as (select s.key, s.place, pg_catalog.row_number() over (order by s.key) as rank from sample s)
-     select (select (pg_catalog.percentile_disc($1::float8[]) within group (order by r.key))::text[] from ranked r) as bounds,
+     select (select (pg_catalog.percentile_disc('{${fractions.join(",")}}'::float8[]) within group (order by r.key))::text[] from ranked r) as bounds,
             (select pg_catalog.corr(r.place, r.rank) from ranked r) as correlation,
             (select pg_catalog.count(*)::float8 from ranked r) as rows`,
-    [fractions],
   );
+  const [sample] = (results.at(-1)?.rows ?? []) as {
+    bounds: string[] | null;
+    correlation: number | null;
+    rows: number;
+  }[];
   const bounds = [...new Set(sample?.bounds ?? [])];
   if (sample === undefined || bounds.length === 0) return [everything];
   const rowsPerPage = sample.rows / (pages * (percent / 100));
@@ -80,8 +86,8 @@ export function rangesBetween(bounds: readonly string[]): KeyRange[] {
 /** Conditions on the first key column, `value` being of `type`; none for an open range. */
 export function rangeConditions(range: KeyRange, value: string, type: string): string[] {
   return [
-    ...(range.low === null ? [] : [`${value} >= ${literal(range.low)}::${type}`]),
-    ...(range.high === null ? [] : [`${value} < ${literal(range.high)}::${type}`]),
+    ...(range.low === null ? [] : [`${value} operator(pg_catalog.>=) ${literal(range.low)}::${type}`]),
+    ...(range.high === null ? [] : [`${value} operator(pg_catalog.<) ${literal(range.high)}::${type}`]),
   ];
 }
 

@@ -22,6 +22,7 @@ function table(...columns: Column[]): Table {
     oid: 1, schema: "public", name: "t", kind: "r", owner: "o", isOwned: true, file: "1", isPartition: false, persistence: "p",
     rowSecurity: false, rowSecurityActive: false, estimatedRows: 0, heapBytes: 0, toastBytes: 0, columns, key: null,
     leaves: [], comment: null, hasRules: false, isReferenced: false,
+    searchPath: "public",
   }; // prettier-ignore
 }
 
