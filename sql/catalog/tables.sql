@@ -143,7 +143,10 @@ select
      and not exists (
        select 1 from pg_catalog.unnest(i.indkey::int2[]) with ordinality as k (attnum, position)
        join pg_catalog.pg_attribute a on a.attrelid = w.oid and a.attnum = k.attnum
-       where not a.attnotnull
+       -- From 18 on a column may be NOT NULL for new rows alone.
+       where (not a.attnotnull or exists (
+           select 1 from pg_catalog.pg_constraint o
+           where o.conrelid = w.oid and o.contype = 'n' and not o.convalidated and o.conkey[1] = a.attnum))
          and k.position <= coalesce((pg_catalog.to_jsonb(i) ->> 'indnkeyatts')::int, i.indnatts))
    order by i.indisprimary desc, i.indisreplident desc, i.indimmediate desc, i.indnatts, ic.relname
    limit 1),

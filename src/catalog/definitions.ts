@@ -66,6 +66,17 @@ export interface Reaction {
   readonly enabled: "O" | "A" | "R";
 }
 
+/** A constraint that old rows need not meet, see sql/catalog/unvalidated. */
+export interface Unvalidated {
+  readonly kind: "table" | "domain";
+  readonly relid: number;
+  readonly schema: string;
+  readonly owner: string;
+  readonly name: string;
+  readonly definition: string;
+  readonly comment: string | null;
+}
+
 export interface Definitions {
   /** Of the server, as in `Connection.version`. */
   readonly version: number;
@@ -73,10 +84,11 @@ export interface Definitions {
   readonly indexes: readonly IndexDefinition[];
   readonly foreignKeys: readonly ForeignKey[];
   readonly reactions: readonly Reaction[];
+  readonly unvalidated: readonly Unvalidated[];
 }
 
 export type OwedKind =
-  "key" | "index" | "attach" | "constraint" | "foreign-key" | "trigger" | "rule" | "analyze";
+  "key" | "index" | "attach" | "constraint" | "foreign-key" | "check" | "trigger" | "rule" | "analyze";
 
 /**
  * The order of restoring. Indexes of one table are built side by side; what takes the table for itself comes after, so
@@ -114,14 +126,14 @@ export async function readDefinitions(target: Connection, relid: number): Promis
 export function definitionsSql(relid: number): string {
   const tree = withArgument("catalog/table-tree", String(relid));
   const oids = `(select pg_catalog.array_agg(t.oid::bigint::oid) from (${tree}) as t)`;
-  const queries = ["catalog/indexes", "catalog/foreign-keys", "catalog/reactions"];
+  const queries = ["catalog/indexes", "catalog/foreign-keys", "catalog/reactions", "catalog/unvalidated"];
   return [tree, ...queries.map((path) => withArgument(path, oids))].join(";\n");
 }
 
 /** Makes definitions of the results of `definitionsSql`, which are the last of these. */
 export function definitionsIn(version: number, results: Results): Definitions {
-  const [tree, indexes, foreignKeys, reactions] = results.slice(-4).map((result) => result.rows);
-  return { version, tree, indexes, foreignKeys, reactions } as unknown as Definitions;
+  const [tree, indexes, foreignKeys, reactions, unvalidated] = results.slice(-5).map((result) => result.rows);
+  return { version, tree, indexes, foreignKeys, reactions, unvalidated } as unknown as Definitions;
 }
 
 export interface RemovalChoice {
@@ -142,6 +154,7 @@ export function removals(definitions: Definitions, choice: RemovalChoice): Remov
       : []),
     ...(choice.indexes ? indexRemovals(definitions, choice.key) : []),
     ...reactionRemovals(definitions, choice.isReplicaRole),
+    ...definitions.unvalidated.map(unvalidatedRemoval),
   ];
 }
 
@@ -172,6 +185,35 @@ function foreignKeyRemoval(key: ForeignKey, version: number): Removal {
       ...comment,
     ],
     validate: isChecked ? validate.join("; ") : null,
+  };
+}
+
+/**
+ * Old rows may break it, and come here all the same: with the load, and whenever a batch reads them again. So it stays away
+ * for as long as foreign keys do. That of a domain may have been taken away for several tables.
+ */
+function unvalidatedRemoval(check: Unvalidated): Removal {
+  const owner = qualified(check.schema, check.owner);
+  const name = ident(check.name);
+  const alter = `alter ${check.kind} ${owner}`;
+  // Nothing on the server keeps two sessions from altering a domain at the same time: a row of ours does.
+  const alone =
+    check.kind === "domain" ? ["select from replicate.migration where version = 1 for update"] : [];
+  const drop = [...alone, `${alter} drop constraint if exists ${name}`];
+  const on = check.kind === "domain" ? `domain ${owner}` : owner;
+  return {
+    kind: "check",
+    objectName: check.name,
+    tableName: tableLabel({ schema: check.schema, name: check.owner }),
+    relid: check.relid,
+    stage: stages.reaction,
+    drop: drop.join("; "),
+    restore: [
+      ...(check.kind === "domain" ? drop : []),
+      `${alter} add constraint ${name} ${check.definition}`,
+      ...commentOn(`constraint ${name} on ${on}`, check.comment),
+    ],
+    validate: null,
   };
 }
 

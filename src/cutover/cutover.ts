@@ -161,7 +161,15 @@ async function untilOpen(
     await using target = await active.target("cutover");
     const isUp = (await readFence(source, turn.sync))?.isUp === true;
     const { acceptUnreplicated } = options;
-    if (!isUp) refuseBlocked(await rehearse(active, { isReversible, acceptUnreplicated }));
+    if (!isUp) {
+      const rehearsal = await rehearse(active, { isReversible, acceptUnreplicated });
+      for (const { subject, message, remedy } of rehearsal.warnings)
+        active.emit({
+          type: "warning",
+          message: [`${subject} ${message}`, ...(remedy === undefined ? [] : [remedy])].join("\n"),
+        });
+      refuseBlocked(rehearsal);
+    }
     await refuseParked(target, active, options);
     await migrate(source);
     await migrate(target);

@@ -6,6 +6,7 @@ import type { Connection } from "../postgres/connect.ts";
 import { ident, load } from "../postgres/sql.ts";
 import type { SyncContext } from "../state/context.ts";
 import { baseName, isKeyless, loadCaptures } from "../catalog/delta.ts";
+import { missingSettings, viewsToFill } from "../catalog/left-behind.ts";
 import { describeTables, tableBytes, tableLabel, tableSql } from "../catalog/table.ts";
 import { findNewcomers, newcomerProblem } from "../state/newcomers.ts";
 import { irreversible, refuseRemapping } from "../state/remapping.ts";
@@ -59,6 +60,7 @@ export async function rehearse(
     }
     await checkLocks(source, entries, blockers, warnings);
     refuseRemapping(active.config, entries);
+    warnings.push(...(await missingSettings(source, target)), ...(await viewsToFill(source, target)));
     if ((await identityOf(source)) === (await identityOf(target))) {
       blockers.push({
         subject: name,

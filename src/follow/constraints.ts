@@ -2,6 +2,7 @@
  * Restores foreign keys once the target is consistent, in a session of its own while batches go on. Only where they do not
  * act on replicated rows; elsewhere they wait for the end of the sync.
  */
+import type { OwedKind } from "../catalog/definitions.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { asReplicateError } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
@@ -38,7 +39,9 @@ export class Constraints {
         return this.#session;
       },
     };
-    this.#restoring = payOwed(own, { kinds: ["foreign-key"] })
+    // Elsewhere only we write here, and rows that old checks would refuse may come again.
+    const kinds: OwedKind[] = context.config.isTwoSided ? ["foreign-key", "check"] : ["foreign-key"];
+    this.#restoring = payOwed(own, { kinds })
       .then(({ restored, failed }) => {
         for (const problem of failed) {
           context.emit({ type: "warning", message: `${problem.subject}: ${problem.message}` });

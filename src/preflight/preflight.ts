@@ -12,6 +12,7 @@ import { checkExtensions } from "./extensions.ts";
 import type { Finding } from "./finding.ts";
 import { checkHeldDeltas } from "./held-deltas.ts";
 import { checkKeyless } from "./keyless.ts";
+import { checkLeftBehind } from "./left-behind.ts";
 import { checkLoad } from "./load.ts";
 import { checkLocale } from "./locale.ts";
 import { checkForeignKeys } from "./orphans.ts";
@@ -115,6 +116,7 @@ const checks: readonly (readonly [about: string, check: (examination: Examinatio
     ["activity", checkActivity],
     ["triggers and subscriptions", checkReactions],
     ["schemas", checkSchema],
+    ["what stays behind", checkLeftBehind],
     ["sizes and settings", checkLoad],
     ["other syncs", checkHeldDeltas],
   ];

@@ -12,7 +12,7 @@ import { asReplicateError } from "../postgres/sqlstate.ts";
 
 /** Indexes, keys and exclusion constraints, and the statistics over them: what a table needs to be ready for deltas. */
 export const loadKinds: readonly OwedKind[] = ["key", "index", "attach", "constraint", "analyze"];
-export const allKinds: readonly OwedKind[] = [...loadKinds, "foreign-key", "trigger", "rule"];
+export const allKinds: readonly OwedKind[] = [...loadKinds, "foreign-key", "check", "trigger", "rule"];
 
 export interface OwedFilter {
   readonly kinds: readonly OwedKind[];
