@@ -14,8 +14,8 @@ describe("ranges", () => {
       { low: "9", high: null },
     ]);
     expect(rangeConditions({ low: "5", high: "9" }, "t.id", "bigint")).toEqual([
-      "t.id >= '5'::bigint",
-      "t.id < '9'::bigint",
+      "t.id operator(pg_catalog.>=) '5'::bigint",
+      "t.id operator(pg_catalog.<) '9'::bigint",
     ]);
     expect(rangeConditions(everything, "t.id", "bigint")).toEqual([]);
   });
