@@ -9,7 +9,7 @@ create or replace function replicate.capture_{{id}}() returns trigger
 language plpgsql security definer
 as $capture$
 begin
-  if TG_LEVEL = 'ROW' or TG_OP = 'TRUNCATE' then
+  if TG_LEVEL operator(pg_catalog.=) 'ROW' or TG_OP operator(pg_catalog.=) 'TRUNCATE' then
     insert into {{delta}} (truncated) values (0);
     return null;
   end if;

@@ -1,6 +1,6 @@
 -- What: the function behind the capture triggers of one plain table whose changes are captured statement by
 --       statement, from transition tables: changed_rows holds the new rows, or the deleted ones; old_rows those
---       before an update. Old keys are noted only where the update moved them.
+--       before an update. Old keys are noted only where the update moved them, by image, as the row function does it.
 -- Runs on: source. Replaced at every rotation, to point at the other delta table.
 -- Returns: null.
 -- Harmless to the application for the same reasons as the row function. The exception block costs one subtransaction
@@ -10,18 +10,18 @@ language plpgsql security definer
 as {{tag}}
 begin
   {{skip_applied}}
-  if TG_OP = 'TRUNCATE' then
+  if TG_OP operator(pg_catalog.=) 'TRUNCATE' then
     insert into {{delta}} (truncated{{when_column}}) values (TG_RELID{{when}});
     return null;
   end if;
   begin
-    insert into {{delta}} ({{columns}}) select {{changed_key}}{{tell_new}} from changed_rows as r;
-    if TG_OP = 'UPDATE' then
+    {{check}}insert into {{delta}} ({{columns}}) select {{changed_key}}{{tell_new}} from changed_rows as r;
+    if TG_OP operator(pg_catalog.=) 'UPDATE' then
       insert into {{delta}} ({{columns}})
-      select o.*{{tell_old}} from (
-        select {{changed_key}} from old_rows as r
+      select {{moved_key}}{{tell_old}} from (
+        select {{key_images}} from old_rows as r
         except all
-        select {{changed_key}} from changed_rows as r
+        select {{key_images}} from changed_rows as r
       ) as o;
     end if;
   exception when others then

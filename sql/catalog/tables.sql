@@ -99,6 +99,7 @@ select
       'baseType', pg_catalog.format_type(b.oid, -1),
       'plainType', pg_catalog.format_type(b.oid, case when b.depth = 0 then a.atttypmod else b.limit_of end),
       'baseOid', b.oid::bigint,
+      'typeOid', a.atttypid::bigint,
       'baseKind', bt.typtype,
       'isBuiltin', b.oid < 16384,
       'isDomain', b.depth > 0,

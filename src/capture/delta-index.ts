@@ -11,7 +11,10 @@ import { takeLease } from "../state/lease.ts";
 /** Smaller tables are read as fast without. */
 const INDEX_BYTES = 16 * 1024 * 1024;
 
-const indexName = (captureId: number, index: number): string =>
+/** Qualified. `index`: 0 for the first delta table, 1 for the second. */
+export const indexName = (captureId: number, index: number): string => own(unqualified(captureId, index));
+
+const unqualified = (captureId: number, index: number): string =>
   `delta_${captureId}_${index === 0 ? "a" : "b"}_txid`;
 
 /**
@@ -30,25 +33,20 @@ export async function indexDeltas(source: Connection, captureIds: readonly numbe
                 (select i.indisvalid from pg_catalog.pg_index i
                  where i.indexrelid = pg_catalog.to_regclass($2)) as "isValid"
          from pg_catalog.pg_class c where c.oid = pg_catalog.to_regclass($1)`,
-        [delta, own(name)],
+        [delta, name],
       );
       if (table === undefined || table.bytes < INDEX_BYTES) continue;
       if (table.isValid === true) {
         await source.rows(
-          `select pg_catalog.brin_summarize_new_values(${literal(own(name))}::pg_catalog.regclass)`,
+          `select pg_catalog.brin_summarize_new_values(${literal(name)}::pg_catalog.regclass)`,
         );
         continue;
       }
       // One that was interrupted.
-      if (table.isValid === false) await source.script(dropSql(captureId, index));
-      await source.script(fill("capture/delta-index", { index: name, delta }));
+      if (table.isValid === false) await source.script(`drop index ${name}`);
+      await source.script(fill("capture/delta-index", { index: unqualified(captureId, index), delta }));
       // Without it nobody knows how little of the table is new.
       await source.script(`analyze ${delta} (txid)`);
     }
   }
-}
-
-/** `index`: 0 for the first delta table, 1 for the second. */
-export function dropSql(captureId: number, index: number): string {
-  return `drop index if exists ${own(indexName(captureId, index))}`;
 }

@@ -1,5 +1,6 @@
 /** Notes in the delta tables what is to be read again although no trigger has told of it. */
 import { deltaColumns, deltaTables, isKeyless, REREAD, RELOAD_NOW, type Capture } from "../catalog/delta.ts";
+import { fromText } from "../catalog/text-form.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { keyValue } from "./trigger-function.ts";
 
@@ -10,7 +11,7 @@ export async function noteKeys(
   keys: readonly (readonly (string | null)[])[],
 ): Promise<void> {
   const columns = deltaColumns(capture);
-  const values = capture.keyColumns.map((column, index) => `(v ->> ${index})::${column.deltaType}`);
+  const values = capture.keyColumns.map((column, index) => fromText(`v ->> ${index}`, column.deltaType));
   await source.transaction(async () => {
     const delta = await activeDelta(source, capture);
     await source.rows(
@@ -27,6 +28,15 @@ export async function noteAllKeys(source: Connection, capture: Capture, from: st
   const delta = await activeDelta(source, capture);
   const columns = deltaColumns(capture).join(", ");
   const keys = capture.keyColumns.map((column) => keyValue("r", column)).join(", ");
+  // Of another type it would be cast, by who knows what.
+  const { isRetyped } = await source.row<{ isRetyped: boolean }>(
+    `select exists (
+       select from pg_catalog.jsonb_to_recordset($2) as k (name text, "deltaType" text, "typeOid" oid)
+       left join pg_catalog.pg_attribute a on a.attrelid = pg_catalog.to_regclass($1) and a.attname = k.name
+       where k."deltaType" <> 'text' and a.atttypid is distinct from k."typeOid") as "isRetyped"`,
+    [from.replace(/^only /, ""), JSON.stringify(capture.keyColumns)],
+  );
+  if (isRetyped) return await noteReread(source, capture);
   await source.script(`insert into ${delta} (${columns}) select ${keys} from ${from} as r`);
 }
 

@@ -1,12 +1,13 @@
 /**
- * Rotation: applied deltas are thrown away by TRUNCATE of the delta table that the trigger does not write to, after the
- * trigger was pointed at the other one. No DELETE, no dead rows.
+ * Rotation: applied deltas are thrown away by TRUNCATE: of the delta table that the trigger writes to where nobody is writing
+ * to it at the moment, otherwise of the other one, after the trigger was pointed away from it. No DELETE, no dead rows.
  */
-import { deltaTables, foreignSql, loadCaptures, windowSql } from "../catalog/delta.ts";
+import { deltaTables, loadCaptures } from "../catalog/delta.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
+import { fill, literal } from "../postgres/sql.ts";
 import { LOCK_NOT_AVAILABLE, sqlstateOf } from "../postgres/sqlstate.ts";
-import { dropSql } from "./delta-index.ts";
+import { indexName } from "./delta-index.ts";
 import { functionSql } from "./trigger-function.ts";
 
 /** Points the trigger of a capture at its other delta table. Safe against a concurrent rotation. */
@@ -25,40 +26,36 @@ export async function switchDelta(source: Connection, captureId: number): Promis
 }
 
 /**
- * Truncates the inactive delta table if every sync that reads the capture has applied all of it. Never waits: a writer
- * in flight, or a reader, postpones it. A late writer that still has the old function may add rows
- * afterwards; they are read like all others. Returns whether it truncated.
+ * Truncates a delta table (0: a, 1: b) if every sync that reads the capture has applied all of it, see the SQL. Never waits.
+ * Returns whether it truncated.
  */
-export async function clearInactive(source: Connection, captureId: number): Promise<boolean> {
+export async function clearDelta(source: Connection, captureId: number, index: number): Promise<boolean> {
+  const [capture] = await loadCaptures(source, [captureId]);
+  if (capture === undefined) return false;
+  const delta = deltaTables(captureId)[index] as string;
   try {
-    return await source.transaction(async () => {
-      const [capture] = await loadCaptures(source, [captureId]);
-      if (capture === undefined) return false;
-      const index = capture.active === "a" ? 1 : 0;
-      const inactive = deltaTables(captureId)[index];
-      await source.script(`lock table ${inactive} in access exclusive mode nowait`);
-      const readers = await source.rows<{ sync: string; holds: boolean; position: string | null }>(
-        `select s.sync, s.holds, y.position
-         from replicate.subscription s join replicate.source_sync y on y.name = s.sync
-         where s.capture_id = $1
-         -- Who has been silent for longest is most likely the one who needs it.
-         order by y.acknowledged_at nulls first`,
-        [captureId],
-      );
-      for (const { sync, holds, position } of readers) {
-        if (holds || position === null) return false;
-        // A statement of its own, so that its snapshot is taken under the lock.
-        const { isOpen } = await source.row<{ isOpen: boolean }>(
-          `select exists (select 1 from ${inactive} where ${windowSql(position)}${foreignSql(capture, sync)}) as "isOpen"`,
-        );
-        if (isOpen) return false;
-      }
-      await source.script(`truncate ${inactive}; ${dropSql(captureId, index)}`);
-      await failpoint("rotate.truncated");
-      return true;
-    });
+    await source.script(
+      fill("capture/clear-delta", {
+        id: String(captureId),
+        delta,
+        index: literal(indexName(captureId, index)),
+        foreign: capture.tells ? " and d.via is distinct from pg_catalog.split_part(s.sync, '.', 1)" : "",
+      }),
+    );
   } catch (error) {
     if (sqlstateOf(error) === LOCK_NOT_AVAILABLE) return false;
     throw error;
   }
+  const { bytes } = await source.row<{ bytes: number }>(
+    `select pg_catalog.pg_relation_size(${literal(delta)}::pg_catalog.regclass)::float8 as bytes`,
+  );
+  if (bytes > 0) return false;
+  await failpoint("rotate.truncated");
+  return true;
+}
+
+/** The same for the table that the trigger does not write to. */
+export async function clearInactive(source: Connection, captureId: number): Promise<boolean> {
+  const [capture] = await loadCaptures(source, [captureId]);
+  return capture !== undefined && (await clearDelta(source, captureId, capture.active === "a" ? 1 : 0));
 }

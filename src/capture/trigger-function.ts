@@ -4,6 +4,7 @@ import {
   deltaColumns,
   deltaTables,
   isKeyless,
+  loadCaptures,
   type Capture,
   type CaptureKeyColumn,
 } from "../catalog/delta.ts";
@@ -15,9 +16,37 @@ export async function installFunction(source: Connection, capture: Capture): Pro
   await source.script(functionSql(capture));
 }
 
-/** Sessions that apply a two-way sync show it by a setting; null, as in all others, is not true. */
+/**
+ * Replaces trigger functions of these captures that are not as this version makes them. A session that is in the old one
+ * at the time ends in it.
+ */
+export async function renewFunctions(source: Connection, ids: readonly number[]): Promise<void> {
+  const installed = await source.rows<{ id: number; body: string }>(
+    `select c.id, p.prosrc as body from replicate.capture c
+     join pg_catalog.pg_proc p on p.proname = ('capture_' || c.id)::pg_catalog.name
+     where p.pronamespace = 'replicate'::pg_catalog.regnamespace and c.id = any ($1::int[])`,
+    [ids],
+  );
+  const bodies = new Map(installed.map(({ id, body }) => [id, body]));
+  for (const capture of await loadCaptures(source, ids)) {
+    if (functionSql(capture).includes(bodies.get(capture.id) ?? "")) continue;
+    await source.transaction(async () => {
+      // Another sync may rotate it.
+      await source.rows(`select 1 from replicate.capture where id = $1 for update`, [capture.id]);
+      for (const current of await loadCaptures(source, [capture.id])) await installFunction(source, current);
+    });
+  }
+}
+
+/** Sessions that apply a two-way sync show it by a setting, which is null in all others; but anybody can set it. */
 const skipApplied = `if pg_catalog.current_setting('${APPLYING}', true) operator(pg_catalog.<>) '' then
-    return null;
+    if exists (
+      select from replicate.applying as a
+      where a.token operator(pg_catalog.=) pg_catalog.current_setting('${APPLYING}', true)
+        and a.pid operator(pg_catalog.=) pg_catalog.pg_backend_pid()
+    ) then
+      return null;
+    end if;
   end if;`;
 
 const statementOp = `pg_catalog.substr(TG_OP, 1, 1)::pg_catalog."char"`;
@@ -47,14 +76,27 @@ export function functionSql(capture: Capture): string {
   if (capture.method === "statement") {
     return fill("capture/statement-function", {
       ...common,
+      check: checkTypes(keyColumns, (name) => `(select r.${name} from changed_rows as r limit 1)`),
       changed_key: each((column) => keyValue("r", column)),
+      // A value that is recorded as it is may be equal to one of another image.
+      key_images: each((column, n) => {
+        const value = `${keyValue("r", column)}${isText(column) ? IMAGE : ""} as k${n}`;
+        return isText(column) ? value : `${value}, ${imageText(`r.${ident(column.name)}`)} as image_${n}`;
+      }),
+      moved_key: each((_, n) => `o.k${n}`),
     });
   }
   return fill("capture/row-function", {
     ...common,
-    variables: each((column, n) => `key_${n} ${column.deltaType};\n  old_${n} ${column.deltaType};`, "\n  "),
+    // Not by the names of their types, which the session's search path would resolve.
+    variables: each((_, n) => {
+      const type = `${delta}.${deltaColumns(capture)[n - 1]}%type`;
+      return `key_${n} ${type};\n  old_${n} ${type};`;
+    }, "\n  "),
+    check_new: checkTypes(keyColumns, (name) => `NEW.${name}`),
+    check_old: checkTypes(keyColumns, (name) => `OLD.${name}`),
     skip_noop: capture.skipNoop
-      ? "if TG_OP = 'UPDATE' and not (OLD operator(pg_catalog.*<>) NEW) then\n    return null;\n  end if;"
+      ? "if TG_OP operator(pg_catalog.=) 'UPDATE' and not (OLD operator(pg_catalog.*<>) NEW) then\n    return null;\n  end if;"
       : "",
     read_new_as_key: each((column, n) => `key_${n} := ${keyValue("NEW", column)};`, " "),
     read_old_as_key: each((column, n) => `key_${n} := ${keyValue("OLD", column)};`, " "),
@@ -74,7 +116,31 @@ function bodyTag(capture: Capture): string {
   return tag;
 }
 
+const isText = ({ deltaType }: CaptureKeyColumn): boolean => deltaType === "text";
+
+/** Equal texts are the same there, also where the column's collation takes others for equal. */
+const IMAGE = ' collate pg_catalog."C"';
+
+const imageText = (value: string): string => `pg_catalog.format('%s', ${value})${IMAGE}`;
+
+/** What is noted of a key column of a row, see sql/capture/row-function. */
 export function keyValue(row: string, column: CaptureKeyColumn): string {
   const value = `${row}.${ident(column.name)}`;
-  return column.deltaType === "text" ? `${value}::pg_catalog.text` : value;
+  return isText(column)
+    ? `case when ${value} is null then null else pg_catalog.format('%s', ${value}) end`
+    : value;
+}
+
+/**
+ * Makes sure that columns which are recorded as they are still have their types: the assignment would look for a cast
+ * otherwise. `value` gives the column of a row, by its quoted name.
+ */
+function checkTypes(keyColumns: readonly CaptureKeyColumn[], value: (name: string) => string): string {
+  const others = keyColumns
+    .filter((column) => !isText(column))
+    .map(
+      ({ name, typeOid }) =>
+        `pg_catalog.pg_typeof(${value(ident(name))}) operator(pg_catalog.<>) ${typeOid}::pg_catalog.oid`,
+    );
+  return others.length === 0 ? "" : `if ${others.join(" or ")} then raise data_exception; end if;\n    `;
 }

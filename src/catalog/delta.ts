@@ -16,6 +16,7 @@ import type { Connection } from "../postgres/connect.ts";
 import { literal, own } from "../postgres/sql.ts";
 import { ident } from "../postgres/sql.ts";
 import type { Column, Key, Table } from "./table.ts";
+import { fromText, toText } from "./text-form.ts";
 
 /** Marker: the whole table has to be read again. */
 export const REREAD = 0;
@@ -34,8 +35,10 @@ export interface CaptureKeyColumn {
   readonly attnum: number;
   /** Type of the delta table's column: wide enough that no ALTER TYPE on the source can make an insert fail. */
   readonly deltaType: string;
-  /** Type to cast to when reading: the column's own base type. */
+  /** Type that it is read as: the column's own base type. */
   readonly readType: string;
+  /** Oid of the column's type as declared, which the column must still have where its value is recorded as it is. */
+  readonly typeOid: number;
   readonly collation: string | null;
   /** `operator(schema.=)`. */
   readonly equals: string;
@@ -99,10 +102,21 @@ export function captureKey(table: Table, key: Key): CaptureKeyColumn[] {
       attnum: column.attnum,
       deltaType: recordedType(column),
       readType: column.baseType,
+      typeOid: column.typeOid,
       collation: column.collation,
       equals: keyColumn.equals,
     };
   });
+}
+
+/** A value of a key's type, not null, as delta tables hold it. */
+export function recorded({ deltaType, readType }: CaptureKeyColumn, value: string): string {
+  return deltaType === readType ? `(${value})::${readType}` : toText(value, readType);
+}
+
+/** A recorded key column, as a value of the key's type. */
+export function recordedValue({ deltaType, readType }: CaptureKeyColumn, recorded: string): string {
+  return deltaType === readType ? `(${recorded})::${readType}` : fromText(recorded, readType);
 }
 
 /** Ordinary changes, almost all: without statistics, a planner takes `is null` for one row in 200, and this for all of them. */
@@ -132,8 +146,8 @@ export function baseName(sync: string): string {
 export function changedKeysSql(capture: Capture, window: string, more: readonly string[] = []): string {
   const recorded = deltaColumns(capture);
   const keys = capture.keyColumns.map((column, index) => {
-    const cast = `(${recorded[index]})::${column.readType}`;
-    return `${column.collation === null ? cast : `(${cast}) collate ${column.collation}`} as k${index + 1}`;
+    const value = recordedValue(column, recorded[index] as string);
+    return `${column.collation === null ? value : `(${value}) collate ${column.collation}`} as k${index + 1}`;
   });
   return deltaTables(capture.id)
     .map((table) => `select ${[...keys, ...more].join(", ")} from ${table} where ${ORDINARY} and ${window}`)

@@ -277,5 +277,6 @@ function computed(attnum: number, name: string, type: ExpressionType, mapped: Ma
     identity: "",
     generated: "",
     collation: null,
+    typeOid: 0,
   };
 }

@@ -14,6 +14,8 @@ export interface Column {
   /** The same with length or precision, as the column or a domain has it: `character varying(20)`. */
   readonly plainType: string;
   readonly baseOid: number;
+  /** Oid of the type as declared, a domain maybe. */
+  readonly typeOid: number;
   /** `typtype` of the base type: b base, c composite, e enum, r range, m multirange. */
   readonly baseKind: string;
   readonly isBuiltin: boolean;

@@ -67,6 +67,7 @@ export function statusLines(status: Status, now: Date): string[] {
     ...columns(rows.map(([label, text]) => [`  ${label}`, text])),
     ...leftInvalidLines(status.owed.leftInvalid),
     ...errorLines(status, now),
+    ...upkeepLines(status, now),
     ...tableLines(status),
     ...reloadLines(status, now),
     ...newcomerLines(status, name),
@@ -153,6 +154,15 @@ function heldText(held: Status["held"][number], own: string, now: Date): string 
   const size = `${bytes(held.bytes)} of changes${held.isOver ? ", more than deltaLimit" : ""}`;
   const way = held.isOver && held.sync !== own ? `; give it up: ${held.giveUp}` : "";
   return `${who} has taken nothing for ${age(held.since, now)}, and makes the source keep ${size}${way}`;
+}
+
+function upkeepLines({ upkeep }: Status, now: Date): string[] {
+  if (upkeep === null) return [];
+  return [
+    `  upkeep is put off, first ${ago(upkeep.since, now)}:`,
+    `    ${upkeep.message}`,
+    `    what to do: ${upkeep.hint}`,
+  ];
 }
 
 function errorLines({ lastError }: Status, now: Date): string[] {

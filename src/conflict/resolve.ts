@@ -13,6 +13,7 @@
  * (`finishResolutions`), does the rest. To note a key twice does no harm.
  */
 import { deltaColumns, deltaTables, keyMatchSql, loadCaptures, type Capture } from "../catalog/delta.ts";
+import { fromText } from "../catalog/text-form.ts";
 import { ReplicateError, type Problem } from "../errors.ts";
 import type { Side } from "../events.ts";
 import type { Connection } from "../postgres/connect.ts";
@@ -238,7 +239,7 @@ async function noteChanged(connection: Connection, capture: Capture, keys: reado
     `select active from replicate.capture where id = $1 for share`,
     [capture.id],
   );
-  const values = capture.keyColumns.map((column, index) => `(v ->> ${index})::${column.deltaType}`);
+  const values = capture.keyColumns.map((column, index) => fromText(`v ->> ${index}`, column.deltaType));
   const columns = [...deltaColumns(capture), ...(capture.tells ? ["op", "changed_at"] : [])];
   const told = capture.tells ? [`'U'`, "pg_catalog.clock_timestamp()"] : [];
   await connection.rows(
@@ -263,7 +264,7 @@ async function keepLoser(sides: Sides, entry: Entry, loser: Side): Promise<void>
     [capture.relid],
   );
   const values = capture.keyColumns.map(
-    ({ readType }, index) => `($1::jsonb ->> ${index})::${readType} as k${index + 1}`,
+    ({ readType }, index) => `${fromText(`$1::jsonb ->> ${index}`, readType)} as k${index + 1}`,
   );
   const [found] = await sides[loser].rows<{ image: string }>(
     `select pg_catalog.to_jsonb(t)::text as image from ${only} ${rel} as t, (select ${values.join(", ")}) as d

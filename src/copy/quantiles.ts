@@ -3,6 +3,7 @@
  * sample, so that gaps and clusters in the values do not matter, for any key that has an order.
  */
 import type { Capture } from "../catalog/delta.ts";
+import { outputText } from "../catalog/text-form.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { applicationPathSql } from "../catalog/search-path.ts";
 import type { Table } from "../catalog/table.ts";
@@ -33,7 +34,7 @@ export async function sampleBounds(
   const share = Math.min(1, (parts * pagesPerPart * pageBytes) / storage.heapBytes);
   const kept = Math.min(1, (parts * rowsPerPart) / (rows * share));
   const keys = capture.keyColumns.map((column) => `t.${ident(column.name)}`);
-  const texts = keys.map((key) => `(${key})::pg_catalog.text`);
+  const texts = keys.map(outputText);
   return await source.transaction(async () => {
     await source.script(applicationPathSql(table));
     const found = await source.rows<{ bound: string[] }>(

@@ -5,6 +5,7 @@
 import { targetColumn } from "../catalog/mapping.ts";
 import { asApplication } from "../catalog/search-path.ts";
 import type { Column } from "../catalog/table.ts";
+import { fromText } from "../catalog/text-form.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
 import { ident } from "../postgres/sql.ts";
@@ -86,7 +87,7 @@ export async function siftRows(
   const columns = siftColumns(table).flatMap(({ name, target: to }) => (to === null ? [] : [{ name, to }]));
   const names = columns.map(({ to }) => ident(to.name)).join(", ");
   // As the type without its length: a cast to that would cut what is too long.
-  const values = columns.map(({ name, to }) => `(r.${name})::${to.baseType}`).join(", ");
+  const values = columns.map(({ name, to }) => fromText(`r.${name}`, to.baseType)).join(", ");
   const keyTypes = table.capture.keyColumns.map(({ name }, n) => {
     const to =
       columns.find((each) => each.name === `k${n + 1}`)?.to ??

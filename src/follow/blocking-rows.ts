@@ -2,6 +2,7 @@
 import { asApplication } from "../catalog/search-path.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { rowsSql } from "../catalog/rows.ts";
+import { toText } from "../catalog/text-form.ts";
 import { ident, literal } from "../postgres/sql.ts";
 import { otherColumns, type Shape } from "./shape.ts";
 import { stageName } from "./staging.ts";
@@ -122,7 +123,7 @@ export async function blockingRows(
   shape: Shape,
   index: UniqueIndex,
 ): Promise<DriftSignal | undefined> {
-  const keys = shape.targetKey.map(({ column }) => `t.${ident(column.name)}::text`);
+  const keys = shape.targetKey.map(({ column }) => toText(`t.${ident(column.name)}`, column.baseType));
   const results = await target.script(
     asApplication(shape.target, [
       `select array[${keys.join(", ")}] as key from ${blockedSql(shape, index)}`,

@@ -1,5 +1,6 @@
 /** Statements that carry out what became of the conflicts of a batch: in staging, and in the deltas of theirs. */
 import { fromSql, tableSql } from "../catalog/table.ts";
+import { fromText } from "../catalog/text-form.ts";
 import { ident, literal } from "../postgres/sql.ts";
 import { blockedSql, rivalsSql, type UniqueIndex } from "./blocking-rows.ts";
 import { otherColumns } from "./shape.ts";
@@ -62,7 +63,7 @@ export function effectSql(met: Met, indexes: readonly UniqueIndex[]): string[] {
   const { shape, sides } = met;
   const [ours, theirs] = [ourSide(sides), theirSide(sides)];
   const keysOf = (column: string, condition: string): string =>
-    `select ${shape.targetKey.map(({ column: { baseType } }, n) => `(c.${column}[${n + 1}])::${baseType}`).join(", ")}
+    `select ${shape.targetKey.map(({ column: { baseType } }, n) => fromText(`c.${column}[${n + 1}]`, baseType)).join(", ")}
      from replicate.conflict as c where ${condition}`;
   return [
     `delete from ${fromSql(shape.target)} as t using replicate.conflict as c

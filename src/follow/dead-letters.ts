@@ -4,6 +4,7 @@
  */
 import { noteKeys } from "../capture/note-changes.ts";
 import { asApplication } from "../catalog/search-path.ts";
+import { fromText, toText } from "../catalog/text-form.ts";
 import type { Hooks } from "../hooks.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
@@ -202,9 +203,12 @@ export class DeadLetters {
     const isWhole = mode.kind === "truncate" || mode.kind === "reread";
     const stage = stageName({ entry, capture, targetKey, ...shape });
     const typed = targetKey.map(
-      ({ column, equals }, n) => `(p.key_texts[${n + 1}])::${column.baseType} ${equals} s.k${n + 1}`,
+      ({ column, equals }, n) =>
+        `${fromText(`p.key_texts[${n + 1}]`, column.baseType)} ${equals} s.k${n + 1}`,
     );
-    const texts = targetKey.map((_, n) => `p.key_texts[${n + 1}] = s.k${n + 1}::text`);
+    const texts = targetKey.map(
+      ({ column }, n) => `p.key_texts[${n + 1}] = ${toText(`s.k${n + 1}`, column.baseType)}`,
+    );
     const isApplied = `exists (select 1 from ${stage} as s
       where case when p.is_key_typed then ${typed.join(" and ")} else ${texts.join(" and ")} end)`;
     return [forgetParkedSql(this.#sync, capture.id, isWhole ? "true" : isApplied)];

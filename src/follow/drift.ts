@@ -172,6 +172,7 @@ async function refreshKey(
       ...key,
       name: column.name,
       readType: column.baseType,
+      typeOid: column.typeOid,
       collation: column.collation,
       equals,
     };

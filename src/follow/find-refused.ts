@@ -1,5 +1,6 @@
 /** Rows of a batch that the target refuses, among those that are staged. In the batch's transaction. */
 import { asApplication } from "../catalog/search-path.ts";
+import { fromText } from "../catalog/text-form.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { literal } from "../postgres/sql.ts";
 import { finderSql, findRows, type FoundRow } from "../refusals/find-refused.ts";
@@ -72,7 +73,7 @@ export async function stageTexts(
 ): Promise<FoundRow[]> {
   const { sync, shape, texts, columns, most } = search;
   const names = columns.map(({ name }) => name).join(", ");
-  const values = columns.map(({ name, type }) => `t.${name}::${type}`).join(", ");
+  const values = columns.map(({ name, type }) => fromText(`t.${name}`, type)).join(", ");
   const attempt = [
     `insert into ${stageName(shape)} (${names}) select ${values} from ${texts} as t where t.n between $1 and $2`,
   ];

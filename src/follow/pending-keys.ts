@@ -2,6 +2,7 @@
  * Keys of skipped conflicts: until somebody resolves them they stay as they are on both sides, neither read nor applied. The
  * log of each side has those that were met there.
  */
+import { fromText } from "../catalog/text-form.ts";
 import { literal } from "../postgres/sql.ts";
 import { stageName } from "./staging.ts";
 import type { Sides, TwoSided } from "./two-sided.ts";
@@ -15,7 +16,7 @@ export function leavePendingSql(shape: TwoSided, sides: Sides, kept: readonly Ke
   const both = kept.length === 0 ? logged : `${logged} union all values ${texts(kept)}`;
   const keys = shape.targetKey.map(({ column: { baseType }, equals }, n) => ({
     value: `s.k${n + 1}`,
-    logged: `(p.key[${n + 1}])::${baseType}`,
+    logged: fromText(`p.key[${n + 1}]`, baseType),
     equals,
   }));
   return [`delete from ${stageName(shape)} as s where ${isAmong(keys, both)}`];
@@ -25,7 +26,7 @@ export function leavePendingSql(shape: TwoSided, sides: Sides, kept: readonly Ke
 export function exceptPendingSql(shape: TwoSided, base: string): string {
   const keys = pendingOrder(shape).map((n, k) => {
     const { readType = "", equals = "" } = shape.capture.keyColumns[n] ?? {};
-    return { value: `d.k${n + 1}`, logged: `(p.key[${k + 1}])::${readType}`, equals };
+    return { value: `d.k${n + 1}`, logged: fromText(`p.key[${k + 1}]`, readType), equals };
   });
   return `not ${isAmong(keys, keysInLog(open(base, shape.source)))}`;
 }

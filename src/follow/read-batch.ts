@@ -210,6 +210,24 @@ function readWindow(row: Readonly<Record<string, string | null>>): Window {
   };
 }
 
+/**
+ * Fails unless the columns that are cast or compared have the types that their statements were written for: what a cast
+ * from another type runs is for the table's owner to say.
+ */
+function checkTypesSql(shapes: readonly Shape[]): string {
+  const columns = shapes.flatMap(({ source, capture }) => {
+    const isMapped = source.where !== undefined || source.columns.some(({ mapped }) => mapped !== undefined);
+    const names = isMapped ? source.columns : capture.keyColumns;
+    return names
+      .filter(({ typeOid }) => typeOid !== 0)
+      .map(({ attnum, typeOid }) => `(${source.oid}, ${attnum}, ${typeOid})`);
+  });
+  if (columns.length === 0) return "select 1";
+  return `select 1 / (pg_catalog.count(*) = ${columns.length})::pg_catalog.int4
+    from (values ${columns.join(", ")}) as c (relid, attnum, type)
+    join pg_catalog.pg_attribute as a on a.attrelid = c.relid::pg_catalog.oid and a.attnum = c.attnum and a.atttypid = c.type::pg_catalog.oid`;
+}
+
 /** Opens the batch's transaction and examines it. The transaction stays open. */
 export async function examine(reader: Reader, request: BatchRequest): Promise<Examination> {
   const script = examineScript(reader, request);
@@ -259,9 +277,8 @@ export async function examineAndRead(
   reading: ReadRequest,
 ): Promise<Examination> {
   const script = examineScript(reader, request);
-  const results = await runScript(reader.source, `${script.text};\n${readScript(reading)}`, {
-    onCopyData: reading.onData,
-  });
+  const text = [script.text, checkTypesSql(request.shapes), readScript(reading)].join(";\n");
+  const results = await runScript(reader.source, text, { onCopyData: reading.onData });
   await failpoint("batch.read");
   return script.parse(results);
 }

@@ -1,5 +1,6 @@
 /** One life of the runner between two reconnects: its sessions, its tables, and the next batch. */
 import { noteKeys } from "../capture/note-changes.ts";
+import { renewFunctions } from "../capture/trigger-function.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Batch } from "../events.ts";
 import { callHook, loadHooks } from "../hooks.ts";
@@ -10,6 +11,7 @@ import {
 import type { SyncContext } from "../state/context.ts";
 import { leaseLost, type Lease } from "../state/lease.ts";
 import { migrateOlder } from "../state/migrate.ts";
+import { declareApplying } from "../state/applying.ts";
 import { checkSource } from "../state/source-identity.ts";
 import type { SyncTable } from "../state/sync-table.ts";
 import { BatchFinder, type ReadBatch } from "./batch-finder.ts";
@@ -19,6 +21,7 @@ import { DeadLetters } from "./dead-letters.ts";
 import { DriftWatch } from "./drift-watch.ts";
 import { FollowedTables } from "./followed-tables.ts";
 import type { Opposite } from "./opposite.ts";
+import { PutOff } from "./put-off.ts";
 import { prepareReader, type Dirty } from "./read-batch.ts";
 import { Reloads } from "./reload.ts";
 import { Rotation } from "./rotation.ts";
@@ -44,7 +47,8 @@ export class FollowSession {
   failedSide: "target" | undefined;
   readonly #parts: SessionParts;
   readonly #finder: BatchFinder;
-  readonly #rotation = new Rotation();
+  readonly #putOff: PutOff;
+  readonly #rotation: Rotation;
   #pulls = 0;
 
   private constructor(parts: SessionParts, position: SessionPosition) {
@@ -54,6 +58,8 @@ export class FollowSession {
     this.target = parts.target;
     this.position = position;
     this.#finder = new BatchFinder(parts);
+    this.#putOff = new PutOff(parts.context, parts.target);
+    this.#rotation = new Rotation(this.#putOff);
   }
 
   /**
@@ -78,6 +84,8 @@ export class FollowSession {
     await checkSource(source, name, position);
     await migrateOlder(source);
     await migrateOlder(target);
+    // The state may have had no place for it when the session was opened.
+    if (context.config.isTwoSided) await declareApplying(target);
     const hooks = await loadHooks(context.config);
     const reader = await prepareReader(source, name, lease.token);
     const letters = await DeadLetters.open(context, target, hooks);
@@ -99,6 +107,9 @@ export class FollowSession {
     };
     const session = new FollowSession(parts, position);
     await tables.load();
+    await session.#putOff.try("the functions of the capture cannot be renewed on the source", async () => {
+      await renewFunctions(source, tables.shapes.map(({ capture }) => capture.id)); // prettier-ignore
+    });
     return session;
   }
 
@@ -210,7 +221,10 @@ export class FollowSession {
   async sweep(): Promise<void> {
     await this.#parts.drift.sweep();
     // One of both ways does it for both sides.
-    if (this.#parts.opposite?.way === "forward") await tendConflicts(this.context, this.source, this.target);
+    if (this.#parts.opposite?.way === "forward")
+      await this.#putOff.try("the log of conflicts cannot be tended", async () => {
+        await tendConflicts(this.context, this.source, this.target);
+      });
     await this.#parts.letters.retryDue(this.source, this.#parts.tables);
   }
 
@@ -221,7 +235,9 @@ export class FollowSession {
 
   /** Turns no-op suppression on for the tables whose settings ask for it, once they follow. */
   async skipNoops(): Promise<void> {
-    await skipNoops(this.context, this.source, this.#parts.tables);
+    await this.#putOff.try("updates that change nothing cannot be left out on the source", async () => {
+      await skipNoops(this.context, this.source, this.#parts.tables);
+    });
   }
 
   /** Tells the source how far the target is, outside of a batch. Throws SYNC_EXPELLED, SOURCE_LOST. */

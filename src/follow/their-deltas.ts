@@ -2,8 +2,11 @@
  * Statements by which a batch changes the deltas of the side that it is applied to: what nobody shall bring over any more
  * goes, and what is to travel is added.
  */
-import { DISPUTED, REREAD, deltaColumns, deltaTables, emptiedSql } from "../catalog/delta.ts";
+import {
+  DISPUTED, REREAD, deltaColumns, deltaTables, emptiedSql, recorded, recordedValue, type CaptureKeyColumn,
+} from "../catalog/delta.ts"; // prettier-ignore
 import { fromSql } from "../catalog/table.ts";
+import { fromText } from "../catalog/text-form.ts";
 import { literal } from "../postgres/sql.ts";
 import { stageName } from "./staging.ts";
 import {
@@ -34,7 +37,7 @@ function seenDeltasSql({ shape, sides, seen }: Met, keys: string, head: (delta: 
   const same = shape.targetKey
     .map(({ equals }, n) => {
       const k = shape.opposite.key[n] as number;
-      return `(delta.${columns[k]})::${capture.keyColumns[k]?.readType} ${equals} g.x${n + 1}`;
+      return `${recordedValue(capture.keyColumns[k] as CaptureKeyColumn, `delta.${columns[k]}`)} ${equals} g.x${n + 1}`;
     })
     .join(" and ");
   const isSeen = `(txid = pg_catalog.txid_current() or pg_catalog.txid_visible_in_snapshot(txid, ${literal(seen)}::pg_catalog.txid_snapshot))`;
@@ -77,7 +80,8 @@ export function noteDisputedSql(shape: TwoSided): string[] {
  */
 export function travelOnSql(met: Met): string[] {
   const { shape, sides } = met;
-  const entryKey = (n: number): string => `(c.key_texts[${n + 1}])::${shape.targetKey[n]?.column.baseType}`;
+  const entryKey = (n: number): string =>
+    fromText(`c.key_texts[${n + 1}]`, shape.targetKey[n]?.column.baseType ?? "text");
   const chosen = (winner: string): string => `replicate.conflict as c where ${entries(met, winner)}`;
   return [
     ...intoTheirsSql(shape, entryKey, `'U', pg_catalog.clock_timestamp(), null, null`, chosen("merged")),
@@ -102,7 +106,7 @@ export function travelOnSql(met: Met): string[] {
 function intoTheirsSql(shape: TwoSided, value: (n: number) => string, told: string, from: string): string[] {
   const { capture, key } = shape.opposite;
   const columns = [...deltaColumns(capture), "op", "changed_at", "origin", "via"].join(", ");
-  const values = capture.keyColumns.map(({ deltaType }, k) => `(${value(key.indexOf(k))})::${deltaType}`);
+  const values = capture.keyColumns.map((column, k) => recorded(column, value(key.indexOf(k))));
   return [
     // Against a rotation meanwhile.
     `select 1 from replicate.capture where id = ${capture.id} for share`,

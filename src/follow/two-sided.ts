@@ -4,6 +4,7 @@
  */
 import { changedKeysSql, foreignSql, toldChangesSql, windowSql } from "../catalog/delta.ts";
 import { fromSql } from "../catalog/table.ts";
+import { toText } from "../catalog/text-form.ts";
 import { ident, literal } from "../postgres/sql.ts";
 import type { Shape } from "./shape.ts";
 import { stageName } from "./staging.ts";
@@ -82,7 +83,7 @@ export function meeting(shape: TwoSided, sides: Sides): string {
 
 /** A key as the log holds it: that of staging, and that of the row here. */
 const keyTexts = (shape: TwoSided, value: (n: number) => string): string =>
-  `array[${shape.targetKey.map((_, n) => `(${value(n)})::text`).join(", ")}]`;
+  `array[${shape.targetKey.map(({ column }, n) => toText(value(n), column.baseType)).join(", ")}]`;
 
 export const stagedTexts = (shape: TwoSided): string => keyTexts(shape, (n) => `s.k${n + 1}`);
 

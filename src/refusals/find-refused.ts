@@ -1,5 +1,6 @@
 /** Finds the rows that the target refuses, by halving on the server. In the transaction that writes the others. */
 import type { Capture } from "../catalog/delta.ts";
+import { fromText, outputText } from "../catalog/text-form.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { literal, load } from "../postgres/sql.ts";
 import { REFUSALS } from "../postgres/sqlstate.ts";
@@ -51,10 +52,10 @@ export async function findRows(
 ): Promise<FoundRow[]> {
   const keyOf = (values: readonly string[]): string =>
     `pg_catalog.jsonb_build_object(
-       'texts', array[${values.map((value) => `(${value})::text`).join(", ")}]::text[],
+       'texts', array[${values.map(outputText).join(", ")}]::text[],
        'key', pg_catalog.jsonb_build_object(${keyColumns.map(({ name }, n) => `${literal(name)}::text, ${values[n]}`).join(", ")}))`;
   const plain = keyColumns.map((_, n) => `r.k${n + 1}`);
-  const typed = how.keyTypes?.map((type, n) => `(r.k${n + 1})::${type}`);
+  const typed = how.keyTypes?.map((type, n) => fromText(`r.k${n + 1}`, type));
   const readKey =
     typed === undefined
       ? keyOf(plain)

@@ -1,9 +1,9 @@
 /** Makes the context of a sync: sessions, and what they have to be. */
 import { setMaxListeners } from "node:events";
-import { APPLYING } from "../catalog/delta.ts";
 import type { ResolvedConfig } from "../config.ts";
 import type { OnEvent } from "../events.ts";
 import { connect, type Connection } from "../postgres/connect.ts";
+import { declareApplying } from "./applying.ts";
 import type { Logger, OpenOptions, SyncContext } from "./context.ts";
 
 const silent: Logger = {
@@ -37,6 +37,9 @@ export interface ContextOptions {
    */
   readonly isCutBySignal?: boolean;
 }
+
+/** Purposes of the sessions that change rows of the application's tables. */
+const WRITERS = /^(follow|copy|conflicts)\b/;
 
 export function makeContext(
   config: ResolvedConfig,
@@ -74,7 +77,7 @@ export function makeContext(
       const connection = await open("target", purpose, given);
       ({ isReplicaRole } = connection);
       // What we write is no change of an application.
-      if (config.isTwoSided) await connection.script(`set ${APPLYING} = 'on'`);
+      if (config.isTwoSided && WRITERS.test(purpose)) await declareApplying(connection);
       return connection;
     },
     get isReplicaRole() {

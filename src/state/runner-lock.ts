@@ -36,6 +36,12 @@ export interface StoredError {
   readonly isRetrying?: boolean;
 }
 
+export interface StoredUpkeep {
+  readonly message: string;
+  readonly hint: string;
+  readonly since: string;
+}
+
 /** How often it is tried again after a session was ended, and the pause in milliseconds. */
 const TRIES = 50;
 const PAUSE_MS = 100;
@@ -234,6 +240,20 @@ export async function clearError(target: Connection, sync: string): Promise<void
        where sync = $1 and last_error is not null`,
       [sync],
     )
+    .catch(() => undefined);
+}
+
+/** What upkeep a server refuses at the time, for `status`; null: none. Not told where that is refused as well. */
+export async function storeUpkeep(
+  target: Connection,
+  sync: string,
+  upkeep: StoredUpkeep | null,
+): Promise<void> {
+  await target
+    .rows(`update replicate.runner set upkeep = $2 where sync = $1`, [
+      sync,
+      upkeep === null ? null : JSON.stringify(upkeep),
+    ])
     .catch(() => undefined);
 }
 

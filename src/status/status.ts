@@ -14,7 +14,12 @@ import { readHeldDeltas, type HeldDeltas } from "../state/held-deltas.ts";
 import { findNewcomers } from "../state/newcomers.ts";
 import { refuseExpelled } from "../state/source-identity.ts";
 import { loadLeftInvalid, type LeftInvalid } from "../state/pay-owed.ts";
-import { isRunnerAlive, type BatchAtHand, type StoredError } from "../state/runner-lock.ts";
+import {
+  isRunnerAlive,
+  type BatchAtHand,
+  type StoredError,
+  type StoredUpkeep,
+} from "../state/runner-lock.ts";
 import { countParked } from "../state/parked.ts";
 import { isCutOver, isSwitching, readSwitch, type Switch } from "../state/switch.ts";
 import { readSetUp } from "../state/two-sided.ts";
@@ -77,6 +82,8 @@ export interface Status {
   /** Rows that the target has refused, and that are put aside (see `parked`). */
   readonly parked: number;
   readonly lastError: StoredError | null;
+  /** Upkeep that a server refuses at the time: batches go on, and it is tried again by itself. */
+  readonly upkeep: StoredUpkeep | null;
   readonly owed: { readonly open: number; readonly leftInvalid: readonly LeftInvalid[] };
   /** The last cutover or rollback; null: never begun, or undone. `isRunning`: a process is at it now. */
   readonly switch: (Switch & { readonly isRunning: boolean }) | null;
@@ -144,6 +151,7 @@ interface SyncRow {
   readonly lagTrend: number | null;
   readonly rowsPerSecond: number | null;
   readonly lastError: StoredError | null;
+  readonly upkeep: StoredUpkeep | null;
   readonly partsDoneBytes: number;
   readonly copySeconds: number | null;
   readonly indexesDone: number;
@@ -162,6 +170,7 @@ export async function readStatus(context: SyncContext): Promise<Status> {
             extract(epoch from now() - r.clear_at)::float8 as "secondsSinceClear",
             (select coalesce(sum(rows_applied), 0)::float8 from replicate.sync_table where sync = s.name) as "rowsApplied",
             r.host, r.pid, r.since, r.seen_at as "seenAt", r.batch, r.lag_trend as "lagTrend", r.rows_per_second as "rowsPerSecond", r.last_error as "lastError",
+            nullif(pg_catalog.to_jsonb(r) -> 'upkeep', 'null') as upkeep,
             (select coalesce(sum(bytes) filter (where done), 0)::float8 from replicate.part where sync = s.name) as "partsDoneBytes",
             (select extract(epoch from max(done_at) - min(done_at))::float8 from replicate.part where sync = s.name) as "copySeconds",
             (select count(*) filter (where restored_at is not null)::int from replicate.owed
@@ -232,6 +241,7 @@ export async function readStatus(context: SyncContext): Promise<Status> {
     conflicts: (await countPending(target, name)) + waiting.conflicts,
     parked: [...parked.values()].reduce((total, rows) => total + rows, 0),
     lastError: row.lastError,
+    upkeep: row.upkeep,
     owed: { open: row.owedOpen, leftInvalid },
     switch: known === undefined ? null : { ...known, isRunning },
     fence: fenced === undefined ? null : { side: fenced.side, since: fenced.since.toISOString() },

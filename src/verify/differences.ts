@@ -1,4 +1,5 @@
 /** From two sums that differ to the keys and columns that do, in the snapshots in which the sums were made. */
+import { fromText, toText } from "../catalog/text-form.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { relayCopy } from "../postgres/copy-relay.ts";
@@ -102,7 +103,7 @@ export async function findDifferences(pair: SessionPair, request: DrillRequest):
     full join pg_temp.${SOURCE_KEYS} as s
       on ${plan.target.key.map(({ equals }, index) => `s.s${index + 1} ${equals} t.t${index + 1}`).join(" and ")}
     where s.hash is null or t.hash is null or s.hash::numeric <> t.hash`);
-  const texts = `array[${plan.key.map((_, n) => `coalesce(d.s${n + 1}, d.t${n + 1})::text`).join(", ")}]`;
+  const texts = `array[${plan.key.map((_, n) => toText(`coalesce(d.s${n + 1}, d.t${n + 1})`, plan.target.key[n]?.type ?? "text")).join(", ")}]`;
   const isParked = await isParkedSql(target, request.sync, plan.capture.id, texts);
   const { total, parked } = await target.row<{ total: string; parked: string }>(
     `select pg_catalog.count(*)::text as total, (pg_catalog.count(*) filter (where ${isParked}))::text as parked
@@ -163,7 +164,7 @@ async function list(pair: SessionPair, request: DrillRequest, isParked: string):
   const n = plan.key.length;
   const result = await pair.target.client.query<string[]>({
     rowMode: "array",
-    text: `select d.kind, (${isParked})::text, ${eachKeySql(plan.target.key, (i) => `d.s${i}::text`)}, ${eachKeySql(plan.target.key, (i) => `d.t${i}::text`)}
+    text: `select d.kind, (${isParked})::text, ${eachKeySql(plan.target.key, (i, { type }) => toText(`d.s${i}`, type))}, ${eachKeySql(plan.target.key, (i, { type }) => toText(`d.t${i}`, type))}
            from ${DIFFERENCES} as d
            order by ${eachKeySql(plan.target.key, (i) => `coalesce(d.s${i}, d.t${i})`)} limit ${most}`,
   });
@@ -203,7 +204,7 @@ async function columnHashes(
   const found = await connection.rows<{ n: number; hashes: string[] }>(
     `select x.n::integer as n, array[${side.fields.map((field) => checksum.hashRow([field])).join(", ")}]::text[] as hashes
      from ${keyParametersSql(side.key)}
-     join ${side.rows} as t on ${keyMatchesSql(side.key, (n, { type }) => `x.k${n}::${type}`)}`,
+     join ${side.rows} as t on ${keyMatchesSql(side.key, (n, { type }) => fromText(`x.k${n}`, type))}`,
     side.key.map((_, column) => keys.map((key) => key[column])),
   );
   return new Map(found.map((row) => [row.n, row.hashes]));

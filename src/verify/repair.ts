@@ -2,7 +2,8 @@
  * Repair: differing keys are noted as changed on the source, so that the next batch brings them like any other. Where the
  * target has changes of its own they are noted as disputed: the batch meets what is there as a conflict.
  */
-import { deltaColumns, deltaTables, DISPUTED } from "../catalog/delta.ts";
+import { deltaColumns, deltaTables, DISPUTED, recorded } from "../catalog/delta.ts";
+import { fromText, toText } from "../catalog/text-form.ts";
 import { throwIfAborted } from "../postgres/sleep.ts";
 import { eachKeySql, keyParametersSql } from "./key-sql.ts";
 import type { TablePlan } from "./plan.ts";
@@ -55,14 +56,14 @@ async function note(
   const { id, keyColumns } = plan.capture;
   await target.script(
     `declare replicate_keys no scroll cursor with hold for
-     select ${eachKeySql(plan.target.key, (n) => `coalesce(d.s${n}, d.t${n})::text`)} from ${DIFFERENCES} as d`,
+     select ${eachKeySql(plan.target.key, (n, { type }) => toText(`coalesce(d.s${n}, d.t${n})`, type))} from ${DIFFERENCES} as d`,
   );
   // From here on nobody has to wait for our locks, however long this takes.
   await Promise.all([source.script("commit"), target.script("commit")]);
   const columns = [...deltaColumns(plan.capture), ...(isDisputed ? ["op"] : [])].join(", ");
   // Through the column's own type, so that a key which only the target's type can hold fails here and not in `follow`.
   const values = keyColumns
-    .map((column, index) => `x.k${index + 1}::${column.readType}::${column.deltaType}`)
+    .map((column, index) => recorded(column, fromText(`x.k${index + 1}`, column.readType)))
     .join(", ");
   for (let noted = 0; ;) {
     throwIfAborted(signal);

@@ -11,6 +11,7 @@ import {
   windowSql,
   type Capture,
 } from "../catalog/delta.ts";
+import { fromText } from "../catalog/text-form.ts";
 import type { ResolvedConfig } from "../config.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { relayCopy } from "../postgres/copy-relay.ts";
@@ -81,7 +82,7 @@ export async function stageBack(
     .join(" or ");
   const types = plan.target.key.map(({ type }) => type);
   const asKey = (texts: string, at: (n: number) => number): string =>
-    types.map((type, n) => `(${texts}[${at(n) + 1}])::${type}`).join(", ");
+    types.map((type, n) => fromText(`${texts}[${at(n) + 1}]`, type)).join(", ");
   const kept = (relid: number | string): string =>
     `from replicate.conflict as c cross join lateral (values (c.key_texts), (c.other_key_texts)) as k (key)
      where c.sync = ${literal(base)} and c.relid = ${relid} and c.resolved_at is null and k.key is not null`;

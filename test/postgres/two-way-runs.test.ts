@@ -23,7 +23,7 @@ test("a chain: what a new copy of a table has changed reaches the last database"
   await using chain = await startChain(schema);
   // Not captured: only the copy brings it.
   await chain.first.sql(
-    "set replicate.applying = 'on'; update t set v = 'anew' where id < 4; delete from t where id = 5",
+    "insert into replicate.applying values ('test', pg_backend_pid()); set replicate.applying = 'test'; update t set v = 'anew' where id < 4; delete from t where id = 5",
   );
   await chain.third.sql("update t set v = 'third' where id = 9");
   await chain.near.copy({ restart: true });

@@ -37,7 +37,7 @@ test("nothing is reported that does not differ, and what differs is found, while
   await followed.drain();
   // Behind the back of all triggers.
   await pair.target.sql(
-    "set session_replication_role = replica; set replicate.applying = 'on'; delete from still where id = 7",
+    "set session_replication_role = replica; insert into replicate.applying values ('test', pg_backend_pid()); set replicate.applying = 'test'; delete from still where id = 7",
   );
   const stop = new AbortController();
   const following = (async () => {

@@ -12,7 +12,7 @@ function column(name: string, type: string, more: Partial<Column> = {}): Column 
   const baseType = more.baseType ?? type.replace(/\(.*?\)/, "").replace("varchar", "character varying");
   const baseOid = oids[baseType] ?? 16_400;
   return {
-    attnum: 1, name, type, baseType, plainType: type.replace("varchar", "character varying"), baseOid, baseKind: "b", isBuiltin: baseOid < 16_384, isDomain: false, notNull: false,
+    attnum: 1, name, type, baseType, plainType: type.replace("varchar", "character varying"), baseOid, typeOid: baseOid, baseKind: "b", isBuiltin: baseOid < 16_384, isDomain: false, notNull: false,
     hasDefault: false, default: null, identity: "", generated: "", collation: null, ...more,
   }; // prettier-ignore
 }

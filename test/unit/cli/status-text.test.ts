@@ -42,6 +42,7 @@ function status(changes: Partial<Status> = {}): Status {
     conflicts: 0,
     parked: 0,
     lastError: null,
+    upkeep: null,
     owed: { open: 0, leftInvalid: [] },
     switch: null,
     fence: null,
