@@ -16,7 +16,7 @@ import type { Connection } from "../postgres/connect.ts";
 import { literal, own } from "../postgres/sql.ts";
 import { ident } from "../postgres/sql.ts";
 import type { Column, Key, Table } from "./table.ts";
-import { fromText, toText } from "./text-form.ts";
+import { fromText, isSystemType, outputText, toText } from "./text-form.ts";
 
 /** Marker: the whole table has to be read again. */
 export const REREAD = 0;
@@ -154,15 +154,57 @@ export function changedKeysSql(capture: Capture, window: string, more: readonly 
     .join(" union all ");
 }
 
+/** Types whose equal values are the same to the last bit. */
+const exact = new Set([
+  "smallint", "integer", "bigint", "text", "character varying", "name", "uuid", "boolean", "oid", '"char"', "bytea",
+  "date", "timestamp without time zone", "timestamp with time zone", "time without time zone", "time with time zone",
+  "inet", "cidr", "macaddr", "macaddr8", '"bit"', "bit varying", "money", "pg_lsn",
+]); // prettier-ignore
+
+/** Whether values may be equal and yet not the same: 1.0 and 1.00, or what a type or collation takes for equal. */
+export function isFolding({ readType, deltaType, collation }: CaptureKeyColumn): boolean {
+  // Of types that are not the system's, only enums are recorded as text.
+  if (!isSystemType(readType)) return deltaType !== "text";
+  // Collations of the system's own tell all texts apart.
+  return !exact.has(readType) || (collation !== null && !collation.startsWith("pg_catalog."));
+}
+
+/** The images of a key `alias`: the same for values that are the same, and for them alone. */
+function keyImages(capture: Capture, alias: string): string[] {
+  return capture.keyColumns.map(
+    (_, index) => `${outputText(`${alias}.k${index + 1}`)} collate pg_catalog."C"`,
+  );
+}
+
+/** The changed keys, each image once. */
+export function changedImagesSql(capture: Capture, window: string): string {
+  const changed = `(${changedKeysSql(capture, window)}) as c`;
+  if (!capture.keyColumns.some(isFolding)) return `select distinct * from ${changed}`;
+  return `select distinct on (${keyImages(capture, "c").join(", ")}) c.* from ${changed}`;
+}
+
+/** Continues a match of a row with a key (see keyMatchSql): that they are not only equal but the same. */
+export function sameImageSql(capture: Capture, rowAlias: string, keyAlias: string): string {
+  const images = keyImages(capture, keyAlias);
+  return capture.keyColumns
+    .map(
+      (column, n) =>
+        ` and ${outputText(`(${rowAlias}.${ident(column.name)})::${column.readType}`)} = ${images[n]}`,
+    )
+    .join("");
+}
+
 /**
  * The changed keys, each once, with `did` (the first of its changes: I, U, D, or null where we noted the key; X if one of them is), `changed_at`
  * and `origin` of the last one. For captures that tell.
+ * `byImage`: keys that are equal but not the same are told apart.
  */
-export function toldChangesSql(capture: Capture, window: string): string {
-  const keys = capture.keyColumns.map((_, index) => `k${index + 1}`).join(", ");
+export function toldChangesSql(capture: Capture, window: string, byImage = false): string {
+  const keys = capture.keyColumns.map((_, index) => `c.k${index + 1}`).join(", ");
+  const groups = byImage ? [keys, ...keyImages(capture, "c")].join(", ") : keys;
   return `select ${keys}, case when pg_catalog.bool_or(op = '${DISPUTED}') then '${DISPUTED}' else (pg_catalog.array_agg(op order by changed_at))[1] end as did, pg_catalog.max(changed_at) as changed_at,
       (pg_catalog.array_agg(origin order by changed_at desc nulls last))[1] as origin
-    from (${changedKeysSql(capture, window, ["op", "changed_at", "origin"])}) as c group by ${keys}`;
+    from (${changedKeysSql(capture, window, ["op", "changed_at", "origin"])}) as c group by ${groups}`;
 }
 
 /** A query for `changed_at` of each TRUNCATE in the window. For captures that tell. */

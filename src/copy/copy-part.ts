@@ -1,4 +1,5 @@
 /** One part: read in a snapshot of its own, written and crossed out in one transaction. */
+import { mendKeys } from "../capture/unreadable-keys.ts";
 import { changedKeysSql, deltaTables, isKeyless, keyMatchSql } from "../catalog/delta.ts";
 import type { TableMapping } from "../catalog/mapping.ts";
 import { ownColumns, rowsSql } from "../catalog/rows.ts";
@@ -131,10 +132,18 @@ export async function loadPart(
       run.refused.set(partName, 1);
       throw new PartGivenBack("the target refuses some of its rows", { cause: error, isAtOnce: true });
     }
+    if (error.side === "source" && isRefusal(error.cause) && (await mends(run, table)))
+      throw new PartGivenBack("a noted key cannot be read any more", { cause: error, isAtOnce: true });
     throw refusal(run, error, table);
   } finally {
     run.flights.delete(flight);
   }
+}
+
+/** Has `follow` read the table again where keys that were noted cannot be read: they are in the way here as well. */
+async function mends({ context }: CopyRun, { capture }: CopyTable): Promise<boolean> {
+  await using source = await context.source("copy");
+  return (await mendKeys(source, capture)) > 0;
 }
 
 /** Has what the target says count as its error, as one of a COPY does. */

@@ -12,6 +12,7 @@ import type { DeadLetters } from "./dead-letters.ts";
 import { BatchRetry } from "./retry-batch.ts";
 import type { SessionParts } from "./session-parts.ts";
 import { Settlement } from "./settle-conflicts.ts";
+import { isAboutKey } from "./unreadable-keys.ts";
 import { ensureStages } from "./staging.ts";
 import { isStaged } from "./table-mode.ts";
 
@@ -128,7 +129,8 @@ export class BatchWriter {
     feeding.done.catch((error: unknown) => {
       this.#failure ??= error;
       // Nobody reads the rest of the rows; unless all will be read again at once, which needs the session.
-      if (rest.length === 0 && !this.#letters.restages(error, this.#script.tables)) this.#source.destroy();
+      const isReadAgain = this.#letters.restages(error, this.#script.tables) || isAboutKey(error);
+      if (rest.length === 0 && !isReadAgain) this.#source.destroy();
     });
     for (const frame of this.#buffered.splice(0)) feeding.send(frame);
     return feeding;

@@ -1,8 +1,17 @@
 /** Statements that carry the rows of a table over: out of the source, into staging, and from there into the target's table. */
-import { changedKeysSql, keyMatchSql, toldChangesSql, windowSql } from "../catalog/delta.ts";
+import {
+  changedImagesSql,
+  changedKeysSql,
+  isFolding,
+  keyMatchSql,
+  sameImageSql,
+  toldChangesSql,
+  windowSql,
+} from "../catalog/delta.ts";
 import { ownColumns, ownConditions, ownRowsSql, rowsSql } from "../catalog/rows.ts";
 import { asApplication } from "../catalog/search-path.ts";
 import { fromSql, tableSql, type Table } from "../catalog/table.ts";
+import { isSystemType } from "../catalog/text-form.ts";
 import { ident } from "../postgres/sql.ts";
 import type { RowLayout } from "../transform-rows.ts";
 import { expectTwinsSql } from "./emptied-leaves.ts";
@@ -68,6 +77,28 @@ export function copyOutSql(
       : "";
     return `copy (select ${own}, true${others}${told} from ${rowsSql(shape.source)} as t${changes}) to stdout${copyOptions(shape)}`;
   }
+  if (tellsKeysApart(shape)) {
+    const columns = keys.map((_, index) => `d.k${index + 1}`).join(", ");
+    const absent = otherColumns(shape)
+      .map(() => ", null")
+      .join("");
+    const [equal, images] = isTold
+      ? [toldChangesSql(shape.capture, window), toldChangesSql(shape.capture, window, true)]
+      : [
+          `select distinct * from (${changedKeysSql(shape.capture, window)}) as k`,
+          changedImagesSql(shape.capture, window),
+        ];
+    const match = keyMatchSql(shape.capture, "t", "d");
+    const more = except === "" ? "" : ` and ${except}`;
+    // What the source takes for one key may be several there, of which all but the present one go.
+    return `copy (
+      select ${keys.map((key) => `t.${ident(key.name)}::${key.readType}`).join(", ")}, true${others}${told}
+      from (${equal}) as d join ${rowsSql(shape.source)} as t on ${match}${more}
+      union all
+      select ${columns}, false${absent}${told} from (${images}) as d
+      where not exists (select 1 from ${rowsSql(shape.source)} as t where ${match}${sameImageSql(shape.capture, "t", "d")})${more}
+    ) to stdout${copyOptions(shape)}`;
+  }
   const own = keys
     .map((key, index) => `coalesce(t.${ident(key.name)}::${key.readType}, d.k${index + 1})`)
     .join(", ");
@@ -77,6 +108,26 @@ export function copyOutSql(
     from (${isTold ? toldChangesSql(shape.capture, window) : `select distinct * from (${changedKeysSql(shape.capture, window)}) as k`}) as d
     left join ${rowsSql(shape.source)} as t on ${keyMatchSql(shape.capture, "t", "d")}${except === "" ? "" : ` where ${except}`}
   ) to stdout${copyOptions(shape)}`;
+}
+
+/** Continues the condition on keys `s` that are to be deleted: not where a present one is the same to the target. */
+function absentSql(shape: Shape): string {
+  if (!tellsKeysApart(shape)) return " and not s.present";
+  const same = shape.targetKey.map(({ equals }, n) => `p.k${n + 1} ${equals} s.k${n + 1}`).join(" and ");
+  return ` and not s.present and not exists (select 1 from ${stageName(shape)} as p where p.present and ${same})`;
+}
+
+/** Whether the target may tell keys apart that the source takes for one. */
+function tellsKeysApart({ capture, targetKey }: Shape): boolean {
+  return capture.keyColumns.some((column, n) => {
+    const there = targetKey[n]?.column;
+    // What a type of the system's own takes for equal is the same everywhere.
+    const isSame =
+      isSystemType(column.readType) &&
+      column.readType === there?.baseType &&
+      [column.collation, there.collation].every((name) => name === null || name.startsWith("pg_catalog."));
+    return isFolding(column) && !isSame;
+  });
 }
 
 /**
@@ -107,7 +158,7 @@ export function applySql(shape: Shape, mode: TableMode, replace: boolean): strin
       ...mode.leaves.map((leaf) => emptySql(shape.target, leaf.table)),
     );
   statements.push(
-    `delete from ${rows} as t using ${stage} as s where ${[...own, match].join(" and ")}${isReplacing ? "" : " and not s.present"}`,
+    `delete from ${rows} as t using ${stage} as s where ${[...own, match].join(" and ")}${isReplacing ? "" : absentSql(shape)}`,
   );
 
   const others = otherColumns(shape);

@@ -27,6 +27,7 @@ import { Reloads } from "./reload.ts";
 import { Rotation } from "./rotation.ts";
 import type { SessionParts } from "./session-parts.ts";
 import { RestageSignal } from "./text-staging.ts";
+import { UnreadableKeys } from "./unreadable-keys.ts";
 import { skipNoops, tendConflicts, vacuumReloaded } from "./upkeep.ts";
 
 /** How often a batch is begun anew because rows of the target keep it out. */
@@ -49,6 +50,7 @@ export class FollowSession {
   readonly #finder: BatchFinder;
   readonly #putOff: PutOff;
   readonly #rotation: Rotation;
+  readonly #unreadable: UnreadableKeys;
   #pulls = 0;
 
   private constructor(parts: SessionParts, position: SessionPosition) {
@@ -60,6 +62,7 @@ export class FollowSession {
     this.#finder = new BatchFinder(parts);
     this.#putOff = new PutOff(parts.context, parts.target);
     this.#rotation = new Rotation(this.#putOff);
+    this.#unreadable = new UnreadableKeys(parts);
   }
 
   /**
@@ -158,6 +161,10 @@ export class FollowSession {
         // Not null, which would say that there is nothing to apply.
         return await this.next();
       }
+      if (await this.#unreadable.mend(error)) {
+        this.#finder.doubt();
+        return await this.next();
+      }
       if (sqlstateOf(error) === POSITION_MOVED) {
         throw leaseLost("another runner has taken this sync over, or has moved its position", error);
       }
@@ -176,6 +183,7 @@ export class FollowSession {
     this.#finder.applied(read, rows);
     this.position = { snapshot: found.snapshot, token, batches: this.position.batches + 1 };
     this.#pulls = 0;
+    this.#unreadable.applied();
     await vacuumReloaded(this.context, this.target, tables);
     for (const { shape, mode, fingerprint } of tables) {
       this.#parts.tables.update(shape.entry.captureId, {

@@ -2,7 +2,7 @@
  * Compares what has changed since a mark, in snapshots of both sides in which nothing changes any more: the source is
  * fenced and the target has applied everything.
  */
-import { changedKeysSql, isKeyless, windowCountSql, windowSql } from "../catalog/delta.ts";
+import { changedImagesSql, isKeyless, windowCountSql, windowSql } from "../catalog/delta.ts";
 import { relayCopy } from "../postgres/copy-relay.ts";
 import { LockWatch } from "../postgres/lock-watch.ts";
 import type { SyncContext } from "../state/context.ts";
@@ -107,7 +107,7 @@ async function compare(
   change: Change,
   mark: string,
 ): Promise<{ rows: number; total: number; parked: number; listed: readonly Difference[] }> {
-  const changed = `select distinct * from (${changedKeysSql(plan.capture, windowSql(mark))}) as d`;
+  const changed = changedImagesSql(plan.capture, windowSql(mark));
   try {
     await pair.both(
       pair.source.script("begin isolation level repeatable read"),

@@ -1,10 +1,12 @@
 /** Works through parts with several pairs of sessions; what cannot be compared now is tried again later. */
+import { mendKeys } from "../capture/unreadable-keys.ts";
 import { isKeyless } from "../catalog/delta.ts";
 import { ReplicateError } from "../errors.ts";
 import { sleep, throwIfAborted } from "../postgres/sleep.ts";
 import {
   asReplicateError,
   isConnectionFailure,
+  isRefusal,
   isRetryableConflict,
   QUERY_CANCELED,
   sqlstateOf,
@@ -176,6 +178,10 @@ class PartRun {
         } catch (error) {
           throwIfAborted(this.#context.signal);
           if (this.#failure !== undefined) return;
+          if (await this.#mends(pair, attempt, error)) {
+            this.#queue.push(attempt);
+            continue;
+          }
           const again = this.#afterFailure(attempt, error);
           await pair.rollback();
           this.#queue.push(again);
@@ -222,6 +228,17 @@ class PartRun {
         attempt.fluxTries >= (isKeyless(task.plan.capture) ? keylessTries : fluxTries),
     });
     onResult(task, result);
+  }
+
+  /** Has `follow` read a table again where keys that were noted cannot be read. Until then the part is not proven. */
+  async #mends(pair: SessionPair, { task }: Attempt, error: unknown): Promise<boolean> {
+    const cause = error instanceof RelayError ? error.cause : error;
+    if (!isRefusal(cause) || pair.isBroken) return false;
+    await pair.rollback();
+    const rows =
+      (await mendKeys(pair.source, task.plan.capture)) +
+      (task.back === undefined ? 0 : await mendKeys(pair.target, task.back.capture));
+    return rows > 0;
   }
 
   /** When to try again. Throws where that would not help, or was tried often enough. */

@@ -1,0 +1,86 @@
+/**
+ * Keys that were noted and cannot be read any more, or that the target has no place for: their tables are read again as a
+ * whole, by keys that can be read, so that no sync stands still because of a key that is not there any more.
+ */
+import { mendKeys } from "../capture/unreadable-keys.ts";
+import { noteReread } from "../capture/note-changes.ts";
+import { isKeyless } from "../catalog/delta.ts";
+import { ReplicateError } from "../errors.ts";
+import { isRefusal, sqlstateOf } from "../postgres/sqlstate.ts";
+import { stagingOf } from "./refused.ts";
+import type { SessionParts } from "./session-parts.ts";
+import type { Shape } from "./shape.ts";
+
+/** character_not_in_repertoire, untranslatable_character: such a row cannot even come as text. */
+const ENCODING = ["22021", "22P05"];
+
+/** Whether a row could not be staged because of its key, as far as the error tells. */
+export function isAboutKey(error: unknown): boolean {
+  if (!isRefusal(error) || stagingOf(error) === undefined) return false;
+  const where = (error as { where?: string }).where ?? "";
+  return ENCODING.includes(sqlstateOf(error) ?? "") || /\bcolumn k\d+\b/.test(where);
+}
+
+export class UnreadableKeys {
+  readonly #parts: SessionParts;
+  /** Captures whose tables are read again because of such a key, until a batch is applied. */
+  readonly #rereading = new Set<number>();
+
+  constructor(parts: SessionParts) {
+    this.#parts = parts;
+  }
+
+  /** A batch was applied. */
+  applied(): void {
+    this.#rereading.clear();
+  }
+
+  /** Has tables read again where that may help after the failure of a batch. Returns whether to try again. */
+  async mend(failure: unknown): Promise<boolean> {
+    const { context, source, target, tables } = this.#parts;
+    const error = failure instanceof ReplicateError ? (failure.cause ?? failure) : failure;
+    if (!isRefusal(error) || source.isBroken || target.isBroken) return false;
+    await source.script("rollback");
+    const staging = stagingOf(error);
+    if (staging !== undefined) {
+      const shape = tables.shape(staging.captureId);
+      if (shape === undefined || !isAboutKey(error) || isKeyless(shape.capture)) return false;
+      if (this.#rereading.has(shape.capture.id)) throw refusedKey(shape, error);
+      this.#rereading.add(shape.capture.id);
+      await source.transaction(async () => {
+        // Against a rotation meanwhile.
+        await source.rows(`select 1 from replicate.capture where id = $1 for share`, [shape.capture.id]);
+        await noteReread(source, shape.capture);
+      });
+      const reason = "a key that has changed cannot be read on the target";
+      context.emit({ type: "table-reread", table: shape.label, reason });
+      return true;
+    }
+    let mended = 0;
+    for (const { capture, label, opposite } of tables.shapes) {
+      const rows =
+        (await mendKeys(source, capture)) +
+        (opposite === undefined ? 0 : await mendKeys(target, opposite.capture));
+      mended += rows;
+      const reason = "a key that was noted as changed cannot be read any more";
+      if (rows > 0) context.emit({ type: "table-reread", table: label, reason });
+    }
+    return mended > 0;
+  }
+}
+
+function refusedKey({ label, capture }: Shape, error: unknown): ReplicateError {
+  const key = capture.keyColumns.map(({ name }) => name).join(", ");
+  const sqlstate = sqlstateOf(error) ?? "";
+  return new ReplicateError(
+    "ROW_REFUSED",
+    `the target cannot take in a row of ${label} (key: ${key}): ${error instanceof Error ? error.message : String(error)} [${sqlstate}]`,
+    {
+      cause: error,
+      sqlstate,
+      hint: ENCODING.includes(sqlstate)
+        ? "Repair the row on the source, whose bytes the target's encoding lacks; then start again: the table is read again as a whole."
+        : "Give the target's column a type that has a place for the value, or repair the row on the source; then start again.",
+    },
+  );
+}
