@@ -5,7 +5,8 @@ import { isAlias, isScalar, LineCounter, parseDocument, visit } from "yaml";
 import { checkOptions, type SyncOptions } from "./config.ts";
 import { withModulesFrom } from "./conflict-policy.ts";
 import type { Problem } from "./errors.ts";
-import { configInvalid } from "./settings-check.ts";
+import { isSamePlace, placeOf, placeText } from "./postgres/place.ts";
+import { Check, configInvalid } from "./settings-check.ts";
 
 /** What a configuration file says, not yet checked, and what is wrong with its text. */
 export interface ConfigFile {
@@ -94,6 +95,7 @@ export function loadOptions(sources: OptionSources, env: NodeJS.ProcessEnv): Syn
   const settings = withModulesFrom(structuredClone(file.settings), dirname(path ?? ""));
   if (typeof settings["hooks"] === "string" && settings["hooks"] !== "")
     settings["hooks"] = resolve(dirname(path ?? ""), settings["hooks"]);
+  const clashes = path === undefined ? [] : clashingSides(path, file.settings, given, env);
   for (const each of given) {
     origins.set(each.path, each.origin);
     assign(settings, each.path.split("."), each.value);
@@ -110,11 +112,41 @@ export function loadOptions(sources: OptionSources, env: NodeJS.ProcessEnv): Syn
       !(isUnread && ["source", "target"].includes(subject) && settings[subject] === undefined),
   );
   const problems = [
+    ...clashes,
     ...fileProblems,
     ...found.map(({ subject, ...rest }) => ({ subject: origins.get(subject) ?? subject, ...rest })),
   ];
   if (problems.length > 0) throw configInvalid(problems);
   return settings as unknown as SyncOptions;
+}
+
+/**
+ * Variables win over the file, but not where they lead to another database: they may be left over in a shell, and the file
+ * be another sync's. What the command line says decides.
+ */
+function clashingSides(
+  path: string,
+  settings: ConfigFile["settings"],
+  given: readonly GivenSetting[],
+  env: NodeJS.ProcessEnv,
+): Problem[] {
+  return (["source", "target"] as const).flatMap((side) => {
+    // The last one counts, and flags come last.
+    const chosen = given.findLast((each) => each.path === side);
+    const inFile = settings[side];
+    if (chosen === undefined || !chosen.origin.startsWith("REPLICATE_") || inFile == null) return [];
+    const check = new Check();
+    const [one, other] = [chosen.value, inFile].map((value) => check.connection(side, value, env));
+    // What cannot be read is reported elsewhere, or does not matter, as it is not used.
+    if (one === undefined || other === undefined || isSamePlace(one, other)) return [];
+    const names = [one, other].map((each) => placeText(placeOf(each)));
+    return [
+      {
+        subject: chosen.origin,
+        message: `leads to ${names[0]}, and ${side} in ${path} to ${names[1]}: unset the variable, or say with --${side} which one is meant`,
+      },
+    ];
+  });
 }
 
 function expand(text: string, env: NodeJS.ProcessEnv, problem: (message: string) => void): string {

@@ -47,6 +47,7 @@ export type {
   Row,
   TransformRow,
 } from "./hooks.ts";
+export { placeOf, placeText, type Place } from "./postgres/place.ts";
 export type { Logger } from "./state/context.ts";
 export type { Finding, PreflightOptions, Severity, TableSettings } from "./preflight/preflight.ts";
 export type { SchemaComparison, SchemaDifference } from "./schema/compare.ts";

@@ -283,8 +283,8 @@ async function readStatusEitherWay(context: SyncContext, open: OpenWay): Promise
   if (!isBack && status.direction === "one-way") return status;
   try {
     const back = await readStatus(open("reverse"));
-    const { sync, phase, fence } = status;
-    if (isBack) return { ...back, sync, phase, switch: known, fence };
+    const { sync, phase, fence, source, target } = status;
+    if (isBack) return { ...back, sync, source, target, phase, switch: known, fence };
     const { lag, follow, lastError } = back;
     return {
       ...status,

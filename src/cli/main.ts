@@ -1,6 +1,13 @@
 /** The command line: parses, makes one call to the library, prints. Importing this file does nothing. */
 import { readFileSync } from "node:fs";
-import { loadOptions, ReplicateError } from "../index.ts";
+import {
+  loadOptions,
+  placeOf,
+  placeText,
+  ReplicateError,
+  resolveConfig,
+  type SyncOptions,
+} from "../index.ts";
 import { parseArguments, settingsOf, type Arguments } from "./arguments.ts";
 import { printsLines, type Command } from "./command.ts";
 import { conflicts } from "./commands/conflicts.ts";
@@ -96,6 +103,7 @@ async function execute(
   try {
     const options = loadOptions({ file: values.config, flags: settingsOf(values, verb) }, env);
     terminal.setTitle?.(`replicate ${verb} ${options.name ?? "default"}`);
+    output.log.info(...whichPair(verb, options, logFormat === "json", env));
     const progress = new Progress(output, values.json === true && printsLines(verb));
     return await commands[verb]({
       verb,
@@ -113,6 +121,21 @@ async function execute(
   } finally {
     forget?.();
   }
+}
+
+/** Said before anything is done: variables and files that are left over lead to databases that nobody meant. */
+function whichPair(
+  verb: VerbName,
+  options: SyncOptions,
+  isJson: boolean,
+  env: NodeJS.ProcessEnv,
+): readonly [fields: object, message: string] {
+  const { name, ...sides } = resolveConfig(options, env);
+  const [source, target] = [placeOf(sides.source), placeOf(sides.target)];
+  return [
+    isJson ? { verb, sync: name, source, target } : {},
+    `${verb} ${name}: source ${placeText(source)}, target ${placeText(target)}`,
+  ];
 }
 
 /** For what nobody caught, which is a defect: says so like every other error, and returns the exit code. */

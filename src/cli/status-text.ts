@@ -1,5 +1,5 @@
 /** The status for people who were woken up by it. */
-import type { Status } from "../index.ts";
+import { placeText, type Status } from "../index.ts";
 import { leftInvalidLines } from "./findings.ts";
 import { bytes, columns, count, duration, number, percent } from "./format.ts";
 
@@ -27,7 +27,12 @@ export const phases: Readonly<Record<Status["phase"], string>> = {
 export function statusLines(status: Status, now: Date): string[] {
   const { copy, follow, lag } = status;
   const name = status.sync === "default" ? "" : ` --name ${status.sync}`;
-  const rows: (readonly [string, string])[] = [["runner", runnerText(status, now)]];
+  const away = status.sourceError === null ? "" : `: ${status.sourceError}`;
+  const rows: (readonly [string, string])[] = [
+    ["source", `${placeText(status.source)}${away}`],
+    ["target", placeText(status.target)],
+    ["runner", runnerText(status, now)],
+  ];
   if (status.phase === "copying" || status.phase === "initialised") rows.push(["copy", copyText(status)]);
   else if (status.phase !== "cut-over")
     rows.push([
@@ -54,7 +59,6 @@ export function statusLines(status: Status, now: Date): string[] {
   }
   rows.push(...switchRows(status, now));
   for (const held of status.held) rows.push(["held", heldText(held, status.sync, now)]);
-  if (status.sourceError !== null) rows.push(["source", status.sourceError]);
   if (status.conflicts > 0)
     rows.push([
       "conflicts",

@@ -6,6 +6,7 @@ import { ReplicateError } from "../errors.ts";
 import type { Side } from "../events.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
+import { placeOf, placeText } from "../postgres/place.ts";
 import { sqlstateOf, UNDEFINED_TABLE } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
 import { forgetLeases } from "../state/lease.ts";
@@ -100,7 +101,10 @@ export async function dropSync(context: SyncContext, options: DropOptions = {}):
   }
   // What an interrupted drop left over counts as well.
   if (!isKnown && removed.length === 0)
-    throw new ReplicateError("SYNC_UNKNOWN", `there is no sync named ${context.config.name} to drop`);
+    throw new ReplicateError(
+      "SYNC_UNKNOWN",
+      `there is no sync named ${context.config.name} to drop, on the source ${placeText(placeOf(context.config.source))} or the target ${placeText(placeOf(context.config.target))}`,
+    );
   return { removed, restored, leftInvalid, dryRun: options.dryRun ?? false };
 }
 

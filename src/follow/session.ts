@@ -13,7 +13,7 @@ import { leaseLost, type Lease } from "../state/lease.ts";
 import { migrateOlder } from "../state/migrate.ts";
 import { declareApplying } from "../state/applying.ts";
 import { checkSource } from "../state/source-identity.ts";
-import type { SyncTable } from "../state/sync-table.ts";
+import { unknownSync, type SyncTable } from "../state/sync-table.ts";
 import { BatchFinder, type ReadBatch } from "./batch-finder.ts";
 import type { Position } from "./batch-script.ts";
 import { DriftSignal } from "./blocking-rows.ts";
@@ -82,8 +82,7 @@ export class FollowSession {
       `select position as snapshot, token, batches::float8 as batches from replicate.sync where name = $1`,
       [name],
     );
-    if (position === undefined)
-      throw new ReplicateError("SYNC_UNKNOWN", `the target knows no sync named ${name}`);
+    if (position === undefined) throw await unknownSync(target, name);
     await checkSource(source, name, position);
     await migrateOlder(source);
     await migrateOlder(target);

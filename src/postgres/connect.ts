@@ -8,6 +8,7 @@ import { ReplicateError } from "../errors.ts";
 import type { Side } from "../events.ts";
 import type { ConnectionSettings } from "./conninfo.ts";
 import { watchLiveness } from "./liveness.ts";
+import { placeText } from "./place.ts";
 import { assertKeepsSessions, keepsSessions, type Ask } from "./pooler.ts";
 import { sleep } from "./sleep.ts";
 import { fill, literal } from "./sql.ts";
@@ -91,6 +92,12 @@ export class Connection {
     client.on("end", () => {
       this.#broken ??= new Error("Connection terminated");
     });
+  }
+
+  /** Where it leads to, for people. */
+  get place(): string {
+    const { host, port, database = "", user = "" } = this.client;
+    return placeText({ host, port, database, role: user });
   }
 
   get isBroken(): boolean {

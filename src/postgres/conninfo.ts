@@ -14,6 +14,8 @@ import { tlsSettings } from "./tls.ts";
 export interface ConnectionSettings {
   /** A name, an address, or the folder of a Unix socket. */
   readonly host: string;
+  /** What the host is called, where `host` is the address that was given with the name. */
+  readonly name?: string;
   readonly port: number;
   readonly user: string;
   readonly database: string;
@@ -97,6 +99,7 @@ export function resolveConnection(input: string, env: NodeJS.ProcessEnv): Connec
       : { password: values["password"], warning: undefined };
   return sealed({
     host,
+    ...(name === host ? {} : { name }),
     port,
     user,
     database,

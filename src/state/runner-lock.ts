@@ -120,7 +120,7 @@ async function registerRunner(target: Connection, lease: Lease, sync: string): P
   );
   if (registered.length > 0) return;
   await giveBack(target, lease);
-  throw unknownSync(sync);
+  throw await unknownSync(target, sync);
 }
 
 /** Whether somebody runs the sync now. */

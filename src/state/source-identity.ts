@@ -52,7 +52,7 @@ export async function rememberedToken(target: Connection, sync: string): Promise
       if (isStateMissing(error)) return [];
       throw error;
     });
-  if (found === undefined) throw unknownSync(sync);
+  if (found === undefined) throw await unknownSync(target, sync);
   return found.token;
 }
 

@@ -65,7 +65,7 @@ const laterColumns = `coalesce((pg_catalog.to_jsonb(t) ->> 'keyless')::boolean, 
 export async function loadTables(target: Connection, sync: string): Promise<SyncTable[]> {
   try {
     const found = await target.rows(`select 1 from replicate.sync where name = $1`, [sync]);
-    if (found.length === 0) throw unknownSync(sync);
+    if (found.length === 0) throw await unknownSync(target, sync);
     return await target.rows<SyncTable>(
       `select capture_id as "captureId", source_relid::bigint::float8 as "sourceRelid",
               source_schema as "sourceSchema", source_name as "sourceName",
@@ -80,7 +80,8 @@ export async function loadTables(target: Connection, sync: string): Promise<Sync
       [sync],
     );
   } catch (error) {
-    if ([UNDEFINED_TABLE, INVALID_SCHEMA].includes(sqlstateOf(error) ?? "")) throw unknownSync(sync);
+    if ([UNDEFINED_TABLE, INVALID_SCHEMA].includes(sqlstateOf(error) ?? ""))
+      throw await unknownSync(target, sync);
     throw error;
   }
 }
@@ -94,6 +95,24 @@ export async function loadKnownTables(target: Connection, sync: string): Promise
   });
 }
 
-export function unknownSync(sync: string): ReplicateError {
-  return new ReplicateError("SYNC_UNKNOWN", `the target knows no sync named ${sync}`);
+/** Says where it was looked for, and what is there instead: another name, or the two sides exchanged. */
+export async function unknownSync(target: Connection, sync: string): Promise<ReplicateError> {
+  const names = async (table: "sync" | "source_sync"): Promise<string[]> => {
+    const rows = await target
+      .rows<{ name: string }>(
+        `select name from replicate.${table} where name not like '%.%' order by 1 limit 10`,
+      )
+      // The name is of no sync, so there may be no state either.
+      .catch(() => []);
+    return rows.map(({ name }) => name);
+  };
+  const [here, fromHere] = [await names("sync"), await names("source_sync")];
+  const hint = fromHere.includes(sync)
+    ? `That database is the source of sync ${sync}: are source and target exchanged?`
+    : here.length > 0
+      ? `Is it the right target, and the right --name? It has: ${here.join(", ")}. A new sync begins with \`replicate init\`.`
+      : "Is it the right target? A new sync begins with `replicate init`, with the same --name.";
+  return new ReplicateError("SYNC_UNKNOWN", `the target ${target.place} knows no sync named ${sync}`, {
+    hint,
+  });
 }

@@ -5,6 +5,7 @@ import { countPending } from "../conflict/log.ts";
 import type { Direction } from "../config.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
+import { placeOf, type Place } from "../postgres/place.ts";
 import { load } from "../postgres/sql.ts";
 import { asReplicateError } from "../postgres/sqlstate.ts";
 import type { Side } from "../events.ts";
@@ -32,6 +33,9 @@ export interface Status {
   readonly sync: string;
   readonly phase: Phase;
   readonly direction: Direction;
+  /** The two databases. After a cutover the same as before it. */
+  readonly source: Place;
+  readonly target: Place;
   readonly runner: {
     readonly alive: boolean;
     readonly host: string | null;
@@ -202,6 +206,8 @@ export async function readStatus(context: SyncContext): Promise<Status> {
   return {
     sync: name,
     direction: (await readSetUp(target, name)).direction,
+    source: placeOf(context.config.source),
+    target: placeOf(context.config.target),
     back: null,
     phase:
       switchPhase(known, fenced?.side, waiting.error !== null) ??

@@ -113,8 +113,19 @@ describe("bad input", () => {
   });
 
   it("a sync that nobody has begun", async () => {
-    for (const verb of ["copy", "follow", "verify", "status", "sequences"]) {
-      expect(await fail([verb, "--name", "unknown"], 2)).toMatchObject({ code: "SYNC_UNKNOWN" });
+    for (const verb of [
+      "copy",
+      "follow",
+      "verify",
+      "status",
+      "sequences",
+      "parked",
+      "conflicts",
+      "cutover --yes",
+    ]) {
+      const error = await fail([...verb.split(" "), "--name", "unknown"], 2);
+      expect(error.code, verb).toBe("SYNC_UNKNOWN");
+      expect(error.message, verb).toContain(`/${pair.target.name} knows no sync named unknown`);
     }
     expect(await fail(["drop", "--yes"], 2)).toMatchObject({ code: "SYNC_UNKNOWN" });
   });

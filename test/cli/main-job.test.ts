@@ -16,6 +16,12 @@ const schema = `
   create table "Odd.Name" (a int, b text, primary key (a, b));
 `;
 
+/** As in the URL that the test has made. */
+function placeOf({ url }: { url: string }): { host: string; port: number; database: string; role: string } {
+  const { hostname, port, pathname, username } = new URL(url);
+  return { host: hostname, port: Number(port), database: pathname.slice(1), role: username };
+}
+
 describe("the main job", () => {
   let pair: Pair;
   let env: NodeJS.ProcessEnv;
@@ -47,9 +53,19 @@ describe("the main job", () => {
       }),
     );
 
+  /** What the command says first, on stderr: which databases it is about. */
+  const pairLine = (verb: string): unknown => {
+    const [source, target] = [pair.source, pair.target]
+      .map(placeOf)
+      .map(({ host, port, database, role }) => `${role}@${host}:${port}/${database}`);
+    return expect.stringMatching(
+      new RegExp(`^\\d\\d:\\d\\d:\\d\\d ${verb} job: source ${source}, target ${target}\n$`),
+    ) as unknown;
+  };
+
   it("begins with what stands in the way", async () => {
     const text = await run("preflight");
-    expect(text).toMatchObject({ code: 1, stderr: "" });
+    expect(text).toMatchObject({ code: 1, stderr: pairLine("preflight") });
     expect(text.stdout).toContain("blocking: public.keyless: ");
     const document = await run("preflight", "--json");
     expect(document.code).toBe(1);
@@ -133,10 +149,14 @@ describe("the main job", () => {
 
   it("shows its status in the documented form", async () => {
     const finished = await run("status", "--json");
-    expect(finished).toMatchObject({ code: 0, stderr: "" });
+    expect(finished).toMatchObject({ code: 0, stderr: pairLine("status") });
+    const [source, target] = [pair.source, pair.target].map(placeOf);
+    expect(finished.stdout).not.toContain(superuserPassword);
     expect(json(finished)).toMatchObject({
       sync: "job",
       phase: "following",
+      source,
+      target,
       runner: { alive: false, host: expect.any(String), pid: expect.any(Number), since: expect.any(String) },
       copy: {
         tablesDone: 3,

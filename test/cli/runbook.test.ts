@@ -47,10 +47,14 @@ it(
     ];
 
     const markdown = await replicate(["runbook", ...given, ...selected]);
-    expect(markdown).toMatchObject({ code: 0, stderr: "" });
+    expect(markdown.code).toBe(0);
     const script = await replicate(["runbook", "--shell", ...given, ...selected]);
-    expect(script).toMatchObject({ code: 0, stderr: "" });
-    for (const { stdout } of [markdown, script]) {
+    expect(script.code).toBe(0);
+    for (const { stdout, stderr } of [markdown, script]) {
+      // What is told of the pair, and nothing else.
+      expect(stderr.trim().split("\n")).toHaveLength(1);
+      expect(stderr).toContain(`/${pair.source.name}, target `);
+
       expect(stdout).toContain("export REPLICATE_NAME=move-1");
       expect(stdout).toContain(pair.source.name);
       for (const { owner } of [pair.source, pair.target]) {

@@ -226,8 +226,11 @@ describe("loadOptions", () => {
   const flag = (origin: string, path: string, value: unknown) => ({ origin, path, value });
 
   it("prefers flags to variables and variables to the file", () => {
-    const file = write("name: file\nsource: host=file\ntarget: host=file\ncopy: { jobs: 1, indexJobs: 3 }\n");
-    const env = { REPLICATE_NAME: "variable", REPLICATE_SOURCE: "host=variable", REPLICATE_TARGET: "" };
+    const file = write(
+      "name: file\nsource: host=file user=a dbname=d\ntarget: host=file\ncopy: { jobs: 1, indexJobs: 3 }\n",
+    );
+    const source = "host=FILE user=b dbname=d";
+    const env = { REPLICATE_NAME: "variable", REPLICATE_SOURCE: source, REPLICATE_TARGET: "" };
     const flags = [
       flag("--name", "name", "flag"),
       flag("--jobs", "copy.jobs", "2"),
@@ -236,11 +239,67 @@ describe("loadOptions", () => {
     const options = loadOptions({ file, flags }, env);
     expect(options).toEqual({
       name: "flag",
-      source: "host=variable",
+      source,
       target: "host=file",
       copy: { jobs: "2", indexJobs: 3 },
     });
     expect(resolveConfig(options, env).copy).toMatchObject({ jobs: 2, indexJobs: 3 });
+  });
+
+  describe("of a variable and the file that lead to different databases", () => {
+    const given = "host=old.example.org dbname=shop user=app password=s3cret";
+    const other = {
+      host: "postgresql://app:s3cret@other.example.org/shop",
+      port: "postgresql://app:s3cret@old.example.org:5433/shop",
+      database: "postgresql://app:s3cret@old.example.org/shop_test",
+      address: `${given} hostaddr=10.1.2.3`,
+      socket: "host=/tmp dbname=shop user=app password=s3cret",
+    };
+    const same = {
+      text: given,
+      url: "postgresql://other@OLD.example.org:5432/shop",
+      password: "host=old.example.org dbname=shop user=app password=another",
+    };
+
+    it.each(["source", "target"])("names both, of the %s", (side) => {
+      for (const [what, text] of Object.entries(other)) {
+        const sides = { source: "host=s dbname=a", target: "host=t dbname=a", [side]: given };
+        const file = write(JSON.stringify(sides));
+        const variable = `REPLICATE_${side.toUpperCase()}`;
+        const env = { [variable]: text };
+        const problems = problemsOf(() => loadOptions({ file }, env));
+        expect(Object.keys(problems), what).toEqual([variable]);
+        expect(problems[variable]).toContain("app@old.example.org/shop");
+        expect(problems[variable]).toContain(file);
+        expect(JSON.stringify(problems)).not.toContain("s3cret");
+        // The command line decides, for its side.
+        for (const [origin, value] of [
+          [`--${side}`, text],
+          [`--${side}-…`, "host=third dbname=shop"],
+        ] as const)
+          expect(loadOptions({ file, flags: [flag(origin, side, value)] }, env)).toMatchObject({
+            [side]: value,
+          });
+        const elsewhere = side === "source" ? "target" : "source";
+        const flags = [flag(`--${elsewhere}`, elsewhere, "host=third dbname=shop")];
+        expect(Object.keys(problemsOf(() => loadOptions({ file, flags }, env)))).toEqual([variable]);
+      }
+    });
+
+    it.each(Object.entries(same))("are none where it is the same one (%s)", (_, text) => {
+      const file = write(JSON.stringify({ source: given, target: "host=t dbname=a" }));
+      expect(loadOptions({ file }, { REPLICATE_SOURCE: text })).toMatchObject({ source: text });
+    });
+
+    it("are all named at once, with the other problems", () => {
+      const file = write(JSON.stringify({ source: given, target: given, keyless: "x" }));
+      const env = { REPLICATE_SOURCE: other.host, REPLICATE_TARGET: other.port };
+      expect(Object.keys(problemsOf(() => loadOptions({ file }, env)))).toEqual([
+        "REPLICATE_SOURCE",
+        "REPLICATE_TARGET",
+        "keyless",
+      ]);
+    });
   });
 
   it("finds the file through REPLICATE_CONFIG", () => {

@@ -10,6 +10,8 @@ function status(changes: Partial<Status> = {}): Status {
     sync: "shop",
     phase: "following",
     direction: "one-way",
+    source: { host: "old.example.org", port: 5432, database: "shop", role: "app" },
+    target: { host: "10.0.0.7", port: 6432, database: "shop", role: "app" },
     back: null,
     runner: {
       alive: true,
@@ -69,6 +71,8 @@ it("is short when all is well", () => {
   expect(text()).toBe(
     [
       "shop: following - the target keeps up with the source",
+      "  source   app@old.example.org/shop",
+      "  target   app@10.0.0.7:6432/shop",
       "  runner   alive on worker-1, pid 42, for 3 h",
       "  copied   2 of 2 tables, 1,000 rows",
       "  applied  345 rows in 12 batches, the last one 2 s ago, 7 rows/s now",
@@ -112,7 +116,7 @@ it("shows how far the copy is, and only tables that matter", () => {
   expect(shown).toContain(
     "copy     1 of 2 tables, 512 kB of 1.0 MB (50 %), 1,000 rows, indexes 1 of 3, about 1 min 15 s left",
   );
-  expect(shown).toContain("source   cannot connect to the source h:1/d");
+  expect(shown).toContain("source   app@old.example.org/shop: cannot connect to the source h:1/d");
   expect(shown).toContain("lag      unknown, because the source cannot be asked");
   expect(shown).toMatch(/ {2}public\.a -> app\.a {2}copying {3}500 {2}1\.0 kB {8}\?/);
   expect(shown).not.toContain("public.b");
