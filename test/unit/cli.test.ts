@@ -246,7 +246,9 @@ describe("the process", () => {
     const { code, out, err } = await run(["status", ...nowhere]);
     expect(code).toBe(3);
     expect(out).toBe("");
-    expect(err).toMatch(/^\S+ status default: source .*\nerror SERVER_UNREACHABLE: cannot connect to the (source|target) 127\.0\.0\.1:1\//);
+    expect(err).toMatch(
+      /^\S+ status default: source .*\nerror SERVER_UNREACHABLE: cannot connect to the (source|target) 127\.0\.0\.1:1\//,
+    );
     expect(err).toContain("\nhint: Check host, port and firewall");
   });
 
