@@ -35,7 +35,7 @@ export interface OptionSources {
  * variable that is not set or empty is a problem, as is everything that is not YAML. No message quotes the file, which may hold passwords.
  */
 export function readConfigFile(path: string, env: NodeJS.ProcessEnv): ConfigFile {
-  const fail = (message: string): ConfigFile => ({ settings: {}, problems: [{ subject: path, message }] });
+  const fail = (message: string): ConfigFile => failed(path, message);
   let text: string;
   try {
     text = readFileSync(path, "utf8");
@@ -43,6 +43,25 @@ export function readConfigFile(path: string, env: NodeJS.ProcessEnv): ConfigFile
     const { code } = error as NodeJS.ErrnoException;
     return fail(code === "ENOENT" ? "there is no such file" : `the file cannot be read: ${code}`);
   }
+  if (text.length > MOST_CHARACTERS) return fail("the file is larger than 1 MB, which no settings are");
+  try {
+    return readYaml(path, text, env);
+  } catch (error) {
+    // So deep that the parser ran out of stack, or more than it is willing to build. Its words may quote the file.
+    if (error instanceof RangeError) return fail("the file is nested too deeply");
+    if (error instanceof ReferenceError)
+      return fail("its aliases (*name) stand for too much, or for themselves");
+    throw error;
+  }
+}
+
+const MOST_CHARACTERS = 1024 ** 2;
+
+function failed(path: string, message: string): ConfigFile {
+  return { settings: {}, problems: [{ subject: path, message }] };
+}
+
+function readYaml(path: string, text: string, env: NodeJS.ProcessEnv): ConfigFile {
   const lineCounter = new LineCounter();
   const document = parseDocument(text, { lineCounter, prettyErrors: false });
   if (document.errors.length > 0) {
@@ -57,10 +76,18 @@ export function readConfigFile(path: string, env: NodeJS.ProcessEnv): ConfigFile
   visit(document, {
     Node(role, node, ancestors) {
       const subject = subjectOf(ancestors) ?? path;
-      if (isAlias(node) && node.resolve(document) === undefined) {
+      if (isAlias(node)) {
         const { line } = lineCounter.linePos(node.range?.[0] ?? 0);
-        const message = `line ${line}: a value that begins with * has to be in quotes: "*.audit_*"`;
-        problems.push({ subject: path, message });
+        const meant = node.resolve(document);
+        if (meant === undefined) {
+          const message = `line ${line}: a value that begins with * has to be in quotes: "*.audit_*"`;
+          problems.push({ subject: path, message });
+        } else if (ancestors.includes(meant)) {
+          problems.push({
+            subject: path,
+            message: `line ${line}: the alias stands for a part that it is in`,
+          });
+        }
       }
       // Keys are names, not values.
       if (isScalar(node) && typeof node.value === "string" && role !== "key") {
@@ -72,7 +99,7 @@ export function readConfigFile(path: string, env: NodeJS.ProcessEnv): ConfigFile
   if (problems.some(({ subject }) => subject === path)) return { settings: {}, problems };
   const settings: unknown = document.toJS() ?? {};
   if (typeof settings !== "object" || settings === null || Array.isArray(settings)) {
-    return fail("the file has to consist of names and values, such as source: postgresql://…");
+    return failed(path, "the file has to consist of names and values, such as source: postgresql://…");
   }
   return { settings: settings as Record<string, unknown>, problems };
 }

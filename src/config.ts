@@ -283,7 +283,7 @@ export function checkOptions(
 }
 
 function checkOverrides(check: Check, value: unknown, nodes: NodeNames): Record<string, ResolvedOverride> {
-  const overrides: Record<string, ResolvedOverride> = {};
+  const all: (readonly [string, ResolvedOverride])[] = [];
   for (const [table, override] of Object.entries(check.object("overrides", value ?? {}))) {
     const path = `overrides.${table}`;
     const given = check.object(path, override ?? {}, overrideNames);
@@ -305,7 +305,7 @@ function checkOverrides(check: Check, value: unknown, nodes: NodeNames): Record<
     const taken = Object.entries(given).filter(
       ([name, value]) => value === null && overrideNames.some((each) => each === name),
     );
-    overrides[table] = Object.freeze({
+    const resolved = Object.freeze({
       ...Object.fromEntries(taken),
       ...(typeof target === "string" ? { target } : {}),
       ...checkMapping(check, path, given),
@@ -316,7 +316,9 @@ function checkOverrides(check: Check, value: unknown, nodes: NodeNames): Record<
       ...(onRefusal === undefined ? {} : { onRefusal }),
       ...(transform === undefined ? {} : { transform }),
     });
+    all.push([table, resolved]);
   }
+  const overrides = Object.fromEntries(all);
   if (check.problems.length === 0) {
     for (const [later, earlier] of sameOverrides(Object.keys(overrides)))
       check.problem(`overrides.${later}`, `means the same tables as ${earlier}: put both into one`);

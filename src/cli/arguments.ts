@@ -133,6 +133,7 @@ function checkCombinations(values: Readonly<Record<string, unknown>>, problems: 
   together("until-caught-up", "once");
   together("limit", "all");
   together("interleave", "margin");
+  needs("overwrite-source", "overwrite");
   for (const option of ["shares", "source-share", "target-share"] as const) needs(option, "interleave");
 }
 

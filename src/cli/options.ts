@@ -122,6 +122,10 @@ export const options = {
     help: "memory for all index builds together, 1GB by default",
   },
   overwrite: { type: "flag", help: "replace rows that are in the target's tables; refused otherwise" },
+  "overwrite-source": {
+    type: "flag",
+    help: "with --overwrite: also rows of tables that another sync takes from this target, as in a chain; refused otherwise",
+  },
   adopt: {
     type: "flag",
     help: "take the rows in the target's tables for a finished copy made by other means",

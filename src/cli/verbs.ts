@@ -25,7 +25,15 @@ export const commonOptions = {
   Output: ["json", "log-level", "log-format", "help", "version"],
 } as const satisfies Record<string, readonly OptionName[]>; // prettier-ignore
 
-const copyOptions = ["jobs", "index-jobs", "part-size", "index-memory", "overwrite", "adopt"] as const;
+const copyOptions = [
+  "jobs",
+  "index-jobs",
+  "part-size",
+  "index-memory",
+  "overwrite",
+  "overwrite-source",
+  "adopt",
+] as const;
 
 /** The verbs in the order in which they are used. */
 export const verbs = {

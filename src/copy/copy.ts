@@ -30,6 +30,7 @@ import {
   type CopyTable,
   type PrepareMode,
 } from "./run.ts";
+import { refuseSources } from "./refuse-sources.ts";
 import { Sessions, withSessions } from "./sessions.ts";
 import { moveOn } from "./work.ts";
 import { runWorkers } from "./workers.ts";
@@ -169,9 +170,10 @@ async function toPrepare(
 ): Promise<{ captureId: number; mode: PrepareMode }[]> {
   const tables = [...run.tables.values()].toSorted(inOrderOfCopy);
   const fresh = tables.filter(({ entry }) => entry.state === "new");
-  if (options.adopt !== true && !run.overwrite) {
+  if (options.adopt !== true) {
     const full = await findFull(target, fresh);
-    if (full.length > 0) throw notEmpty(full);
+    if (options.overwriteSource !== true) await refuseSources(target, run.sync, fresh, full);
+    if (full.length > 0 && !run.overwrite) throw notEmpty(full);
   }
   const begun = tables.filter(
     ({ entry }) => (options.restart === true && entry.state !== "new") || run.remapped.has(entry.captureId),

@@ -23,6 +23,8 @@ export interface CopyOptions {
   readonly indexMemoryBytes?: number;
   /** Empty the target's tables first where they hold rows. Without it such tables are refused. */
   readonly overwrite?: boolean;
+  /** With `overwrite`: also rows of tables that are the source of another sync. They are somebody's data. */
+  readonly overwriteSource?: boolean;
   /** Copy again the tables that the settings map otherwise than they were copied. */
   readonly remap?: boolean;
   /** Copy again from the beginning what is copied or half copied already. Tables that are followed leave `follow` meanwhile. */

@@ -15,6 +15,7 @@ import { checkKeyless } from "./keyless.ts";
 import { checkLeftBehind } from "./left-behind.ts";
 import { checkLoad } from "./load.ts";
 import { checkLocale } from "./locale.ts";
+import { checkOppositeSync } from "./opposite-sync.ts";
 import { checkForeignKeys } from "./orphans.ts";
 import {
   chosenTables,
@@ -76,6 +77,7 @@ export async function preflight(
     const isKnown = known.get(pair.source.oid)?.isKeyless === false;
     findings.push(...checkPair(pair, target, other, isKnown));
   }
+  findings.push(...(await checkOppositeSync(config, source, target, pairs)));
   findings.push(...(await checkMappings(source, target, pairs, known, config)));
   const targets = pairs.map((pair) => pair.target);
   const places = await Promise.all([checkPlaces(source, own, tables), checkPlaces(target, other, targets)]);

@@ -215,6 +215,78 @@ describe("readConfigFile", () => {
     expect(JSON.stringify(problems)).not.toContain("secret");
   });
 
+  it.each([
+    [
+      "aliases that double at every line",
+      [
+        "a0: &a0 [s3cret, s3cret]",
+        ...Array.from({ length: 30 }, (_, n) => `a${n + 1}: &a${n + 1} [*a${n}, *a${n}]`),
+      ].join("\n"),
+      "its aliases (*name) stand for too much, or for themselves",
+    ],
+    [
+      "a billion laughs in one line",
+      `source: &a {a: [s3cret]}\nb: &b [${"*a,".repeat(99)}*a]\nc: &c [${"*b,".repeat(99)}*b]\nd: [${"*c,".repeat(99)}*c]`,
+      "its aliases (*name) stand for too much, or for themselves",
+    ],
+    [
+      "an anchor that holds itself",
+      "copy: &a\n  x: *a\n",
+      "line 2: the alias stands for a part that it is in",
+    ],
+    ["one deeper down", "copy: &a\n  x: [{ y: *a }]\n", "line 2: the alias stands for a part that it is in"],
+    [
+      "the file as a whole",
+      "&a\nsource: s3cret\nx: *a\n",
+      "line 3: the alias stands for a part that it is in",
+    ],
+    [
+      "an alias without an anchor",
+      "tables: [*x]\n",
+      expect.stringContaining("has to be in quotes") as string,
+    ],
+    ["a huge file", `# ${"s3cret ".repeat(200_000)}`, "the file is larger than 1 MB, which no settings are"],
+    ["very deep brackets", `tables: ${"[".repeat(100_000)}`, expect.any(String) as string],
+    ["very deep pairs", `tables: ${"[".repeat(5000)}${"]".repeat(5000)}`, expect.any(String) as string],
+    ["a list", "- source: s3cret\n", expect.stringContaining("names and values") as string],
+    ["a text", "s3cret\n", expect.stringContaining("names and values") as string],
+    ["a number", "42\n", expect.stringContaining("names and values") as string],
+    [
+      "two documents",
+      "source: s3cret\n---\nsource: s3cret2\n",
+      expect.stringContaining("(multiple docs)") as string,
+    ],
+    [
+      "a name twice",
+      "source: s3cret\nsource: s3cret2\n",
+      expect.stringContaining("(duplicate key)") as string,
+    ],
+    ["a tab", "copy:\n\tjobs: 4\n", expect.stringContaining("(tab as indent)") as string],
+    [
+      "a bracket that is not closed",
+      "tables: [s3cret\nsource: x\n",
+      expect.stringContaining("not correct YAML") as string,
+    ],
+    ["no text at all", "\u0000\u0001\uFFFD", expect.any(String) as string],
+  ])("is refused with a word about it: %s", (_, text, message) => {
+    const file = write(text);
+    const problems = problemsOf(() => loadOptions({ file }, {}));
+    expect(problems[file] ?? problems["tables"]).toEqual(message);
+    expect(JSON.stringify(problems)).not.toContain("s3cret");
+  });
+
+  it("may use anchors and merge keys as YAML has them", () => {
+    const text = `
+      copy: &c { jobs: 2 }
+      source: host=s
+      target: host=t
+      overrides: { a: &o { capture: statement }, b: *o, __proto__: { capture: statement } }`;
+    const options = loadOptions({ file: write(text) }, {});
+    expect(Object.entries(resolveConfig(options, {}).overrides)).toEqual(
+      ["a", "b", "__proto__"].map((name) => [name, { capture: "statement" }]),
+    );
+  });
+
   it("may be empty, but has to exist", () => {
     expect(readConfigFile(write("# nothing\n"), {})).toEqual({ settings: {}, problems: [] });
     const path = join(folder, "none.yaml");

@@ -9,6 +9,7 @@ export const copy: Command = async (context) => {
   const report = await sync.copy({
     signal,
     overwrite: values.overwrite === true,
+    overwriteSource: values["overwrite-source"] === true,
     adopt: values.adopt === true,
     restart: values.restart === true,
     remap: values.remap === true,

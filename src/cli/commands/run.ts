@@ -14,6 +14,7 @@ export const run: Command = async (context) => {
   const copied = await sync.copy({
     signal,
     overwrite: values.overwrite === true,
+    overwriteSource: values["overwrite-source"] === true,
     adopt: values.adopt === true,
   });
   output.endProgress();
