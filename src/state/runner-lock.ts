@@ -59,7 +59,7 @@ export async function tryRunner(target: Connection, sync: string, token: string)
   const lease = runnerLease(sync, token);
   for (let tries = 1; ; tries += 1) {
     const taking = await takeLease(target, lease).catch((error: unknown) => {
-      throw isStateMissing(error) ? unknownSync(sync) : error;
+      throw isStateMissing(error) ? await unknownSync(target, sync) : error;
     });
     if (taking.isTaken) {
       await registerRunner(target, lease, sync);
