@@ -58,7 +58,7 @@ export function runnerLease(sync: string, token: string): Lease {
 export async function tryRunner(target: Connection, sync: string, token: string): Promise<Taking> {
   const lease = runnerLease(sync, token);
   for (let tries = 1; ; tries += 1) {
-    const taking = await takeLease(target, lease).catch((error: unknown) => {
+    const taking = await takeLease(target, lease).catch(async (error: unknown) => {
       throw isStateMissing(error) ? await unknownSync(target, sync) : error;
     });
     if (taking.isTaken) {
