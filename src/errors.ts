@@ -77,6 +77,12 @@ export const errorRules = {
     "never",
     "Grant the role the named privilege, or connect as the owner of the tables.",
   ),
+  /** Row security would hide rows of a table from the role: the statement was refused, and nothing was skipped. */
+  ROWS_HIDDEN: rule(
+    3,
+    "never",
+    "Let the role see all rows of the named table, then start again: as its owner, `alter table … no force row level security`, or as an administrator, `alter role … bypassrls`.",
+  ),
   /** `init` has not been run for this sync, or the sync was dropped. */
   SYNC_UNKNOWN: rule(2, "never", "Run `replicate init` first, with the same --name."),
   /** The state was written by a newer version of this program. */

@@ -1,7 +1,6 @@
 -- What: pins the settings of one of our sessions. Settings that this version does not have are left out. In any session but
 --       the one that is meant it changes nothing: a pool may have given us one that others will use after us.
 -- Runs on: source and target, right after connecting. Holes: pid of the session that is meant; lock_timeout in milliseconds;
---          row_security, off on the source, where rows hidden by a policy have to be an error and not a gap;
 --          max_parallel_workers_per_gather, or null.
 -- Returns: one row per setting.
 -- Runs under whatever search path the session began with, so operators are qualified too.
@@ -37,7 +36,8 @@ from (values
   ('synchronous_commit', case when pg_catalog.current_setting('synchronous_commit') operator(pg_catalog.=) 'off'::pg_catalog.text
     then 'on' else pg_catalog.current_setting('synchronous_commit') end),
   ('lock_timeout', {{lock_timeout}}),
-  ('row_security', {{row_security}}),
+  -- Rows that a policy hides are an error, on either side, and not rows that are not there.
+  ('row_security', 'off'),
   ('max_parallel_workers_per_gather', {{max_parallel_workers_per_gather}})
 ) as w (name, value)
 join pg_catalog.pg_settings s on pg_catalog.lower(s.name) operator(pg_catalog.=) pg_catalog.lower(w.name)

@@ -179,6 +179,7 @@ select
       'kind', c.relkind,
       'bound', pg_catalog.pg_get_expr(c.relpartbound, c.oid),
       'file', coalesce(pg_catalog.pg_relation_filenode(c.oid), 0)::text,
+      'rowSecurityActive', pg_catalog.row_security_active(c.oid),
       'heapBytes', case when c.relkind = 'r' then pg_catalog.pg_relation_size(c.oid) else 0 end,
       'toastBytes', case when c.relkind = 'r' and c.reltoastrelid <> 0
                          then pg_catalog.pg_relation_size(c.reltoastrelid) else 0 end

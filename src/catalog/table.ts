@@ -76,6 +76,8 @@ export interface Leaf {
   /** `FOR VALUES …`, or DEFAULT. */
   readonly bound: string;
   readonly file: string;
+  /** Row security would hide rows from the session's role where the partition is named itself. */
+  readonly rowSecurityActive: boolean;
   readonly heapBytes: number;
   readonly toastBytes: number;
 }
@@ -154,6 +156,11 @@ export async function typeDescriber<Described extends TypeOfColumn>(
     const isKnown = !column.isBuiltin && types.has(column.baseOid);
     return isKnown ? { ...column, structure: typeStructure(column.baseOid, types) } : column;
   };
+}
+
+/** The table and its partitions where row security would hide rows from the session's role. */
+export function hidingRelations(table: Table): readonly { readonly schema: string; readonly name: string }[] {
+  return [table, ...table.leaves].filter(({ rowSecurityActive }) => rowSecurityActive);
 }
 
 /** Columns that hold data of their own: generated ones are computed on either side. */

@@ -7,7 +7,7 @@ import { ident, load } from "../postgres/sql.ts";
 import type { SyncContext } from "../state/context.ts";
 import { baseName, isKeyless, loadCaptures } from "../catalog/delta.ts";
 import { missingSettings, viewsToFill } from "../catalog/left-behind.ts";
-import { describeTables, tableBytes, tableLabel, tableSql } from "../catalog/table.ts";
+import { describeTables, hidingRelations, tableBytes, tableLabel, tableSql } from "../catalog/table.ts";
 import { findNewcomers, newcomerProblem } from "../state/newcomers.ts";
 import { irreversible, refuseRemapping } from "../state/remapping.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
@@ -242,7 +242,7 @@ async function checkReverse(
     }
   }
   const back = await describeTables(source, entries.map(({ sourceRelid }) => sourceRelid)); // prettier-ignore
-  for (const table of back.filter((each) => each.rowSecurityActive || !each.isOwned)) {
+  for (const table of back.filter((each) => hidingRelations(each).length > 0 || !each.isOwned)) {
     blockers.push({
       subject: tableLabel(table),
       message: "cannot be written to on the old side by this role, so there would be no way back",

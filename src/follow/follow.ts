@@ -6,7 +6,7 @@ import type { Connection } from "../postgres/connect.ts";
 import { LockWatch } from "../postgres/lock-watch.ts";
 import { sleep } from "../postgres/sleep.ts";
 import {
-  asReplicateError, isConnectionFailure, isRetryableConflict, QUERY_CANCELED, sqlstateOf,
+  asReplicateError, hidesRows, isConnectionFailure, isRetryableConflict, QUERY_CANCELED, sqlstateOf,
 } from "../postgres/sqlstate.ts"; // prettier-ignore
 import type { SyncContext } from "../state/context.ts";
 import { SequenceKeeper } from "../sequences/keeper.ts";
@@ -331,7 +331,8 @@ class FollowRun {
       sqlstateOf(error) === QUERY_CANCELED ||
       this.#isCut();
     const side = this.#brokenSide(error);
-    const failure = asReplicateError(error, "follow");
+    // The server names the table, which is called the same on both sides.
+    const failure = asReplicateError(error, hidesRows(error) ? `follow, on the ${side}` : "follow");
     // A row that is refused may have cut the session that was still reading others.
     const isRetrying =
       isPassing &&

@@ -312,13 +312,12 @@ async function beginSession(client: pg.Client, pid: number, options: ConnectOpti
 
 /** The statements of one string reach one session, whatever is in between. */
 function sessionScript(
-  { side, lockTimeoutMs = 3000, isReplicaRole = false, isSerial = false }: ConnectOptions,
+  { lockTimeoutMs = 3000, isReplicaRole = false, isSerial = false }: ConnectOptions,
   pid: number,
 ): string {
   const pins = fill("catalog/session", {
     pid: literal(pid),
     lock_timeout: literal(String(lockTimeoutMs)),
-    row_security: literal(side === "source" ? "off" : "on"),
     max_parallel_workers_per_gather: isSerial ? "'0'" : "null",
   });
   return [

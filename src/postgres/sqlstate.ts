@@ -68,6 +68,11 @@ export function isRetryableConflict(error: unknown): boolean {
   return ["40001", DEADLOCK, LOCK_NOT_AVAILABLE].includes(sqlstateOf(error) ?? "");
 }
 
+/** Row security was in the way. The message is in the server's language, and its code that of any missing privilege. */
+export function hidesRows(error: unknown): boolean {
+  return (error as { routine?: unknown } | null)?.routine === "check_enable_rls";
+}
+
 /** Wraps whatever the driver threw, so that a code, a hint and an exit code come with it. */
 export function asReplicateError(error: unknown, doing: string): ReplicateError {
   if (error instanceof ReplicateError) return error;
@@ -83,6 +88,7 @@ function codeOf(error: unknown, sqlstate: string | undefined): ErrorCode {
   if (sqlstate === TOO_MANY_CONNECTIONS) return "TOO_MANY_CONNECTIONS";
   if (SHORTAGES.includes(sqlstate ?? "")) return "OUT_OF_RESOURCES";
   if (isConnectionFailure(error)) return "CONNECTION_LOST";
+  if (hidesRows(error)) return "ROWS_HIDDEN";
   if (sqlstate === "42501") return "PERMISSION_DENIED";
   if (sqlstate === LOCK_NOT_AVAILABLE) return "LOCK_NOT_AVAILABLE";
   return sqlstate === undefined ? "INTERNAL" : "STATEMENT_FAILED";

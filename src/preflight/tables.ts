@@ -3,7 +3,7 @@ import { hasLeafTriggers } from "../catalog/delta.ts";
 import { targetColumn } from "../catalog/mapping.ts";
 import { ownColumns } from "../catalog/rows.ts";
 import { columnPlan } from "../catalog/columns.ts";
-import { tableLabel, tableSql, type Table } from "../catalog/table.ts";
+import { hidingRelations, tableLabel, tableSql, type Table } from "../catalog/table.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { ident } from "../postgres/sql.ts";
 import { administrator, run, type Finding } from "./finding.ts";
@@ -21,12 +21,12 @@ export function checkSourceTable(table: Table, source: Connection, server: Serve
       ...membership(table, source, server),
     });
   }
-  if (table.rowSecurityActive) {
+  for (const relation of hidingRelations(table)) {
     findings.push({
       severity: "blocking",
-      subject,
+      subject: tableLabel(relation),
       message: "row security hides rows from this role",
-      ...seeAllRows(table, "source"),
+      ...seeAllRows(table, relation, "source"),
     });
   }
   const foreign = table.leaves.filter((leaf) => leaf.kind === "f");
@@ -74,11 +74,11 @@ export function checkPair(pair: TablePair, target: Connection, server: Server, i
       ...membership(table, target, server),
     });
   }
-  if (table.rowSecurityActive) {
+  for (const relation of hidingRelations(table)) {
     findings.push({
       ...block,
-      message: `on the target, row security applies to this role on ${tableLabel(table)}`,
-      ...seeAllRows(table, "target"),
+      message: `on the target, row security applies to this role on ${tableLabel(relation)}`,
+      ...seeAllRows(table, relation, "target"),
     });
   }
   // As the target calls them, with what tells our rows from those of others.
@@ -104,11 +104,15 @@ export function checkPair(pair: TablePair, target: Connection, server: Server, i
 }
 
 /** Only the owner's rights escape row security that is forced; nobody but an owner's member comes here otherwise. */
-function seeAllRows(table: Table, side: "source" | "target"): ReturnType<typeof run> {
+function seeAllRows(
+  table: Table,
+  relation: { readonly schema: string; readonly name: string },
+  side: "source" | "target",
+): ReturnType<typeof run> {
   return run(
     side,
     table.owner,
-    `alter table ${tableSql(table)} no force row level security;  -- or use a role that is not subject to it`,
+    `alter table ${tableSql(relation)} no force row level security;  -- or use a role that is not subject to it`,
   );
 }
 
