@@ -8,6 +8,7 @@ import { keepLeaseSql, type Lease } from "../state/lease.ts";
 import { applySql } from "./carry-rows.ts";
 import { completeRereadSql } from "./complete-reread.ts";
 import type { DeadLetters } from "./dead-letters.ts";
+import { expectTwinsSql } from "./emptied-leaves.ts";
 import { meetSql, takeTurnsSql } from "./find-conflicts.ts";
 import { leavePendingSql, type KeyTexts } from "./pending-keys.ts";
 import type { Settlement } from "./settle-conflicts.ts";
@@ -104,6 +105,7 @@ export class BatchScript {
       if (isKeyless(shape.capture)) return asApplication(shape.target, [this.#keylessSql(table)]);
       return [
         ...(isAnalyzed ? [`analyze ${stageName(shape)}`] : []),
+        ...expectTwinsSql(shape, mode),
         ...asApplication(shape.target, applySql(shape, mode, this.replaced.has(shape.capture.id))),
         `update replicate.sync_table set state = 'following', last_change_at = pg_catalog.clock_timestamp(),
          rows_applied = rows_applied + (select count(*) from ${stageName(shape)}), fingerprint = ${literal(fingerprint)}${shape.entry.reloadSince === null ? "" : ", reload_since = null"}

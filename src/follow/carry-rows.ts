@@ -14,7 +14,6 @@ import { fromSql, tableSql, type Table } from "../catalog/table.ts";
 import { isSystemType } from "../catalog/text-form.ts";
 import { ident } from "../postgres/sql.ts";
 import type { RowLayout } from "../transform-rows.ts";
-import { expectTwinsSql } from "./emptied-leaves.ts";
 import { otherColumns, uniqueNames, type Shape } from "./shape.ts";
 import { stageName } from "./staging.ts";
 import { isDirect, isReread, type TableMode } from "./table-mode.ts";
@@ -153,10 +152,7 @@ export function applySql(shape: Shape, mode: TableMode, replace: boolean): strin
     if (shape.opposite === undefined) statements.push(`delete from ${rows} as t where ${gone}`);
   } else if (mode.kind === "truncate") statements.push(emptySql(shape.target));
   else if (mode.kind === "leaf")
-    statements.push(
-      expectTwinsSql(shape.target, mode.leaves),
-      ...mode.leaves.map((leaf) => emptySql(shape.target, leaf.table)),
-    );
+    statements.push(...mode.leaves.map((leaf) => emptySql(shape.target, leaf.table)));
   statements.push(
     `delete from ${rows} as t using ${stage} as s where ${[...own, match].join(" and ")}${isReplacing ? "" : absentSql(shape)}`,
   );

@@ -4,11 +4,12 @@
  */
 import { keepsColumns } from "../catalog/mapping.ts";
 import { readMemberships, twinOf } from "../catalog/memberships.ts";
-import { tableSql, type Table } from "../catalog/table.ts";
+import { tableSql } from "../catalog/table.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { fill, literal, load } from "../postgres/sql.ts";
 import type { BatchTable } from "./batch-script.ts";
-import type { EmptiedLeaf, TableMode } from "./table-mode.ts";
+import type { Shape } from "./shape.ts";
+import { isReread, type EmptiedLeaf, type TableMode } from "./table-mode.ts";
 
 /**
  * How a table is treated, from the markers in its window. In the batch's snapshot on the source, with the target's session
@@ -39,14 +40,15 @@ export async function modeOf(
   return { kind: "leaf", leaves };
 }
 
-/** Fails where a leaf that is to be emptied is not what it was, with TWINS_CHANGED. */
-export function expectTwinsSql(target: Table, leaves: readonly EmptiedLeaf[]): string {
-  const expected = leaves.map(({ oid, membership }) => ({ oid, membership }));
-  return `do ${literal(
-    fill("follow/expect-twins", {
-      root: tableSql(target),
-      memberships: load("catalog/memberships").replaceAll("$1", () => literal(`{${target.oid}}`)),
-      expected: literal(JSON.stringify(expected)),
-    }),
-  )}`;
+/** Fails with TWINS_CHANGED where a leaf that is to be emptied is not what it was. Under our own search path. */
+export function expectTwinsSql(shape: Shape, mode: TableMode): string[] {
+  if (mode.kind !== "leaf" || isReread(shape, mode)) return [];
+  const { target } = shape;
+  const expected = mode.leaves.map(({ oid, membership }) => ({ oid, membership }));
+  const body = fill("follow/expect-twins", {
+    root: tableSql(target),
+    memberships: load("catalog/memberships").replaceAll("$1", () => literal(`{${target.oid}}`)),
+    expected: literal(JSON.stringify(expected)),
+  });
+  return [`do ${literal(body)}`];
 }

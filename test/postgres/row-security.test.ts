@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 
-import { openSync, type SyncOptions } from "../../src/index.ts";
+import { openSync } from "../../src/index.ts";
 import { leastPrivilegedPair, type LeastPrivilegedSide } from "../support/least-privileged-pair.ts";
 import { differences, followUntilCaughtUp } from "./copy-setup.ts";
 
@@ -16,7 +16,7 @@ const rows = `insert into t select g, case when g % 2 = 0 then 'mine' else 'thei
   insert into p select 1 + g % 2, g from generate_series(1, 100) g; insert into keyless values ('mine'), ('theirs')`;
 const force = (table: string, condition: string): string =>
   `create policy hidden on ${table} using (${condition}); alter table ${table} enable row level security; alter table ${table} force row level security`;
-const options: Partial<SyncOptions> = { keyless: "reload", env: {} };
+const options = { keyless: "reload", env: {} } as const;
 
 interface Case {
   readonly name: string;
