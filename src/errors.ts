@@ -87,6 +87,12 @@ export const errorRules = {
   SYNC_UNKNOWN: rule(2, "never", "Run `replicate init` first, with the same --name."),
   /** The state was written by a newer version of this program. */
   STATE_TOO_NEW: rule(3, "never", "Upgrade this program to the version that wrote the state."),
+  /** Others have objects in schema replicate, or may create some, which would act with the rights of this role. */
+  STATE_NOT_OURS: rule(
+    3,
+    "never",
+    "Find out who did that, then run the statements given; or connect as the role whose schema it is.",
+  ),
   /** The sync exists already with another source, target or settings. */
   SYNC_MISMATCH: rule(2, "never", "Use another --name, or `replicate drop` the old sync first."),
   /** Another process runs `follow` on this sync. */

@@ -4,7 +4,9 @@ import type { ResolvedConfig } from "../config.ts";
 import type { OnEvent } from "../events.ts";
 import { connect, type Connection } from "../postgres/connect.ts";
 import { declareApplying } from "./applying.ts";
+import type { ConnectionSettings } from "../postgres/conninfo.ts";
 import type { Logger, OpenOptions, SyncContext } from "./context.ts";
+import { refuseStrangers } from "./strangers.ts";
 
 const silent: Logger = {
   debug: () => undefined,
@@ -16,6 +18,8 @@ const silent: Logger = {
 /** Sessions that are open, so that they can be closed when the owner is disposed. */
 export class Sessions {
   readonly #open = new Set<Connection>();
+  /** Servers whose schema replicate was found to be ours alone, so that nobody else can change that. */
+  readonly checked = new WeakSet<ConnectionSettings>();
 
   add(connection: Connection): void {
     this.#open.add(connection);
@@ -65,6 +69,14 @@ export function makeContext(
       ...(given.lockTimeoutMs === undefined ? {} : { lockTimeoutMs: given.lockTimeoutMs }),
     });
     sessions.add(connection);
+    if (sessions.checked.has(config[side])) return connection;
+    try {
+      await refuseStrangers(connection, config[side].label);
+    } catch (error) {
+      await connection.close();
+      throw error;
+    }
+    sessions.checked.add(config[side]);
     return connection;
   };
   return {
