@@ -2,7 +2,7 @@
 -- Runs on: source and target.
 -- Returns: classid and objid as in pg_depend; identity as pg_identify_object() writes it, which has no regard for the
 --          search path; schema and name where the object is in a schema; isKey for what identifies rows. Rows without an
---          objid (0) stand for states: "primary key of", "partition", "row security of". Objects of the server
+--          objid (0) stand for states: "primary key of", "attached primary key of", "partition", "row security of". Objects of the server
 --          and temporary ones are left out.
 with
 spaces as (
@@ -50,6 +50,12 @@ found (classid, objid, schema, name, is_key) as (
   union all
   select 'pg_catalog.pg_language'::pg_catalog.regclass, l.oid, null, l.lanname, false
   from pg_catalog.pg_language l where l.oid >= 16384
+  union all
+  select 'pg_catalog.pg_am'::pg_catalog.regclass, a.oid, null, a.amname, false
+  from pg_catalog.pg_am a where a.oid >= 16384
+  union all
+  select 'pg_catalog.pg_transform'::pg_catalog.regclass, t.oid, null, null, false
+  from pg_catalog.pg_transform t where t.oid >= 16384
   union all
   select 'pg_catalog.pg_cast'::pg_catalog.regclass, k.oid, null, null, false
   from pg_catalog.pg_cast k where k.oid >= 16384
@@ -108,6 +114,13 @@ from pg_catalog.pg_constraint k
 join relations c on c.oid = k.conrelid
 cross join lateral pg_catalog.pg_identify_object('pg_catalog.pg_class'::pg_catalog.regclass, c.oid, 0) as i
 where k.contype = 'p'
+union all
+select 0, 0, 'attached primary key of ' || i.identity, null, null, true
+from pg_catalog.pg_index x
+join relations c on c.oid = x.indrelid
+join pg_catalog.pg_inherits h on h.inhrelid = x.indexrelid
+cross join lateral pg_catalog.pg_identify_object('pg_catalog.pg_class'::pg_catalog.regclass, c.oid, 0) as i
+where x.indisprimary
 union all
 select 0, 0, s.state || i.identity, null, null, false
 from relations c

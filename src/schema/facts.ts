@@ -26,6 +26,16 @@ export async function readSourceFacts(source: Connection): Promise<SourceFacts> 
   return await source.row<SourceFacts>(load("schema/source"));
 }
 
+/** A table or sequence that pg_dump would stop at, as sql/schema/unreadable returns it. */
+export interface Unreadable {
+  readonly oid: number;
+  readonly schema: string;
+  readonly name: string;
+  readonly owner: string;
+  /** `S` is a sequence. */
+  readonly kind: string;
+}
+
 /** Our own schema, and those of a provider unless an extension lives there whose types the tables may use. */
 export function schemasLeftOut(facts: SourceFacts, config: ResolvedConfig): Map<string, string | null> {
   const leftOut = new Map<string, string | null>([["replicate", null]]);

@@ -93,7 +93,7 @@ export function planSchema(input: PlanInput): SchemaPlan {
   const sourceObjects = new Map(
     input.source.filter(({ objid }) => objid !== 0).map((each) => [`${each.classid}:${each.objid}`, each]),
   );
-  const targetHas = new Set(input.target.map((each) => `${each.classid}:${each.identity}`));
+  const targetHas = new Set(input.target.map((each) => `${each.classid}:${sameOnAll(each.identity)}`));
   const objectOf = (entry: Entry): SchemaObject | undefined =>
     sourceObjects.get(`${entry.classid}:${entry.objid}`);
   const label = (entry: Entry): string =>
@@ -122,7 +122,12 @@ export function planSchema(input: PlanInput): SchemaPlan {
 
   const isDropped = (entry: Entry): boolean =>
     dropped.has(entry.id) || (isDetailOf(entry) && [...entry.needs].some((id) => dropped.has(id)));
+  const types = new Map(entries.filter(({ kind }) => kind === "TYPE").map((entry) => [entry.rest, entry]));
   const isThere = (entry: Entry): boolean => {
+    if (entry.kind === "INDEX ATTACH") return isSecondAttached(entry, byId, objectOf, states, targetHas);
+    // It has no object of its own, and becomes the type of its name.
+    const type = entry.kind === "SHELL TYPE" ? types.get(entry.rest) : undefined;
+    if (type !== undefined) return isThere(type);
     const { identity } = objectOf(entry) ?? {};
     if (entry.kind === "TABLE ATTACH" || entry.kind === "ROW SECURITY") {
       const about = aboutTable(entry, byId, objectOf)?.identity;
@@ -131,7 +136,8 @@ export function planSchema(input: PlanInput): SchemaPlan {
     // The view was created without its query first, where something like its key had to come in between.
     if (identity === undefined || isViewQuery(entry)) return false;
     return (
-      targetHas.has(`${entry.classid}:${identity}`) || isSecondKey(entry, objectOf(entry), states, targetHas)
+      targetHas.has(`${entry.classid}:${sameOnAll(identity)}`) ||
+      isSecondKey(entry, objectOf(entry), states, targetHas)
     );
   };
 
@@ -189,8 +195,10 @@ function whyLeftOut(
   if (schema !== undefined && input.outsideSchemas.has(schema)) return input.outsideSchemas.get(schema);
   const reference = input.outside.get(`${entry.classid}:${entry.objid}`);
   if (reference === undefined) return undefined;
-  const reason = input.outsideSchemas.get(reference.schema) ?? null;
-  return reason === null ? null : `refers to ${reference.schema}.${reference.name}: ${reason}`;
+  const reason = input.outsideSchemas.has(reference.schema)
+    ? input.outsideSchemas.get(reference.schema)
+    : "this role may not read it";
+  return reason == null ? null : `refers to ${reference.schema}.${reference.name}: ${reason}`;
 }
 
 function extensionSchema(
@@ -255,6 +263,14 @@ function dropUnneeded(
   }
 }
 
+/**
+ * An identity as all versions agree on it: they do not on which of the server's types have their schema before them (`json`
+ * has none from 16 on), nor on how a transform is called.
+ */
+function sameOnAll(identity: string): string {
+  return identity.replaceAll(/\bpg_catalog\.(?="?\w)/g, "").replace(/^(for .+) on (language .+)$/, "$1 $2");
+}
+
 /** An entry that only says something about another: no object of its own, and harmless when it is said again. */
 function isDetailOf(entry: Entry): boolean {
   return entry.objid === 0 || entry.classid === 0;
@@ -274,6 +290,28 @@ function isSecondKey(
   const [, table] = / on (.*)$/.exec(object?.identity ?? "") ?? [];
   const state = `primary key of ${table}`;
   return entry.kind === "CONSTRAINT" && states.get(state) === object?.name && targetHas.has(`0:${state}`);
+}
+
+/** The attaching of such a key to that of the partitioned table, where the target's is attached under its own name. */
+function isSecondAttached(
+  { needs, rest }: Entry,
+  byId: ReadonlyMap<number, Entry>,
+  objectOf: (entry: Entry) => SchemaObject | undefined,
+  states: ReadonlyMap<string, string | null>,
+  targetHas: ReadonlySet<string>,
+): boolean {
+  return [...needs]
+    .flatMap((id) => byId.get(id) ?? [])
+    .some((entry) => {
+      const { schema, name, identity = "" } = objectOf(entry) ?? {};
+      const [, table] = / on (.*)$/.exec(identity) ?? [];
+      const isOwn = rest.startsWith(`${schema} ${name}`);
+      return (
+        isOwn &&
+        isSecondKey(entry, objectOf(entry), states, targetHas) &&
+        targetHas.has(`0:attached primary key of ${table}`)
+      );
+    });
 }
 
 function isInSection(

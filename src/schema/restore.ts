@@ -1,6 +1,7 @@
 /** Makes the archive of a source's schema, lists it, and restores the chosen entries of it. */
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import type { TableName } from "../catalog/patterns.ts";
 import { ReplicateError } from "../errors.ts";
 import type { ConnectionSettings } from "../postgres/conninfo.ts";
 import { runProgram, type Outcome } from "./run-program.ts";
@@ -10,9 +11,14 @@ import { parseToc, type Entry } from "./toc.ts";
 /** Seconds that pg_dump waits for a table that somebody holds. */
 const lockWaitSeconds = 60;
 
+/** A name as a pattern of pg_dump that means it alone. */
+const quoted = (name: string): string => `"${name.replaceAll('"', '""')}"`;
+
 export interface DumpOptions {
   /** Schemas that are not to be touched, since the role may have no rights in them. */
   readonly excludeSchemas: readonly string[];
+  /** Tables and sequences that are left out, since the role may not read them. */
+  readonly excludeTables: readonly TableName[];
   /** server_encoding of the source. */
   readonly encoding: string;
   readonly signal: AbortSignal;
@@ -57,7 +63,10 @@ export class Archive {
         `--lock-wait-timeout=${lockWaitSeconds * 1000}`,
         // The names of the list are read as UTF-8; SQL_ASCII has nothing to be converted from.
         ...(options.encoding === "SQL_ASCII" ? [] : ["--encoding=UTF8"]),
-        ...options.excludeSchemas.map((each) => `--exclude-schema="${each.replaceAll('"', '""')}"`),
+        ...options.excludeSchemas.map((each) => `--exclude-schema=${quoted(each)}`),
+        ...options.excludeTables.map(
+          ({ schema, name }) => `--exclude-table=${quoted(schema)}.${quoted(name)}`,
+        ),
         `--file=${this.#file}`,
         databaseArgument(source),
       ],

@@ -8,9 +8,15 @@ import type { ResolvedConfig } from "../config.ts";
 import { ReplicateError, type Problem } from "../errors.ts";
 import { hasMapping, targetName } from "../mapping-settings.ts";
 import type { Connection } from "../postgres/connect.ts";
-import { load, qualified } from "../postgres/sql.ts";
+import { ident, load, qualified } from "../postgres/sql.ts";
 import type { SyncContext } from "../state/context.ts";
-import { readSourceFacts, schemasLeftOut, type SourceFacts, type TargetFacts } from "./facts.ts";
+import {
+  readSourceFacts,
+  schemasLeftOut,
+  type SourceFacts,
+  type TargetFacts,
+  type Unreadable,
+} from "./facts.ts";
 import { planSchema, type Extension, type NotCreated, type SchemaObject, type SchemaPlan, type Section } from "./plan.ts"; // prettier-ignore
 import { findPrograms } from "./programs.ts";
 import { Archive, type EntryError } from "./restore.ts";
@@ -70,16 +76,27 @@ export async function createSchema(
     const facts = await readSourceFacts(source);
     const outsideSchemas = schemasLeftOut(facts, config);
     const excludeSchemas = [...outsideSchemas.keys()];
-    await archive.dump(config.source, { excludeSchemas, encoding: facts.encoding, signal });
+    const whyNot = await tableChoice(source, config);
+    const unreadable = (await source.rows<Unreadable>(load("schema/unreadable"))).filter(
+      ({ schema }) => !outsideSchemas.has(schema),
+    );
+    refuseUnreadable(unreadable, facts.role, whyNot);
+    await archive.dump(config.source, {
+      excludeSchemas,
+      excludeTables: unreadable,
+      encoding: facts.encoding,
+      signal,
+    });
     const plan = await decide(source, target, archive, {
       facts,
       outsideSchemas,
+      unreadable,
+      whyNot,
       options,
-      config,
       section,
       signal,
     });
-    const leftOut = [...generalNotes(facts, outsideSchemas), ...plan.leftOut];
+    const leftOut = [...generalNotes(facts, outsideSchemas, unreadable), ...plan.leftOut];
     if (plan.problems.length > 0) throw blocked(plan.problems);
 
     const report = { section, clientVersion: programs.major, existing: plan.existing, sql: null, refreshed: [], dryRun: false } as const; // prettier-ignore
@@ -104,8 +121,9 @@ export async function createSchema(
 interface Decision {
   readonly facts: SourceFacts;
   readonly outsideSchemas: ReadonlyMap<string, string | null>;
+  readonly unreadable: readonly Unreadable[];
+  readonly whyNot: WhyNot | undefined;
   readonly options: SchemaOptions;
-  readonly config: ResolvedConfig;
   readonly section: Section;
   readonly signal: AbortSignal;
 }
@@ -114,18 +132,17 @@ async function decide(
   source: Connection,
   target: Connection,
   archive: Archive,
-  { facts, outsideSchemas, options, config, section, signal }: Decision,
+  { facts, outsideSchemas, unreadable, whyNot, options, section, signal }: Decision,
 ): Promise<SchemaPlan> {
   const entries = await archive.entries(signal);
   const there = await target.row<TargetFacts>(load("schema/target"));
   const references = await source.rows<{ classid: number; objid: number; schema: string; name: string }>(
     load("schema/outside"),
-    [[...outsideSchemas.keys()]],
+    [[...outsideSchemas.keys()], unreadable.map(({ oid }) => oid)],
   );
   const owed = there.hasLedger
     ? await target.rows<{ objectName: string; tableName: string }>(load("schema/owed"))
     : [];
-  const whyNot = await tableChoice(source, config);
   return planSchema({
     entries,
     section,
@@ -159,11 +176,29 @@ async function availableExtensions(
   }
 }
 
+type WhyNot = (schema: string, name: string) => string | undefined;
+
+/** Throws PREFLIGHT_BLOCKED where the sync wants something that this role may not read. What it does not want is left out. */
+function refuseUnreadable(unreadable: readonly Unreadable[], role: string, whyNot: WhyNot | undefined): void {
+  const problems = unreadable.flatMap(({ schema, name, owner, kind }): Problem[] => {
+    // A sequence goes with its table, or is named among what is left out.
+    if (kind === "S" || whyNot?.(schema, name) !== undefined) return [];
+    const label = tableLabel({ schema, name });
+    return [
+      {
+        subject: `table ${label}`,
+        message: `belongs to ${owner}, and this role may not read it`,
+        remedy:
+          `grant usage on schema ${ident(schema)} to ${ident(role)}; grant select on ${qualified(schema, name)} to ${ident(role)};` +
+          `  -- on the source, as ${owner}; or leave it out: --exclude-tables '${label}'`,
+      },
+    ];
+  });
+  if (problems.length > 0) throw blocked(problems);
+}
+
 /** Why a table is not created, where the settings choose tables or give them other names. */
-async function tableChoice(
-  source: Connection,
-  config: ResolvedConfig,
-): Promise<((schema: string, name: string) => string | undefined) | undefined> {
+async function tableChoice(source: Connection, config: ResolvedConfig): Promise<WhyNot | undefined> {
   const { tables, exclude } = config;
   if (tables.length === 0 && exclude.length === 0 && !hasMapping(config)) return undefined;
   const relations = await source.rows<{ schema: string; name: string }>(load("catalog/relations"));
@@ -183,8 +218,16 @@ async function tableChoice(
   };
 }
 
-function generalNotes(facts: SourceFacts, outside: ReadonlyMap<string, string | null>): NotCreated[] {
+function generalNotes(
+  facts: SourceFacts,
+  outside: ReadonlyMap<string, string | null>,
+  unreadable: readonly Unreadable[],
+): NotCreated[] {
   return [
+    ...unreadable.map(({ kind, schema, name }) => ({
+      object: `${kind === "S" ? "sequence" : "table"} ${tableLabel({ schema, name })}`,
+      reason: "this role may not read it",
+    })),
     ...[...outside].flatMap(([name, reason]) =>
       reason === null ? [] : [{ object: `schema ${name}`, reason }],
     ),
