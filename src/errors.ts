@@ -109,7 +109,7 @@ export const errorRules = {
   TABLE_SHAPE_CHANGED: rule(
     1,
     "never",
-    "Run the given statement on the target, then start again: it goes on by itself.",
+    "Run the statements on the target, in their order, then start again: it goes on from where it stopped.",
   ),
   /** The capture of a table is missing or was disabled: changes may have been missed. */
   CAPTURE_BROKEN: rule(1, "never", "Run the given statement on the source, then start again."),

@@ -1,7 +1,55 @@
--- What: what has to stay the same between two batches of a table: its columns, its unique keys, its capture triggers.
--- Runs on: source, inside the batch's snapshot after the tables are locked. $1: oid[].
+-- What: what has to stay the same between two batches of a table: its columns, its unique keys, its capture triggers, and
+--       what tells whether rows were rewritten that nobody has written to (see src/follow/old-rows.ts).
+-- Runs on: source, inside the batch's snapshot after the tables are locked; target, for the same table there. $1: oid[].
 -- Returns: relid, schema, name, fingerprint. A table that is gone returns no row. The triggers' xmin is part of it:
 --          a trigger that was disabled and enabled again in between may have missed changes.
+-- rows.versions: the transactions that wrote the columns' rows in pg_attribute. Every ALTER TABLE that may give rows other
+--   values writes some of them, those of a partitioned table on its root as well; VACUUM FULL, CLUSTER, TRUNCATE, another
+--   tablespace or access method, and what swaps files as pg_repack does, write none (but where a column's missing values
+--   go into the rows).
+-- rows.files: of the relations that hold rows, from the same snapshot as the versions, which pg_relation_filenode() is not.
+-- rows.links: before 13, when a partition was attached: its triggers stay when it is detached, and tell nothing.
+-- rows.types: labels of enums and attributes of composites that the columns are of, at any depth: they change what rows
+--   say without a trace in the table.
+-- A column that an older version lacks is the one of its name outside of the subquery. Not through to_jsonb(), which would
+--   call what a user has made of a missing value's type.
+with recursive wanted as (
+  select c.oid, c.relkind, c.relfilenode, c.relname, c.relnamespace
+  from pg_catalog.pg_class c
+  where c.oid = any ($1::oid[])
+),
+tree as (
+  select w.oid as root, i.inhrelid as oid, i.xmin as link
+  from wanted w
+  join pg_catalog.pg_inherits i on i.inhparent = w.oid
+  where w.relkind = 'p'
+  union all
+  select t.root, i.inhrelid, i.xmin
+  from tree t
+  join pg_catalog.pg_inherits i on i.inhparent = t.oid
+),
+used as (
+  select a.attrelid as relid, a.atttypid as type
+  from pg_catalog.pg_attribute a
+  where a.attrelid = any ($1::oid[]) and a.attnum > 0 and not a.attisdropped and a.atttypid >= 16384
+  union
+  select u.relid, x.type
+  from used u
+  join pg_catalog.pg_type t on t.oid = u.type
+  cross join lateral (
+    select t.typbasetype
+    union all
+    select t.typelem where t.typlen = -1
+    union all
+    select a.atttypid from pg_catalog.pg_attribute a
+    where t.typtype = 'c' and a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped
+    union all
+    select r.rngsubtype from pg_catalog.pg_range r
+    where t.typtype in ('r', 'm')
+      and (r.rngtypid = t.oid or (pg_catalog.to_jsonb(r) ->> 'rngmultitypid')::oid = t.oid)
+  ) as x (type)
+  where x.type >= 16384
+)
 select c.oid::bigint as "relid",
        n.nspname::text as "schema",
        c.relname::text as "name",
@@ -9,9 +57,12 @@ select c.oid::bigint as "relid",
          'columns', (
            select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(
                a.attnum, a.attname, a.atttypid::bigint, a.atttypmod, a.attcollation::bigint,
-               coalesce(pg_catalog.to_jsonb(a) ->> 'attgenerated', '')) order by a.attnum), '[]'::jsonb)
-           from pg_catalog.pg_attribute a
-           where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
+               a.generated) order by a.attnum), '[]'::jsonb)
+           from (select '' as attgenerated) as before12
+           cross join lateral (
+             select x.attnum, x.attname, x.atttypid, x.atttypmod, x.attcollation, attgenerated::text as generated
+             from pg_catalog.pg_attribute x
+             where x.attrelid = c.oid and x.attnum > 0 and not x.attisdropped) as a),
          'keys', (
            select coalesce(pg_catalog.jsonb_agg(distinct i.indkey::text), '[]'::jsonb)
            from pg_catalog.pg_index i
@@ -21,8 +72,35 @@ select c.oid::bigint as "relid",
                t.tgname, t.tgenabled, t.xmin::text) order by t.tgname), '[]'::jsonb)
            from pg_catalog.pg_trigger t
            where t.tgrelid = c.oid and t.tgname like 'zzz\_replicate\_%'),
-         'file', coalesce(pg_catalog.pg_relation_filenode(c.oid), 0)
+         'rows', pg_catalog.jsonb_build_object(
+           'versions', (
+             select coalesce(pg_catalog.string_agg(v.xmin, ' ' order by v.xmin), '')
+             from (select distinct a.xmin::text collate "C" as xmin
+                   from pg_catalog.pg_attribute a
+                   where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) as v),
+           'files', case
+             when c.relkind <> 'p' then pg_catalog.jsonb_build_object(c.oid::text, c.relfilenode::text)
+             else (
+               select coalesce(pg_catalog.jsonb_object_agg(l.oid::text, l.relfilenode::text), '{}'::jsonb)
+               from tree t
+               join pg_catalog.pg_class l on l.oid = t.oid and l.relkind <> 'p'
+               where t.root = c.oid) end,
+           'links', (
+             select coalesce(pg_catalog.jsonb_object_agg(t.oid::text, t.link::text), '{}'::jsonb)
+             from tree t
+             where t.root = c.oid and pg_catalog.current_setting('server_version_num')::int < 130000),
+           'types', (
+             select coalesce(pg_catalog.jsonb_object_agg(u.type::text, case
+                 when t.typtype = 'e' then (
+                   select pg_catalog.jsonb_object_agg(e.oid::text, e.enumlabel)
+                   from pg_catalog.pg_enum e where e.enumtypid = t.oid)
+                 else (
+                   select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(a.attnum, a.atttypid::bigint) order by a.attnum)
+                   from pg_catalog.pg_attribute a
+                   where a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped) end), '{}'::jsonb)
+             from used u
+             join pg_catalog.pg_type t on t.oid = u.type and t.typtype in ('c', 'e')
+             where u.relid = c.oid))
        )::text as "fingerprint"
-from pg_catalog.pg_class c
+from wanted c
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-where c.oid = any ($1::oid[])

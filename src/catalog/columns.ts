@@ -4,6 +4,7 @@
  */
 import type { Problem } from "../errors.ts";
 import { ident } from "../postgres/sql.ts";
+import { addColumnSql, retypeColumnSql } from "./column-sql.ts";
 import { tableLabel, tableSql, type Column, type Table } from "./table.ts";
 import { remakeTypeSql, typeDifference, unqualified } from "./types.ts";
 
@@ -53,9 +54,14 @@ const textual = new Set(["text", "character varying"]);
 
 /**
  * Pairs the columns of a source table with those of its target: by name, or as the mapping says.
- * Both tables are as `describeTables` gives them, or `mapTables`.
+ * Both tables are as `describeTables` gives them, or `mapTables`. `missing`: values that rows of the source have in columns
+ * that were added when they were there, for the statements.
  */
-export function columnPlan(source: Table, target: Table): ColumnPlan {
+export function columnPlan(
+  source: Table,
+  target: Table,
+  missing: ReadonlyMap<string, string> = new Map(),
+): ColumnPlan {
   const problems: Problem[] = [...(source.mappingProblems ?? [])];
   const subject = tableLabel(target);
   const alter = `alter table ${tableSql(target)}`;
@@ -78,7 +84,12 @@ export function columnPlan(source: Table, target: Table): ColumnPlan {
       problems.push({
         subject,
         message: `column ${name} is missing on the target`,
-        remedy: `${alter} add column ${name} ${from.type};`,
+        remedy: addColumnSql(
+          target,
+          from.mapped === undefined ? from : plain(from),
+          missing.get(from.name),
+          targetName,
+        ),
       });
       continue;
     }
@@ -98,7 +109,10 @@ export function columnPlan(source: Table, target: Table): ColumnPlan {
         remedy:
           to.generated === "s"
             ? `${alter} alter column ${name} drop expression;`
-            : `${alter} drop column ${name}, add column ${name} ${from.type};`,
+            : addColumnSql(target, from, missing.get(from.name)).replace(
+                "add column",
+                `drop column ${name}, add column`,
+              ),
       });
       continue;
     }
@@ -119,7 +133,7 @@ export function columnPlan(source: Table, target: Table): ColumnPlan {
         message: `column ${name} is ${from.type} on the source and ${to.type} on the target: ${refusal}`,
         remedy: hasSameName(from, to)
           ? remakeTypeSql(tableSql(target), from, to)
-          : `${alter} alter column ${name} type ${isHomonym ? from.plainType : from.type};`,
+          : retypeColumnSql(target, isHomonym ? { ...from, type: from.plainType } : from, to),
       });
       continue;
     }
@@ -143,6 +157,11 @@ export function columnPlan(source: Table, target: Table): ColumnPlan {
     problems.push({ subject, message: "the tables have no column in common that holds data" });
   }
   return { columns, binary: columns.length > 0 && columns.every(isBinarySafe), problems };
+}
+
+/** Of what an expression gives, no more than the type is known. */
+function plain(column: Column): Column {
+  return column.mapped?.as == null ? column : { ...column, generated: "", default: null, identity: "" };
 }
 
 function isBinarySafe({ source, target }: ColumnPair): boolean {

@@ -21,7 +21,7 @@ import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { failpoint, inSteps } from "../postgres/failpoint.ts";
 import { withBriefLocks } from "../postgres/lock.ts";
-import { fill, literal } from "../postgres/sql.ts";
+import { fill, literal, load } from "../postgres/sql.ts";
 import { asReplicateError, isConnectionFailure } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
 import { loadKinds, takeAwaySql } from "../state/owed.ts";
@@ -261,7 +261,7 @@ function emptySql(table: CopyTable): string {
 function adoptedSql(sync: string, table: CopyTable): string {
   return `update replicate.sync_table
     set state = 'copied', fingerprint = ${literal(table.fingerprint)}, partitions = ${literal(partitionsOf(table.source))},
-        source_file = null, bytes_planned = 0, rows_copied = 0, bytes_copied = 0${settledSql(table)}
+        target_fingerprint = ${targetFingerprintSql(table)}, source_file = null, bytes_planned = 0, rows_copied = 0, bytes_copied = 0${settledSql(table)}
     where sync = ${literal(sync)} and capture_id = ${table.entry.captureId}`;
 }
 
@@ -310,10 +310,16 @@ function planSql(sync: string, table: CopyTable, parts: readonly PlannedPart[]):
      from pg_catalog.jsonb_array_elements(${literal(JSON.stringify(parts))}::jsonb) with ordinality as p (part, n)`,
     `update replicate.sync_table
      set state = 'copying', source_file = ${literal(filesOf(table.source))}, fingerprint = ${literal(table.fingerprint)},
-         partitions = ${literal(partitionsOf(table.source))}, rows_copied = 0, bytes_copied = 0,
+         target_fingerprint = ${targetFingerprintSql(table)}, partitions = ${literal(partitionsOf(table.source))},
+         rows_copied = 0, bytes_copied = 0,
          bytes_planned = ${parts.reduce((sum, part) => sum + part.bytes, 0)}${settledSql(table)}
      ${where}`,
   ];
+}
+
+/** Of the emptied table, which nobody else can alter before the end of the transaction. */
+function targetFingerprintSql({ target }: CopyTable): string {
+  return `(select f.fingerprint from (${load("catalog/fingerprint").replaceAll("$1", literal(`{${target.oid}}`))}) as f)`;
 }
 
 /** From here on the table's rows are those of another mapping. */

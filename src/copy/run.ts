@@ -1,5 +1,6 @@
 /** One run of `copy`: what all its workers share. The ledger on the target is what runs share with each other. */
 import { columnPlan, type ColumnPlan } from "../catalog/columns.ts";
+import { parseFingerprint } from "../catalog/fingerprint.ts";
 import { mapEntries, type TableMapping } from "../catalog/mapping.ts";
 import { loadCaptures, type Capture } from "../catalog/delta.ts";
 import { describeTables, tableBytes, tableLabel, type Table } from "../catalog/table.ts";
@@ -256,7 +257,7 @@ export function partitionsOf(table: Table): string {
 
 /** The columns in a fingerprint: what decides whether rows read now fit those read before. */
 export function columnsIn(fingerprint: string): string {
-  return JSON.stringify((JSON.parse(fingerprint) as { columns: unknown }).columns);
+  return JSON.stringify(parseFingerprint(fingerprint).columns);
 }
 
 /** Leaves a table's parts alone for a while, longer each time, and says so when it lasts. */

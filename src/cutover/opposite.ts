@@ -81,6 +81,7 @@ async function register(
   const [shape] = await fresh.rows<{ fingerprint: string }>(load("catalog/fingerprint"), [
     [entry.targetRelid],
   ]);
+  const [there] = await old.rows<{ fingerprint: string }>(load("catalog/fingerprint"), [[entry.sourceRelid]]);
   const leaves = await fresh.rows<KnownPartition & { oid: string; isCaptured: boolean }>(
     load("catalog/partitions"),
     [[entry.targetRelid]],
@@ -98,20 +99,21 @@ async function register(
   );
   await old.rows(
     `insert into replicate.sync_table (sync, capture_id, source_relid, source_schema, source_name,
-       target_relid, target_schema, target_name, fingerprint, partitions, state, keyless, mapping)
-     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'following', $11, $12)
+       target_relid, target_schema, target_name, fingerprint, partitions, state, keyless, mapping, target_fingerprint)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'following', $11, $12, $13)
      on conflict (sync, capture_id) ${
        // What is followed knows better what it has seen.
        isLive
          ? "do nothing"
          : `do update set state = 'following', fingerprint = excluded.fingerprint, partitions = excluded.partitions,
              source_relid = excluded.source_relid, keyless = excluded.keyless, reload_since = null,
-             mapping = excluded.mapping`
+             mapping = excluded.mapping, target_fingerprint = excluded.target_fingerprint`
      }`,
     [
       sync, captureId, entry.targetRelid, entry.targetSchema, entry.targetName,
       entry.sourceRelid, entry.sourceSchema, entry.sourceName, shape?.fingerprint ?? null, JSON.stringify(partitions),
       isKeyless(capture), mapping === null ? null : JSON.stringify(mapping),
+      there?.fingerprint ?? null,
     ], // prettier-ignore
   );
 }

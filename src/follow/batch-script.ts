@@ -1,5 +1,6 @@
 /** A batch as statements: those that begin its transaction on the target, and those that apply what was staged. */
 import { isKeyless } from "../catalog/delta.ts";
+import { parseFingerprint } from "../catalog/fingerprint.ts";
 import { ownRowsSql } from "../catalog/rows.ts";
 import { applicationPathSql, asApplication, OWN_PATH } from "../catalog/search-path.ts";
 import { tagCount, type StatementResult } from "../postgres/script.ts";
@@ -79,6 +80,7 @@ export class BatchScript {
       ...(this.#settlement === undefined ? [] : [`set local lock_timeout = ${LOCK_TIMEOUT_MS}`]),
       keepLeaseSql(this.#lease),
       this.#advanceSql(expected, next),
+      ...this.#expectSql(),
       ...this.reads.map(({ shape, mode }) => this.#letters.texts.copyInSql(shape, mode)),
       "savepoint apply",
     ];
@@ -88,6 +90,23 @@ export class BatchScript {
     const values = [this.#sync, snapshot, token, next.snapshot, next.token].map(literal);
     const captures = this.tables.map(({ shape }) => shape.capture.id);
     return `select replicate.advance(${values.join(", ")}, '{${captures.join(",")}}')`;
+  }
+
+  /**
+   * Stops a batch that was made for other columns here. What is known of the target's tables is so of all rows that batches
+   * have written: rows from before a new column have no value of it but what the catalogue keeps.
+   */
+  #expectSql(): string[] {
+    const known = this.tables.flatMap(({ shape: { entry, target } }) => {
+      if (entry.targetFingerprint === null) return [];
+      const { rows } = parseFingerprint(entry.targetFingerprint);
+      return rows === undefined ? [] : [{ oid: target.oid, versions: rows.versions }];
+    });
+    if (known.length === 0) return [];
+    const versions = known.map((each) => literal(each.versions)).join(", ");
+    return [
+      `select replicate.expect_columns('{${known.map(({ oid }) => oid).join(",")}}', array[${versions}])`,
+    ];
   }
 
   /** `results`: of the script that took the rows in. */
@@ -124,6 +143,8 @@ export class BatchScript {
       ...meetings,
       ...this.twoSided.flatMap((met) => travelOnSql(met)),
       ...letters,
+      // With a lock on all of them.
+      ...this.#expectSql(),
       // What a deferred constraint objects to, it has to say while the batch can still be applied in another way.
       ...(this.tables.length === 0
         ? []

@@ -1,12 +1,16 @@
 /** Looks whether the source's tables are still what they were: with each batch, and from time to time at all of them. */
+import { noteReread } from "../capture/note-changes.ts";
 import { isKeyless } from "../catalog/delta.ts";
+import { parseFingerprint, readForms, type TableForm } from "../catalog/fingerprint.ts";
 import { fromSql } from "../catalog/table.ts";
+import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { load } from "../postgres/sql.ts";
 import type { SyncContext } from "../state/context.ts";
 import type { SyncTable } from "../state/sync-table.ts";
 import { arePartitionsKnown, isSameShape, settleDrift, settlePartitions } from "./drift.ts";
 import type { FollowedTables } from "./followed-tables.ts";
+import { compareOldRows, isSameForm } from "./old-rows.ts";
 import { readPartitions, type Examination, type Partition, type Reader } from "./read-batch.ts";
 import { loadShapes, type Shape } from "./shape.ts";
 
@@ -43,9 +47,7 @@ export class DriftWatch {
     if (changed.length === 0 && partitioned.length === 0) return false;
     await this.#source.script("rollback");
     for (const { shape, leaves } of partitioned) await this.#settlePartitions(shape, leaves);
-    for (const shape of changed) {
-      await this.#settleShape(shape, found.fingerprints.get(shape.source.oid)?.text);
-    }
+    await this.#settleShapes(changed);
     await this.#tables.load();
     return true;
   }
@@ -57,18 +59,26 @@ export class DriftWatch {
   async sweep(): Promise<void> {
     await this.#noticeStates();
     const { shapes } = this.#tables;
-    const rows = await this.#source.rows<{ relid: string; fingerprint: string }>(
-      load("catalog/fingerprint"),
-      [shapes.map((shape) => shape.source.oid)],
-    );
-    const found = new Map(rows.map((row) => [Number(row.relid), row.fingerprint]));
-    const changed = shapes.filter((shape) => {
-      const now = found.get(shape.source.oid);
-      return (
-        now === undefined || shape.entry.fingerprint === null || !isSameShape(shape.entry.fingerprint, now)
-      );
-    });
-    for (const shape of changed) await this.#settleShape(shape, found.get(shape.source.oid));
+    const found = await readFingerprints(this.#source, shapes.map(({ source }) => source.oid)); // prettier-ignore
+    const there = await readFingerprints(this.#target, shapes.map(({ target }) => target.oid)); // prettier-ignore
+    const changed: Shape[] = [];
+    for (const shape of shapes) {
+      const { captureId, fingerprint: before, targetFingerprint: wasThere } = shape.entry;
+      const [now, isThere] = [found.get(shape.source.oid), there.get(shape.target.oid)];
+      if (
+        now === undefined ||
+        isThere === undefined ||
+        before === null ||
+        wasThere === null ||
+        !isSameShape(before, now) ||
+        !isSameForm(parseFingerprint(wasThere), parseFingerprint(isThere))
+      )
+        changed.push(shape); // prettier-ignore
+      // Another file alone says nothing, as long as it is not taken for the trace of what comes later.
+      else if (before !== now || wasThere !== isThere)
+        await this.#tables.store(captureId, { fingerprint: now, targetFingerprint: isThere });
+    }
+    await this.#settleShapes(changed);
     const isPartitioned = await this.#sweepPartitions();
     if (changed.length > 0 || isPartitioned) await this.#tables.load();
   }
@@ -98,16 +108,58 @@ export class DriftWatch {
     return changed.length > 0;
   }
 
-  async #settleShape(shape: Shape, found: string | undefined): Promise<void> {
-    // A table that is gone is reported when the tables are loaded, with all others that do not fit.
-    if (found === undefined) return;
-    const known = shape.entry.fingerprint;
-    if (known !== null && !isSameShape(known, found)) {
-      await settleDrift(this.#context, this.#source, shape, known, found);
-      // Throws while the target does not fit, so that the old fingerprint stays until it does.
-      await loadShapes(this.#source, this.#target, [shape.entry]);
+  /**
+   * Takes over what tables are by now, on either side, and has those read again whose rows, as far as nobody has written to
+   * them, are not the same for sure. Throws with all problems while one does not fit, so that what is remembered stays
+   * until it does.
+   */
+  async #settleShapes(changed: readonly Shape[]): Promise<void> {
+    if (changed.length === 0) return;
+    const now = await readForms(this.#source, changed.map(({ source }) => source.oid)); // prettier-ignore
+    const there = await readForms(this.#target, changed.map(({ target }) => target.oid)); // prettier-ignore
+    const failures: ReplicateError[] = [];
+    const reasons = new Map<number, string | undefined>();
+    for (const shape of changed) {
+      const form = now.get(shape.source.oid);
+      const known = shape.entry.fingerprint;
+      if (form === undefined || known === null || isSameShape(known, form.text)) continue;
+      await settleDrift(this.#context, this.#source, shape, known, form.text).then(
+        (reason) => reasons.set(shape.capture.id, reason),
+        (error: unknown) => failures.push(withProblems(error)),
+      );
     }
-    await this.#tables.store(shape.entry.captureId, { fingerprint: found });
+    // Tables that are gone are reported when the tables are loaded, with all others that do not fit.
+    const present = changed.filter((shape) => now.has(shape.source.oid) && there.has(shape.target.oid));
+    await loadShapes(this.#source, this.#target, present.map(({ entry }) => entry)).catch((error: unknown) => failures.push(withProblems(error))); // prettier-ignore
+    throwAll(failures);
+    for (const shape of present) {
+      const [form, formThere] = [now.get(shape.source.oid), there.get(shape.target.oid)];
+      if (form !== undefined && formThere !== undefined)
+        await this.#takeOver(shape, form, formThere, reasons.get(shape.capture.id));
+    }
+  }
+
+  /** `missed`: why changes of the table may have been missed. */
+  async #takeOver(
+    { entry, capture, label }: Shape,
+    now: TableForm,
+    there: TableForm,
+    missed: string | undefined,
+  ): Promise<void> {
+    const rows = compareOldRows(
+      { before: parseFingerprint(entry.fingerprint ?? now.text), now },
+      { before: parseFingerprint(entry.targetFingerprint ?? there.text), now: there },
+      entry.mapping,
+    );
+    const reason = missed ?? (rows.kind === "unproven" ? rows.reason : undefined);
+    if (reason !== undefined) {
+      await noteReread(this.#source, capture);
+      this.#context.emit({ type: "table-reread", table: label, reason });
+    } else if (rows.kind === "unknown") {
+      const message = `${label} was followed by an earlier version, which did not notice when all rows of a partitioned table were given other values: run \`replicate verify\` once`;
+      this.#context.emit({ type: "warning", message });
+    }
+    await this.#tables.store(entry.captureId, { fingerprint: now.text, targetFingerprint: there.text });
   }
 
   /** Roots whose partitions are not those known, or are not captured as they were. */
@@ -141,4 +193,30 @@ function isUnchanged(shape: Shape, found: Examination): boolean {
     isSameShape(shape.entry.fingerprint, now.text) &&
     now.name === `${fromSql(shape.source).replace(/^only /, "")}`
   );
+}
+
+async function readFingerprints(
+  connection: Connection,
+  oids: readonly number[],
+): Promise<Map<number, string>> {
+  const rows = await connection.rows<{ relid: string; fingerprint: string }>(load("catalog/fingerprint"), [
+    oids,
+  ]);
+  return new Map(rows.map((row) => [Number(row.relid), row.fingerprint]));
+}
+
+function withProblems(error: unknown): ReplicateError {
+  if (error instanceof ReplicateError && error.problems.length > 0) return error;
+  throw error;
+}
+
+/** All problems of all tables at once. */
+function throwAll(failures: readonly ReplicateError[]): void {
+  const [first, ...others] = failures;
+  if (first === undefined) return;
+  if (others.length === 0) throw first;
+  throw new ReplicateError(first.code, failures.map(({ message }) => message).join("; "), {
+    problems: failures.flatMap(({ problems }) => problems),
+    hint: [...new Set(failures.map(({ hint }) => hint))].join(" "),
+  });
 }

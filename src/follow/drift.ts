@@ -10,6 +10,7 @@ import {
   type Capture,
   type CaptureKeyColumn,
 } from "../catalog/delta.ts";
+import { parseFingerprint } from "../catalog/fingerprint.ts";
 import { mapTables } from "../catalog/mapping.ts";
 import { readMemberships } from "../catalog/memberships.ts";
 import { describeTables, tableLabel, tableSql, type Table } from "../catalog/table.ts";
@@ -18,35 +19,24 @@ import type { Connection } from "../postgres/connect.ts";
 import { withBriefLocks } from "../postgres/lock.ts";
 import type { SyncContext } from "../state/context.ts";
 import type { SyncTable } from "../state/sync-table.ts";
+import { isSameForm } from "./old-rows.ts";
 import type { Partition } from "./read-batch.ts";
-import { renamedAndDropped } from "./renames.ts";
 import type { Shape } from "./shape.ts";
 
-/** `columns`: [attnum, name, type oid, typmod, collation, generated]; `triggers`: [name, enabled, xmin]. */
-interface Fingerprint {
-  readonly columns: readonly (readonly (string | number)[])[];
-  /** Column numbers of each unique index, separated by spaces. */
-  readonly keys: readonly string[];
-  readonly triggers: readonly (readonly [string, string, string])[];
-  readonly file: number;
-}
-
-const parse = (text: string): Fingerprint => JSON.parse(text) as Fingerprint;
 const same = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
 
 /** True when nothing changed that matters for reading rows, and the capture can be trusted. */
 export function isSameShape(known: string, found: string): boolean {
-  const b = parse(found);
+  const b = parseFingerprint(found);
   if (b.triggers.length === 0 || b.triggers.some(([, enabled]) => enabled !== "A")) return false;
   if (known === found) return true;
-  const a = parse(known);
-  return same(a.columns, b.columns) && same(a.triggers, b.triggers) && same(a.keys, b.keys);
+  const a = parseFingerprint(known);
+  return isSameForm(a, b) && same(a.triggers, b.triggers) && same(a.keys, b.keys);
 }
 
 /**
- * Decides on a table whose fingerprint is not the one we know. Returns when the table can go on with the new one; asks
- * for the whole table to be read again where changes may have been missed. Throws CAPTURE_BROKEN and
- * TABLE_SHAPE_CHANGED with the statement to run.
+ * Settles what concerns the capture of a table whose fingerprint is not the one we know. Returns why the table has to be read
+ * again, if changes may have been missed. Throws CAPTURE_BROKEN and TABLE_SHAPE_CHANGED with the statement to run.
  */
 export async function settleDrift(
   context: SyncContext,
@@ -54,15 +44,15 @@ export async function settleDrift(
   shape: Shape,
   known: string,
   found: string,
-): Promise<void> {
+): Promise<string | undefined> {
   const { label, target } = shape;
   const captureId = shape.capture.id;
-  const before = parse(known);
-  const now = parse(found);
+  const before = parseFingerprint(known);
+  const now = parseFingerprint(found);
   const [capture] = await loadCaptures(source, [captureId]);
   if (capture === undefined) throw new ReplicateError("CAPTURE_BROKEN", `the capture of ${label} is gone`);
   const [described] = await describeTables(source, [capture.relid]);
-  if (described === undefined) return;
+  if (described === undefined) return undefined;
   const [mapped] = await mapTables(source, [{ source: described, target, mapping: shape.entry.mapping }]);
   const table = mapped?.source ?? described;
 
@@ -108,48 +98,13 @@ export async function settleDrift(
   }
   if (!same(before.columns, now.columns)) {
     await refreshKey(context, source, capture, table);
-    const found = renamedAndDropped(label, before.columns, table, target, shape.entry.mapping);
-    if (found.length > 0) {
-      throw new ReplicateError("TABLE_SHAPE_CHANGED", `columns of ${label} changed on the source`, {
-        problems: found,
-      });
-    }
   }
-
-  const wasOff = !same(before.triggers, now.triggers);
-  const wasRewritten = !same(before.columns, now.columns) && before.file !== now.file;
-  const wasFilled = hasFilledColumn(before, now, table, target);
+  if (!same(before.triggers, now.triggers)) return "its capture was off for a while";
   const isKeyRetyped = capture.keyColumns.some(({ attnum, deltaType }) => {
     const [was, is] = [before, now].map(({ columns }) => columns.find((column) => column[0] === attnum));
     return deltaType !== "text" && was?.[2] !== is?.[2];
   });
-  if (wasOff || wasRewritten || wasFilled || isKeyRetyped) {
-    const reason = wasOff
-      ? "its capture was off for a while"
-      : isKeyRetyped
-        ? "open sessions may have noted its key in the old type"
-        : wasRewritten
-          ? "its columns changed in a way that rewrote all rows"
-          : "all its rows have the default of a new column";
-    await noteReread(source, capture);
-    context.emit({ type: "table-reread", table: label, reason });
-  }
-}
-
-/**
- * True when a column was added whose values the target's column does not have: another default (from 11 on all rows have
- * it at once, without being rewritten), or the values of an earlier column of that name.
- */
-function hasFilledColumn(before: Fingerprint, now: Fingerprint, source: Table, target: Table): boolean {
-  return now.columns.some(([attnum]) => {
-    if (before.columns.some((column) => column[0] === attnum)) return false;
-    const added = source.columns.find((column) => column.attnum === attnum);
-    if (added === undefined || added.generated !== "") return false;
-    if (before.columns.some((column) => column[1] === added.name)) return true;
-    const twin = target.columns.find((column) => column.name === added.name);
-    // Without one the table does not fit, and is looked at again when it does.
-    return twin !== undefined && twin.default !== added.default;
-  });
+  return isKeyRetyped ? "open sessions may have noted its key in the old type" : undefined;
 }
 
 /**

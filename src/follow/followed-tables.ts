@@ -105,17 +105,19 @@ export class FollowedTables {
   /** Writes what was learned about a table of the source into the target's ledger. */
   async store(
     captureId: number,
-    change: Partial<Pick<SyncTable, "fingerprint" | "partitions">>,
+    change: Partial<Pick<SyncTable, "fingerprint" | "targetFingerprint" | "partitions">>,
   ): Promise<void> {
     await this.#target.rows(
       `update replicate.sync_table
-       set fingerprint = coalesce($3, fingerprint), partitions = coalesce($4::jsonb, partitions)
+       set fingerprint = coalesce($3, fingerprint), partitions = coalesce($4::jsonb, partitions),
+         target_fingerprint = coalesce($5, target_fingerprint)
        where sync = $1 and capture_id = $2`,
       [
         this.#sync,
         captureId,
         change.fingerprint ?? null,
         change.partitions === undefined ? null : JSON.stringify(change.partitions),
+        change.targetFingerprint ?? null,
       ],
     );
     this.update(captureId, change);

@@ -6,7 +6,7 @@ import type { Batch } from "../events.ts";
 import { callHook, loadHooks } from "../hooks.ts";
 import type { Connection } from "../postgres/connect.ts";
 import {
-  POSITION_MOVED, TABLE_BEING_COPIED, TWINS_CHANGED, UNDEFINED_TABLE, sqlstateOf,
+  POSITION_MOVED, TABLE_BEING_COPIED, TARGET_CHANGED, TWINS_CHANGED, UNDEFINED_TABLE, sqlstateOf,
 } from "../postgres/sqlstate.ts"; // prettier-ignore
 import type { SyncContext } from "../state/context.ts";
 import { leaseLost, type Lease } from "../state/lease.ts";
@@ -162,6 +162,12 @@ export class FollowSession {
       }
       if (await this.#unreadable.mend(error)) {
         this.#finder.doubt();
+        return await this.next();
+      }
+      if (sqlstateOf(error) === TARGET_CHANGED && !this.source.isBroken) {
+        await this.source.script("rollback");
+        await this.#parts.tables.load();
+        await this.#parts.drift.sweep();
         return await this.next();
       }
       if (sqlstateOf(error) === POSITION_MOVED) {

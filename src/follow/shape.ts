@@ -1,7 +1,9 @@
 /** The shape of a followed table: what it is on both sides, and how its columns go together. */
 import { columnPlan, type ColumnPlan } from "../catalog/columns.ts";
+import { parseFingerprint } from "../catalog/fingerprint.ts";
 import { mapEntries, targetColumn } from "../catalog/mapping.ts";
 import { loadCaptures, type Capture } from "../catalog/delta.ts";
+import { isFitting, refit, type Fitting } from "../catalog/refit.ts";
 import { ownColumns } from "../catalog/rows.ts";
 import {
   describeTables,
@@ -11,15 +13,9 @@ import {
   type KeyColumn,
   type Table,
 } from "../catalog/table.ts";
-import { ReplicateError } from "../errors.ts";
+import { ReplicateError, type Problem } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import type { SyncTable } from "../state/sync-table.ts";
-import { renamedAndDropped } from "./renames.ts";
-
-/** The part of it that is needed here, see catalog/fingerprint. */
-interface Fingerprint {
-  readonly columns: readonly (readonly (string | number)[])[];
-}
 
 export interface Shape {
   readonly entry: SyncTable;
@@ -64,7 +60,8 @@ export async function loadShapes(
     }),
   );
   const shapes: Shape[] = [];
-  const problems: { subject: string; message: string; remedy?: string }[] = [];
+  const problems: Problem[] = [];
+  const unfit: Fitting[] = [];
   for (const entry of entries) {
     const label = tableLabel({ schema: entry.sourceSchema, name: entry.sourceName });
     const capture = captures.get(entry.captureId);
@@ -96,15 +93,13 @@ export async function loadShapes(
       });
       continue;
     }
-    const known = entry.fingerprint === null ? [] : (JSON.parse(entry.fingerprint) as Fingerprint).columns;
-    const moved = renamedAndDropped(label, known, sourceTable, targetTable, entry.mapping);
-    if (moved.length > 0) {
-      // What else there is to say is seen when these are done.
-      problems.push(...moved);
+    const before = entry.fingerprint === null ? [] : parseFingerprint(entry.fingerprint).columns;
+    const pair = { label, source: sourceTable, target: targetTable, before, mapping: entry.mapping };
+    if (!isFitting(pair)) {
+      unfit.push(pair);
       continue;
     }
     const plan = columnPlan(sourceTable, targetTable);
-    problems.push(...plan.problems.map((problem) => ({ ...problem, subject: label })));
     const targetKey = capture.keyColumns.map((keyColumn) => {
       const pair = plan.columns.find((each) => each.source.attnum === keyColumn.attnum);
       const column =
@@ -161,6 +156,7 @@ export async function loadShapes(
         plan.columns.every((pair) => pair.target.identity !== "a" || isKey(pair.target)),
     });
   }
+  problems.push(...(await refit(source, target, unfit)));
   if (problems.length > 0) {
     throw new ReplicateError("TABLE_SHAPE_CHANGED", `the target does not fit the source any more: ${[...new Set(problems.map((problem) => problem.subject))].join(", ")}`, { problems }); // prettier-ignore
   }

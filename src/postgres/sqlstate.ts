@@ -22,6 +22,9 @@ export const CONFLICTS_MET = "RE006";
 /** Raised by follow/expect-twins: partitions of the target changed while a batch was applied. */
 export const TWINS_CHANGED = "RE008";
 
+/** Raised by replicate.expect_columns(): a table of the target is not what it was when the batch was made. */
+export const TARGET_CHANGED = "RE009";
+
 export function sqlstateOf(error: unknown): string | undefined {
   const code = (error as { code?: unknown } | null)?.code;
   return typeof code === "string" && /^[0-9A-Z]{5}$/.test(code) ? code : undefined;

@@ -1,5 +1,6 @@
 /** Compares the schemas of both sides, object by object, and names what differs. */
 import { keepsColumns } from "../catalog/mapping.ts";
+import { normalise } from "../catalog/expression-text.ts";
 import { parseTableName, selectTables } from "../catalog/patterns.ts";
 import { tableLabel } from "../catalog/table.ts";
 import { mappingOf, hasMapping, targetName } from "../mapping-settings.ts";
@@ -192,28 +193,6 @@ function isEqual(
   if (property === "query" && !isSameVersion) return true;
   if (!expressions.has(property)) return false;
   return normalise(source) === normalise(target);
-}
-
-/**
- * An expression without what servers write differently each time they read it: casts, parentheses, spaces, and the
- * older word for a trigger's function. Two expressions that differ in nothing else count as the same.
- */
-export function normalise(expression: string): string {
-  const literals: string[] = [];
-  const hidden = expression.replaceAll(
-    /'(?:[^']|'')*'/g,
-    (literal) => `\uE000${literals.push(literal) - 1}\uE001`,
-  );
-  const type =
-    /::(?:(?:"[^"]*"|\w+)\.)?(?:"[^"]*"|character varying|double precision|bit varying|time(?:stamp)?(?: *\(\d+\))? with(?:out)? time zone|\w+)(?:\(\d+(?:, *\d+)?\))?(?:\[\])*/g;
-  return hidden
-    .replaceAll("EXECUTE PROCEDURE", "EXECUTE FUNCTION")
-    .replaceAll(type, "")
-    .replaceAll(/[()]/g, " ")
-    .replaceAll(/\s+/g, " ")
-    .replaceAll(/ ?([,[\]=<>+*/-]) ?/g, "$1")
-    .trim()
-    .replaceAll(/\uE000(\d+)\uE001/g, (_, n: string) => literals[Number(n)] ?? "");
 }
 
 /** Whether a version of an extension is older than another. */

@@ -32,7 +32,10 @@ export interface SyncTable {
   readonly targetSchema: string;
   readonly targetName: string;
   readonly state: TableState;
+  /** What the source's table was when the rows here were its rows, see catalog/fingerprint. */
   readonly fingerprint: string | null;
+  /** The same of the table here; null: not remembered, as in earlier versions. */
+  readonly targetFingerprint: string | null;
   /** Leaf partitions of the source known to us, by oid. */
   readonly partitions: Readonly<Record<string, KnownPartition>>;
   /** The physical files that were copied; null: nothing was, the rows were there already. */
@@ -59,7 +62,8 @@ const laterColumns = `coalesce((pg_catalog.to_jsonb(t) ->> 'keyless')::boolean, 
   (pg_catalog.to_jsonb(t) ->> 'reload_since')::timestamptz as "reloadSince",
   (pg_catalog.to_jsonb(t) ->> 'reload_bytes')::float8 as "reloadBytes",
   (pg_catalog.to_jsonb(t) ->> 'reload_seconds')::float8 as "reloadSeconds",
-  nullif(pg_catalog.to_jsonb(t) -> 'mapping', 'null') as "mapping"`;
+  nullif(pg_catalog.to_jsonb(t) -> 'mapping', 'null') as "mapping",
+  pg_catalog.to_jsonb(t) ->> 'target_fingerprint' as "targetFingerprint"`;
 
 /** All tables of a sync, by source name. Throws SYNC_UNKNOWN when the target knows no such sync. */
 export async function loadTables(target: Connection, sync: string): Promise<SyncTable[]> {

@@ -142,7 +142,7 @@ test("columns that change between two parts: refused with the statement, then th
   );
   await expect(sync.copy({ partBytes: 100_000 })).rejects.toMatchObject({
     code: "TABLE_SHAPE_CHANGED",
-    problems: [{ remedy: `alter table "public"."account" add column "since" integer;` }],
+    problems: [{ remedy: `alter table "public"."account" add column "since" integer default 7 not null;` }],
   });
   await pair.target.sql(`alter table account add column since int`);
   await sync.copy({ partBytes: 100_000 });

@@ -4,7 +4,8 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 
 import { resolveConnection } from "../../src/postgres/conninfo.ts";
-import { diffSchemas, normalise, type Description } from "../../src/schema/compare.ts";
+import { normalise } from "../../src/catalog/expression-text.ts";
+import { diffSchemas, type Description } from "../../src/schema/compare.ts";
 import { findPrograms } from "../../src/schema/programs.ts";
 import { providerOf } from "../../src/schema/providers.ts";
 import { restoreErrors } from "../../src/schema/restore.ts";

@@ -52,7 +52,7 @@ test.each([
 ])("refused: %s to %s", (from, to) => {
   const { problems } = plan(column("a", from), column("a", to));
   expect(problems).toHaveLength(1);
-  expect(problems[0]?.remedy).toBe(`alter table "public"."t" alter column "a" type ${from};`);
+  expect(problems[0]?.remedy).toBe(`alter table "public"."t" alter column "a" type ${from} using "a"::${from};`);
 }); // prettier-ignore
 
 test("enums travel as labels: binary under the same name, text into text, never inside arrays", () => {
