@@ -1,6 +1,6 @@
 import { expect } from "vitest";
 
-import { ReplicateError } from "../../src/index.ts";
+import type { ReplicateError } from "../../src/index.ts";
 import { openFollowed } from "../postgres/follow-setup.ts";
 import { freePair, type Database } from "./database.ts";
 
@@ -111,7 +111,7 @@ export async function takeThroughRefits(versions: { source: string; target: stri
     followed.events.flatMap((event) => (event.type === "table-reread" ? [event.table] : [])),
   );
   const judged = tables.filter(({ each }) => each.reread !== undefined && to >= 11);
-  const show = (is: (name: string, each: RefitCase) => unknown): string[] =>
+  const show = (is: (name: string, each: RefitCase) => boolean | undefined): string[] =>
     judged.map(({ name, each }) => `${each.what} (${name}): ${is(name, each)}`);
   expect(show((name) => reread.has(`public.${name}`))).toEqual(show((_, each) => each.reread));
   for (const statement of later) await pair.target.sql(statement);
