@@ -239,6 +239,17 @@ export function windowCountSql(captureId: number, position: string | null, more 
     from (${rows.join(" union all ")}) as w`;
 }
 
+/** Captures whose deltas one statement may count: it holds locks on all of their delta tables. */
+const COUNTED_AT_ONCE = 50;
+
+/** As few statements as may be, each the union of queries such as `windowCountSql` returns. */
+export function unions(queries: readonly string[]): string[] {
+  const statements: string[] = [];
+  for (let at = 0; at < queries.length; at += COUNTED_AT_ONCE)
+    statements.push(queries.slice(at, at + COUNTED_AT_ONCE).join(" union all "));
+  return statements;
+}
+
 /**
  * Whether each leaf of a partitioned table has row triggers of its own: version 10 knows no others, and on 11 and 12 only
  * a superuser can have the copies that leaves get fire always.

@@ -1,5 +1,5 @@
 /** What the new side does not have yet, counted exactly: by the deltas that its position does not cover. */
-import { windowCountSql } from "../catalog/delta.ts";
+import { unions, windowCountSql } from "../catalog/delta.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { load } from "../postgres/sql.ts";
 
@@ -18,10 +18,13 @@ export async function countPending(source: Connection, target: Connection, sync:
   const dirty = await source.rows<{ id: number }>(load("capture/dirty"), [sync, [], null]);
   const owing = async (): Promise<number> => (await owingReload(target, sync)).length;
   if (dirty.length === 0) return await owing();
-  const counts = dirty.map(({ id }) => windowCountSql(id, position)).join(" union all ");
-  const { pending } = await source.row<{ pending: number }>(
-    `select coalesce(pg_catalog.sum(w.n), 0)::float8 as pending from (${counts}) as w`,
-  );
+  let pending = 0;
+  for (const counts of unions(dirty.map(({ id }) => windowCountSql(id, position)))) {
+    const some = await source.row<{ pending: number }>(
+      `select coalesce(pg_catalog.sum(w.n), 0)::float8 as pending from (${counts}) as w`,
+    );
+    pending += some.pending;
+  }
   return pending + (await owing());
 }
 

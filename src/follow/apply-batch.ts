@@ -129,7 +129,8 @@ export class BatchWriter {
     feeding.done.catch((error: unknown) => {
       this.#failure ??= error;
       // Nobody reads the rest of the rows; unless all will be read again at once, which needs the session.
-      const isReadAgain = this.#letters.restages(error, this.#script.tables) || isAboutKey(error);
+      const isReadAgain =
+        this.#isOverflown || this.#letters.restages(error, this.#script.tables) || isAboutKey(error);
       if (rest.length === 0 && !isReadAgain) this.#source.destroy();
     });
     for (const frame of this.#buffered.splice(0)) feeding.send(frame);
@@ -187,6 +188,18 @@ export class BatchWriter {
     await failpoint("batch.committed");
     await this.#letters.committed(results, script.tables);
     return script.countRows(results);
+  }
+
+  /** The rows are of no use: what was begun on the target is undone, and both sessions can be used again. */
+  async abandon(): Promise<void> {
+    this.#isOverflown = true;
+    this.#buffered = [];
+    const feeding = this.#feeding;
+    if (feeding === undefined) return;
+    feeding.fail("the batch is read again");
+    await feeding.done.catch(() => undefined);
+    this.#letters.rolledBack();
+    await this.#target.script("rollback").catch(() => this.#target.destroy());
   }
 
   #endCopies(): void {

@@ -1,6 +1,6 @@
 /**
  * Finds the next batch and reads it: in one round trip to the source on a guess which tables it touches, or the careful way,
- * which looks, locks and examines first.
+ * which looks and examines first.
  */
 import { randomUUID } from "node:crypto";
 import { isKeyless } from "../catalog/delta.ts";
@@ -14,13 +14,13 @@ import type { BatchTable, Position } from "./batch-script.ts";
 import { BatchTables } from "./batch-tables.ts";
 import type { FollowedTables } from "./followed-tables.ts";
 import {
-  acknowledgeSql, examine, examineAndRead, look, read,
+  acknowledgeSql, examine, examineAndRead, movedSince, look, read,
   type BatchRequest, type Dirty, type Examination, type ReadRequest,
 } from "./read-batch.ts"; // prettier-ignore
 import { refused } from "./refused.ts";
 import type { SessionParts } from "./session-parts.ts";
 import type { Shape } from "./shape.ts";
-import { isRead } from "./table-mode.ts";
+import { isDirect, isRead, isReread } from "./table-mode.ts";
 
 /** How often a batch is begun anew because tables or partitions had changed, or another table had deltas. */
 const MOST_ATTEMPTS = 20;
@@ -107,7 +107,7 @@ export class BatchFinder {
     const writer = new BatchWriter(this.#parts, position, tables);
     await writer.prepare();
     const token = randomUUID();
-    let found: Examination;
+    let found: Awaited<ReturnType<typeof examineAndRead>>;
     try {
       found = await examineAndRead(this.#parts.reader, this.#request(position, shapes), {
         reads: tables.map((table) => ({ ...table, rows: SPECULATE_ROWS })),
@@ -126,6 +126,7 @@ export class BatchFinder {
     const windows = [...found.windows.values()].filter((window) => !this.#batchTables.isPassedOver(window));
     const rows = windows.reduce((sum, window) => sum + window.rows, 0);
     const isRight =
+      found.moved.length === 0 &&
       !writer.isOverflown &&
       this.#missing(found, shapes).length === 0 &&
       this.#parts.drift.isAsKnown(found, shapes) &&
@@ -145,7 +146,7 @@ export class BatchFinder {
     return { writer, tables, found, token };
   }
 
-  /** Looks, locks, examines, and only then reads. */
+  /** Looks, examines, and only then reads. */
   async #careful(position: Position, joining: readonly Shape[]): Promise<ReadBatch | null> {
     const { reader, reloads, drift } = this.#parts;
     const looked = await look(reader, this.#tables.excluded, joining.length > 0 ? null : this.#examined);
@@ -157,12 +158,13 @@ export class BatchFinder {
       return null;
     }
     const wanted = new Set(joining.map((shape) => shape.capture.id));
+    const restless = new Set<number>();
     for (let attempt = 0; attempt < MOST_ATTEMPTS; attempt += 1) {
-      // Where ever more tables turn up, all of them are locked, so that none can be missing.
+      // Where ever more tables turn up, all of them are taken in, so that none can be missing.
       if (attempt === MOST_ATTEMPTS / 2)
         for (const { capture } of this.#tables.shapes) wanted.add(capture.id);
       const shapes = this.#tables.shapesOf(wanted);
-      const found = await examine(reader, this.#request(position, shapes));
+      const found = await examine(reader, this.#request(position, shapes, restless));
       if (!found.isKept) await this.#refuse(position);
       this.dirty = found.dirty;
       const missing = this.#missing(found, shapes);
@@ -190,7 +192,9 @@ export class BatchFinder {
       }
       if (held.length > 0) this.#passedOverAt = Date.now();
       const all = [...shapes, ...this.#tables.shapesOf(held.map(({ id }) => id))];
-      return await this.#read(position, all, found);
+      const batch = await this.#read(position, all, found);
+      if (!Array.isArray(batch)) return batch as ReadBatch;
+      for (const oid of batch) restless.add(oid);
     }
     throw new ReplicateError(
       "LOCK_NOT_AVAILABLE",
@@ -198,37 +202,55 @@ export class BatchFinder {
     );
   }
 
-  /** Reads the rows of a batch that was examined. */
-  async #read(position: Position, shapes: readonly Shape[], found: Examination): Promise<ReadBatch> {
-    const tables = await this.#batchTables.examined(shapes, found, position.snapshot);
+  /** Reads the rows of a batch that was examined. Or returns the oids of tables that were changed meanwhile: it is of no use. */
+  async #read(
+    position: Position,
+    shapes: readonly Shape[],
+    found: Examination,
+  ): Promise<ReadBatch | readonly number[]> {
+    const examined = await this.#batchTables.examined(shapes, found, position.snapshot);
+    // What takes long comes last: the other tables are done with before anybody comes to empty or change them.
+    const isLong = ({ shape, mode }: BatchTable): number => Number(isReread(shape, mode) || isDirect(mode));
+    const tables = examined.toSorted((a, b) => isLong(a) - isLong(b));
     await this.#announce(tables);
     const writer = new BatchWriter(this.#parts, position, tables);
     const changes = [...found.windows.values()].reduce((sum, window) => sum + window.rows, 0);
     this.#batch = { changes, writer };
     await writer.prepare();
     const token = randomUUID();
+    const reads = tables
+      .filter(({ mode }) => isRead(mode))
+      .map((table) => ({ ...table, rows: found.windows.get(table.shape.capture.id)?.rows ?? 0 }));
+    let moved: readonly number[];
     try {
-      await read(this.#parts.reader, {
-        reads: tables
-          .filter(({ mode }) => isRead(mode))
-          .map((table) => ({
-            ...table,
-            rows: found.windows.get(table.shape.capture.id)?.rows ?? 0,
-          })),
+      moved = await read(this.#parts.reader, found, {
+        reads,
         ...this.#reading(position, token),
         onData: (index, payload) => writer.add(index, payload, { snapshot: found.snapshot, token }),
       });
     } catch (error) {
-      if (writer.failure === undefined) throw error;
-      throw refused(writer.failure);
+      if (writer.failure !== undefined) throw refused(writer.failure);
+      // What a column, a table or its name was a moment ago, it may not be any more.
+      if (this.#source.isBroken || !/^(22|42)/.test(sqlstateOf(error) ?? "")) throw error;
+      await this.#source.script("rollback");
+      moved = await movedSince(this.#parts.reader, found, reads.map(({ shape }) => shape)); // prettier-ignore
+      if (moved.length === 0) throw error;
     }
-    return { writer, tables, found, token };
+    if (moved.length === 0) return { writer, tables, found, token };
+    this.#batch = undefined;
+    await writer.abandon();
+    return moved;
   }
 
-  #request(position: Position, shapes: readonly Shape[]): BatchRequest {
+  #request(
+    position: Position,
+    shapes: readonly Shape[],
+    restless: ReadonlySet<number> = new Set(),
+  ): BatchRequest {
     return {
       excluded: this.#tables.excluded,
       shapes,
+      restless,
       known: this.dirty.map((each) => each.id).filter((id) => this.#tables.has(id)),
       ...this.#batchTables.changesSince(position.snapshot),
       roots: this.#tables.roots,
@@ -250,7 +272,7 @@ export class BatchFinder {
     await callHook("beforeBatch", () => beforeBatch(batch));
   }
 
-  /** Captures that hold deltas now and were neither locked nor counted in the snapshot. */
+  /** Captures that hold deltas now and were neither taken in nor counted in the snapshot. */
   #missing(found: Examination, shapes: readonly Shape[]): number[] {
     return found.dirty
       .map((each) => each.id)

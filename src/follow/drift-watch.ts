@@ -171,7 +171,7 @@ export class DriftWatch {
 
   /** A partition that is attached or detached moves rows without a delta. */
   async #sweepPartitions(): Promise<boolean> {
-    const roots = this.#tables.roots.map(({ oid }) => oid);
+    const roots = this.#tables.roots;
     if (roots.length === 0) return false;
     const strange = this.#strangePartitions(await readPartitions(this.#reader, roots));
     for (const { shape, leaves } of strange) await this.#settlePartitions(shape, leaves);

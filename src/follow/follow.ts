@@ -247,7 +247,7 @@ class FollowRun {
     const { name } = this.#context.config;
     const target = await this.#hold.take();
     if (this.#partner !== undefined) this.#partner.isHeld = true;
-    const source = await this.#context.source("follow");
+    const source = await this.#context.source("follow", { isSerial: true });
     try {
       await takeSource(source, target, name, this.#hold.lease.token);
       const session = await FollowSession.open(

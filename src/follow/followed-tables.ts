@@ -1,5 +1,4 @@
 /** The tables of a sync as a session knows them: what the target's ledger says of each, and the shape of those that follow. */
-import { fromSql } from "../catalog/table.ts";
 import type { ResolvedConfig } from "../config.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
@@ -87,9 +86,9 @@ export class FollowedTables {
     return this.shapes.filter((shape) => shape.source.kind === "p");
   }
 
-  /** Partitioned roots, as `examine` wants them. */
-  get roots(): { readonly oid: number; readonly sql: string }[] {
-    return this.partitioned.map((shape) => ({ oid: shape.source.oid, sql: fromSql(shape.source) }));
+  /** Oids of the partitioned roots on the source. */
+  get roots(): number[] {
+    return this.partitioned.map((shape) => shape.source.oid);
   }
 
   /** Remembers what is already so on the target. */

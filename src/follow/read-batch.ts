@@ -1,16 +1,17 @@
 /**
- * Reads one batch from the source: locks the tables, takes the snapshot, makes sure that nothing was overlooked and that
- * the tables still have the shape we know, and only then reads rows.
+ * Reads one batch from the source: looks what the tables rest on, takes the snapshot, makes sure that nothing was
+ * overlooked and that the tables still have the shape we know, reads rows, and makes sure that they came from there.
  */
 import type { Connection } from "../postgres/connect.ts";
 import { runScript, type StatementResult } from "../postgres/script.ts";
-import { literal, load } from "../postgres/sql.ts";
+import { ident, literal, load } from "../postgres/sql.ts";
 import { applicationPathSql, OWN_PATH } from "../catalog/search-path.ts";
 import { fromSql, tableSql } from "../catalog/table.ts";
 import { failpoint } from "../postgres/failpoint.ts";
-import { windowCountSql } from "../catalog/delta.ts";
+import { unions, windowCountSql } from "../catalog/delta.ts";
 import { keepLeaseSql, leaseName, type Lease } from "../state/lease.ts";
 import { copyOutSql } from "./carry-rows.ts";
+import { aloneSql, groundSql, groundsIn, movedTables, prepareGroundSql, type Grounds } from "./ground.ts";
 import type { Shape } from "./shape.ts";
 import { isDirect, type TableMode } from "./table-mode.ts";
 
@@ -52,6 +53,8 @@ export interface Examination {
   /** By source oid; a table that is gone is missing. */
   readonly fingerprints: ReadonlyMap<number, { readonly name: string; readonly text: string }>;
   readonly partitions: readonly Partition[];
+  /** What the tables to read rested on before the snapshot was taken. */
+  readonly grounds: Grounds;
   /** When the snapshot was taken, by our clock. */
   readonly takenAt: number;
 }
@@ -71,6 +74,7 @@ export async function prepareReader(source: Connection, sync: string, token: str
   await source.script(inline("capture/dirty", "(text, int[], text)"));
   await source.script(inline("catalog/fingerprint", "(oid[])"));
   await source.script(inline("catalog/partitions", "(oid[])"));
+  await source.script(prepareGroundSql);
   return { source, sync, lease: { name: leaseName("reader", sync), token } };
 }
 
@@ -117,8 +121,10 @@ export async function look(
 
 export interface BatchRequest {
   readonly excluded: readonly number[];
-  /** Tables to lock and read. */
+  /** Tables to read. */
   readonly shapes: readonly Shape[];
+  /** Oids of those that were changed under an earlier attempt: locked before the snapshot is taken. */
+  readonly restless: ReadonlySet<number>;
   /** Captures known to hold deltas, to be counted in the snapshot. */
   readonly known: readonly number[];
   /** Position of a table before this batch. */
@@ -126,7 +132,12 @@ export interface BatchRequest {
   /** Continues the condition on the deltas of a table, see `foreignSql`. */
   readonly conditionOf: (captureId: number) => string;
   /** Partitioned roots of the sync, whose partitions are checked in every batch. */
-  readonly roots: readonly { readonly oid: number; readonly sql: string }[];
+  readonly roots: readonly number[];
+}
+
+function countSql(request: BatchRequest): string[] {
+  const ids = [...new Set([...request.known, ...request.shapes.map((shape) => shape.capture.id)])];
+  return unions(ids.map((id) => windowCountSql(id, request.positionOf(id), request.conditionOf(id))));
 }
 
 /** Statements that open the batch's transaction and examine it; `parse` turns their results into an Examination. */
@@ -134,39 +145,37 @@ function examineScript(
   reader: Reader,
   request: BatchRequest,
 ): { text: string; count: number; parse(results: readonly StatementResult[]): Examination } {
-  const locks = [
-    ...new Set([
-      ...request.shapes.map((shape) => fromSql(shape.source)),
-      ...request.roots.map((root) => root.sql),
-    ]),
-  ];
-  const counted = [...new Set([...request.known, ...request.shapes.map((shape) => shape.capture.id)])];
+  const counts = countSql(request);
+  const restless = request.shapes.filter(({ source }) => request.restless.has(source.oid));
   const statements = [
+    "begin",
+    groundSql(request.shapes),
+    "commit",
     "begin isolation level repeatable read",
-    // Before the snapshot: a rewrite or TRUNCATE that commits after a snapshot shows that snapshot an empty table.
-    ...locks.map((table) => `lock table ${table} in access share mode`),
-    snapshotSql(reader),
-    dirtySql(reader, request.excluded, null),
-    counted.length === 0
-      ? "select 0 as id, 0 as n, null as markers where false"
-      : counted
-          .map((id) => windowCountSql(id, request.positionOf(id), request.conditionOf(id)))
-          .join(" union all "),
-    `execute fingerprint(${array(request.shapes.map((shape) => shape.source.oid))})`,
-    request.roots.length === 0
+    restless.length === 0
       ? "select 1 where false"
-      : `execute partitions(${array(request.roots.map((root) => root.oid))})`,
+      : `lock table ${restless.map(({ source }) => fromSql(source)).join(", ")} in access share mode`,
+    snapshotSql(reader),
+    groundSql(restless),
+    dirtySql(reader, request.excluded, null),
+    `execute fingerprint(${array(request.shapes.map((shape) => shape.source.oid))})`,
+    request.roots.length === 0 ? "select 1 where false" : `execute partitions(${array(request.roots)})`,
+    ...(counts.length > 1 ? counts.flatMap((count) => aloneSql([count])) : counts),
   ];
-  const first = 1 + locks.length;
   return {
     text: statements.join(";\n"),
     count: statements.length,
     parse: (results) => {
-      const [snapshot, dirty, windows, fingerprints, partitions] = results.slice(first);
+      const [, grounds, , , , snapshot, locked, dirty, fingerprints, partitions, ...windows] = results;
       return {
         ...readSnapshot(snapshot),
         dirty: readDirty(dirty),
-        windows: new Map((windows?.rows ?? []).map((row) => [Number(row["id"]), readWindow(row)])),
+        grounds: new Map([...groundsIn(grounds), ...groundsIn(locked)]),
+        windows: new Map(
+          windows
+            .slice(0, statements.length - 10)
+            .flatMap(({ rows }) => rows.map((row) => [Number(row["id"]), readWindow(row)])),
+        ),
         fingerprints: new Map(
           (fingerprints?.rows ?? []).map((row) => [
             Number(row["relid"]),
@@ -212,20 +221,17 @@ function readWindow(row: Readonly<Record<string, string | null>>): Window {
 
 /**
  * Fails unless the columns that are cast or compared have the types that their statements were written for: what a cast
- * from another type runs is for the table's owner to say.
+ * from another type runs is for the table's owner to say. Of the moment, in any snapshot, and so for a table that is locked.
  */
-function checkTypesSql(shapes: readonly Shape[]): string {
-  const columns = shapes.flatMap(({ source, capture }) => {
-    const isMapped = source.where !== undefined || source.columns.some(({ mapped }) => mapped !== undefined);
-    const names = isMapped ? source.columns : capture.keyColumns;
-    return names
-      .filter(({ typeOid }) => typeOid !== 0)
-      .map(({ attnum, typeOid }) => `(${source.oid}, ${attnum}, ${typeOid})`);
-  });
+function checkTypesSql({ source, capture }: Shape): string {
+  const isMapped = source.where !== undefined || source.columns.some(({ mapped }) => mapped !== undefined);
+  const columns = (isMapped ? source.columns : capture.keyColumns).filter(({ typeOid }) => typeOid !== 0);
   if (columns.length === 0) return "select 1";
-  return `select 1 / (pg_catalog.count(*) = ${columns.length})::pg_catalog.int4
-    from (values ${columns.join(", ")}) as c (relid, attnum, type)
-    join pg_catalog.pg_attribute as a on a.attrelid = c.relid::pg_catalog.oid and a.attnum = c.attnum and a.atttypid = c.type::pg_catalog.oid`;
+  const checks = columns.map(
+    ({ name, typeOid }) =>
+      `pg_catalog.pg_typeof((null::${tableSql(source)}).${ident(name)})::oid = ${typeOid}::oid`,
+  );
+  return `select 1 / (${checks.join(" and ")})::int4`;
 }
 
 /** Opens the batch's transaction and examines it. The transaction stays open. */
@@ -249,38 +255,82 @@ export interface ReadRequest {
 /** Below this share of a table, its rows are looked up by key; above, the planner chooses. */
 const LOOKUP_SHARE = 0.05;
 
-function readScript(request: ReadRequest): string {
-  const copies = request.reads.map(({ shape, mode, rows }) => {
+/**
+ * Statements that read and end the batch's transaction; `moved` tells from their results of which tables the rows are not
+ * those of its snapshot.
+ */
+function readScript(request: ReadRequest): {
+  text: string;
+  moved(before: Grounds, results: readonly StatementResult[]): number[];
+} {
+  const shapes = request.reads.map(({ shape }) => shape);
+  const copies = request.reads.flatMap(({ shape, mode, rows }) => {
     // Delta tables have no statistics; a plan that scans the table for a handful of keys would ruin the source.
     const isLookup =
       mode.kind !== "reread" && !isDirect(mode) && rows < LOOKUP_SHARE * shape.source.estimatedRows;
     const setting = isLookup ? "off" : "on";
-    return `set local enable_hashjoin = ${setting}; set local enable_mergejoin = ${setting};
-      ${applicationPathSql(shape.source)}; ${copyOutSql(shape, request.positionOf(shape.capture.id), request.conditionOf(shape.capture.id), mode, request.exceptOf(shape))}`;
+    return aloneSql([
+      `lock table ${fromSql(shape.source)} in access share mode`,
+      checkTypesSql(shape),
+      `set local enable_hashjoin = ${setting}; set local enable_mergejoin = ${setting}`,
+      applicationPathSql(shape.source),
+      copyOutSql(shape, request.positionOf(shape.capture.id), request.conditionOf(shape.capture.id), mode, request.exceptOf(shape)),
+      OWN_PATH,
+      groundSql([shape]),
+    ]); // prettier-ignore
   });
-  return [...copies, OWN_PATH, request.acknowledge, "commit"].join(";\n");
+  return {
+    text: [...copies, request.acknowledge, "commit", groundSql(shapes)].join(";\n"),
+    moved: (before, results) => {
+      const looks = results.filter(({ rows }) => rows[0]?.["files"] !== undefined).map(groundsIn);
+      return movedTables(before, looks.slice(0, -1), looks.at(-1) ?? new Map());
+    },
+  };
 }
 
-/** Reads the rows of an examined batch and commits on the source. */
-export async function read(reader: Reader, request: ReadRequest): Promise<void> {
-  await runScript(reader.source, readScript(request), { onCopyData: request.onData });
+/**
+ * Reads the rows of an examined batch and commits on the source. Returns the oids of tables whose rows are not those of the
+ * batch's snapshot, because they were changed meanwhile: the batch has to be begun anew.
+ */
+export async function read(
+  reader: Reader,
+  { grounds }: Examination,
+  request: ReadRequest,
+): Promise<number[]> {
+  const script = readScript(request);
+  const results = await runScript(reader.source, script.text, { onCopyData: request.onData });
   await failpoint("batch.read");
+  return script.moved(grounds, results);
 }
 
 /**
  * Examines and reads in one round trip, on the assumption that the batch touches the tables that the last one did.
- * The caller checks the examination and throws the rows away if it was wrong.
+ * The caller checks the examination and throws the rows away if it was wrong, or if a table has `moved`.
  */
 export async function examineAndRead(
   reader: Reader,
   request: BatchRequest,
   reading: ReadRequest,
-): Promise<Examination> {
+): Promise<Examination & { readonly moved: readonly number[] }> {
   const script = examineScript(reader, request);
-  const text = [script.text, checkTypesSql(request.shapes), readScript(reading)].join(";\n");
-  const results = await runScript(reader.source, text, { onCopyData: reading.onData });
+  const rest = readScript(reading);
+  const results = await runScript(reader.source, `${script.text};\n${rest.text}`, {
+    onCopyData: reading.onData,
+  });
   await failpoint("batch.read");
-  return script.parse(results);
+  const found = script.parse(results);
+  return { ...found, moved: rest.moved(found.grounds, results.slice(script.count)) };
+}
+
+/** Oids of tables that have changed since the batch was examined. Outside of its transaction. */
+export async function movedSince(
+  reader: Reader,
+  { grounds }: Examination,
+  shapes: readonly Shape[],
+): Promise<number[]> {
+  const [result] = await runScript(reader.source, groundSql(shapes));
+  const now = groundsIn(result);
+  return movedTables(grounds, [now], now);
 }
 
 /**

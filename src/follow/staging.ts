@@ -21,26 +21,35 @@ function createStageSql(shape: Shape): string {
   return `create temporary table if not exists ${stageName(shape).slice("pg_temp.".length)} (${columns}) on commit delete rows`;
 }
 
-/** Staging tables that a session may have; beyond, all are dropped, because each commit visits each of them. */
+/** Staging tables that a session keeps; of more, only those of the batch, because each commit visits each of them. */
 const MOST_STAGES = 40;
+/** Created or dropped in one transaction, which locks all of them and what belongs to them. */
+const AT_ONCE = 20;
 const staged = new WeakMap<Connection, Map<number, string>>();
 
 /** Creates those that the session lacks. */
 export async function ensureStages(target: Connection, shapes: readonly Shape[]): Promise<void> {
   const known = staged.get(target) ?? new Map<number, string>();
   staged.set(target, known);
-  const wanted = shapes.map((shape) => ({ shape, sql: createStageSql(shape) }));
-  const missing = wanted.filter(({ shape, sql }) => known.get(shape.capture.id) !== sql);
-  if (missing.length === 0) return;
-  const stale =
-    known.size + missing.length > MOST_STAGES
-      ? [...known.keys()]
-      : missing.map(({ shape }) => shape.capture.id);
-  const drops = stale.filter((id) => known.has(id)).map((id) => `drop table if exists pg_temp.stage_${id}`);
-  for (const id of stale) known.delete(id);
-  const creates = wanted.filter(({ shape }) => !known.has(shape.capture.id));
-  await target.script([...drops, ...creates.map(({ sql }) => sql)].join(";\n"));
-  for (const { shape, sql } of creates) known.set(shape.capture.id, sql);
+  const wanted = new Map(shapes.map((shape) => [shape.capture.id, createStageSql(shape)]));
+  const missing = [...wanted].filter(([id, sql]) => known.get(id) !== sql);
+  const isCrowded = known.size + missing.length > MOST_STAGES;
+  const stale = [...known].filter(([id, sql]) => (wanted.has(id) ? wanted.get(id) !== sql : isCrowded));
+  await inTurns(target, stale, ([id]) => `drop table if exists pg_temp.stage_${id}`, ([id]) => known.delete(id)); // prettier-ignore
+  await inTurns(target, missing, ([, sql]) => sql, ([id, sql]) => known.set(id, sql)); // prettier-ignore
+}
+
+async function inTurns<T>(
+  target: Connection,
+  all: readonly T[],
+  toSql: (each: T) => string,
+  note: (each: T) => unknown,
+): Promise<void> {
+  for (let at = 0; at < all.length; at += AT_ONCE) {
+    const some = all.slice(at, at + AT_ONCE);
+    await target.script(some.map(toSql).join(";\n"));
+    some.forEach(note);
+  }
 }
 
 /** For a session whose temporary tables were dropped. */

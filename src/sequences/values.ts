@@ -9,17 +9,25 @@ export interface Value {
   readonly isCalled: boolean;
 }
 
-/** In the order of `sequences`; one round trip. */
+/** Sequences that one transaction locks. */
+const AT_ONCE = 200;
+
+/** In the order of `sequences`. */
 export async function readValues(connection: Connection, sequences: readonly Sequence[]): Promise<Value[]> {
-  if (sequences.length === 0) return [];
-  const selects = sequences.map(
-    (sequence, index) =>
-      `select ${index} as n, last_value::text as value, is_called as "isCalled" from ${tableSql(sequence)}`,
-  );
-  const rows = await connection.rows<{ value: string; isCalled: boolean }>(
-    `${selects.join(" union all ")} order by n`,
-  );
-  return rows.map((row) => ({ value: BigInt(row.value), isCalled: row.isCalled }));
+  const values: Value[] = [];
+  for (let at = 0; at < sequences.length; at += AT_ONCE) {
+    const selects = sequences
+      .slice(at, at + AT_ONCE)
+      .map(
+        (sequence, index) =>
+          `select ${index} as n, last_value::text as value, is_called as "isCalled" from ${tableSql(sequence)}`,
+      );
+    const rows = await connection.rows<{ value: string; isCalled: boolean }>(
+      `${selects.join(" union all ")} order by n`,
+    );
+    values.push(...rows.map((row) => ({ value: BigInt(row.value), isCalled: row.isCalled })));
+  }
+  return values;
 }
 
 /** The later of both values, seen in the direction of the sequence, plus the margin, within its bounds. */
@@ -56,12 +64,13 @@ export async function setValues(
   connection: Connection,
   wanted: readonly { readonly sequence: Sequence; readonly value: Value }[],
 ): Promise<void> {
-  if (wanted.length === 0) return;
-  const statements = wanted.map(({ sequence, value }) => setSql(sequence, value));
-  await connection.transaction(async () => {
-    await connection.script("lock table replicate.interleaved in share mode");
-    await connection.script(statements.join(";\n"));
-  });
+  for (let at = 0; at < wanted.length; at += AT_ONCE) {
+    const statements = wanted.slice(at, at + AT_ONCE).map(({ sequence, value }) => setSql(sequence, value));
+    await connection.transaction(async () => {
+      await connection.script("lock table replicate.interleaved in share mode");
+      await connection.script(statements.join(";\n"));
+    });
+  }
 }
 
 function setSql(sequence: Sequence, { value, isCalled }: Value): string {

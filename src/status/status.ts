@@ -1,5 +1,5 @@
 /** Status: where a sync stands, from any machine, whether its runner lives or not. */
-import { foreignSql, windowCountSql } from "../catalog/delta.ts";
+import { foreignSql, unions, windowCountSql } from "../catalog/delta.ts";
 import { tableLabel } from "../catalog/table.ts";
 import { countPending } from "../conflict/log.ts";
 import type { Direction } from "../config.ts";
@@ -372,10 +372,8 @@ async function askSource(
       const from = entry?.state === "following" ? position : null;
       return `select ${id} as id, n::float8 as n from (${windowCountSql(id, from, foreignSql({ tells }, context.config.name))}) as w`;
     });
-    if (counts.length > 0) {
-      const rows = await source.rows<{ id: number; n: number }>(counts.join(" union all "));
-      for (const { id, n } of rows) byCapture.set(id, n);
-    }
+    for (const some of unions(counts))
+      for (const { id, n } of await source.rows<{ id: number; n: number }>(some)) byCapture.set(id, n);
     const [oldest] = await source.rows<{ pid: number; user: string; seconds: number; state: string }>(
       `select pid, coalesce(usename, '?')::text as user, coalesce(state, 'state not shown') as state,
               extract(epoch from clock_timestamp() - xact_start)::int as seconds

@@ -2,7 +2,7 @@
  * Compares what has changed since a mark, in snapshots of both sides in which nothing changes any more: the source is
  * fenced and the target has applied everything.
  */
-import { changedImagesSql, isKeyless, windowCountSql, windowSql } from "../catalog/delta.ts";
+import { changedImagesSql, isKeyless, unions, windowCountSql, windowSql } from "../catalog/delta.ts";
 import { relayCopy } from "../postgres/copy-relay.ts";
 import { LockWatch } from "../postgres/lock-watch.ts";
 import type { SyncContext } from "../state/context.ts";
@@ -86,12 +86,11 @@ async function changedTables(
        and pg_catalog.pg_relation_size(c.delta_a) + pg_catalog.pg_relation_size(c.delta_b) > 0`,
     [entries.map(({ captureId }) => captureId)],
   );
-  if (sized.length === 0) return new Map();
-  const counts = await source.rows<{ id: number; deltas: number; markers: number[] | null }>(
-    sized
-      .map(({ id }) => `select id, n::float8 as deltas, markers from (${windowCountSql(id, mark)}) as w`)
-      .join(" union all "),
+  const counts: { id: number; deltas: number; markers: number[] | null }[] = [];
+  const queries = sized.map(
+    ({ id }) => `select id, n::float8 as deltas, markers from (${windowCountSql(id, mark)}) as w`,
   );
+  for (const some of unions(queries)) counts.push(...(await source.rows<(typeof counts)[number]>(some)));
   return new Map(
     counts
       .filter(({ deltas }) => deltas > 0)
