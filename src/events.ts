@@ -109,6 +109,11 @@ export type SyncEvent =
       readonly tablesTotal: number;
     }
   | { readonly type: "switch-step"; readonly step: string }
+  /**
+   * Of a switch. `raising`: from here on applications may be refused, so that the process must not be ended by force.
+   * `lifted`, `open`: they can write, to the old side or to the new one.
+   */
+  | { readonly type: "fence"; readonly state: "raising" | "lifted" | "open" }
   /** A line that the command given for the opening has said. */
   | { readonly type: "hook-said"; readonly line: string }
   | { readonly type: "object-removed"; readonly side: Side; readonly object: string }

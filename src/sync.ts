@@ -33,6 +33,7 @@ import { createSchema, type SchemaOptions, type SchemaReport } from "./schema/sc
 import type { Logger, SyncContext } from "./state/context.ts";
 import { makeContext, Sessions } from "./state/open-context.ts";
 import { readStatus, type Status } from "./status/status.ts";
+import { explainTargetAway } from "./status/target-away.ts";
 import { assertCopy, initBack } from "./two-sided.ts";
 import { verifySync, type VerifyOptions, type VerifyReport } from "./verify/verify.ts";
 
@@ -243,7 +244,8 @@ export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync
       await runDirected("sequences", call, async (each) => await carrySequences(each, call)),
     cutover: async (call = {}) =>
       await run("cutover", call, async (each) => {
-        await assertOneWay(each);
+        // To undo one, its state need not be there.
+        if (call.undo !== true) await assertOneWay(each);
         if (call.finish !== true) return await switchSides(ways(call), "cutover", call);
         const isCutOver = await finishSwitch(ways(call));
         if (isCutOver) await dropEitherWay(each, ways(call), {});
@@ -273,7 +275,9 @@ function finished(primary: SwitchReport["primary"]): SwitchReport {
 
 /** The status of the way back under the sync's own name, where the sync goes that way; or of both. */
 async function readStatusEitherWay(context: SyncContext, open: OpenWay): Promise<Status> {
-  const status = await readStatus(context);
+  const status = await readStatus(context).catch(async (error: unknown) => {
+    throw await explainTargetAway(context, error);
+  });
   const { switch: known } = status;
   const isBack =
     known !== null &&

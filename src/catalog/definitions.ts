@@ -115,6 +115,8 @@ export interface Removal {
   readonly drop: string | null;
   readonly restore: readonly string[];
   readonly validate: string | null;
+  /** The same while others write, as far as that is possible. Null: `validate` is. */
+  readonly validateGently?: string;
 }
 
 /** Reads the definitions of everything that hangs on a table of the target and on its partitions. */
@@ -166,13 +168,11 @@ function foreignKeyRemoval(key: ForeignKey, version: number): Removal {
   const isChecked = key.isValid && (key.tableKind !== "p" || knowsPartitions);
   const comment = commentOn(`constraint ${name} on ${table}`, key.comment);
   // Nor does VALIDATE reach the keys to each partition of the referenced table: it has to be added anew.
-  const validate =
-    key.referencedKind !== "p" || knowsPartitions
-      ? [`alter table ${table} validate constraint ${name}`]
-      : [
-          `alter table ${table} drop constraint ${name}, add constraint ${name} ${key.definition}`,
-          ...comment,
-        ];
+  const gently = `alter table ${table} validate constraint ${name}`;
+  const isGentle = key.referencedKind !== "p" || knowsPartitions;
+  const validate = isGentle
+    ? [gently]
+    : [`alter table ${table} drop constraint ${name}, add constraint ${name} ${key.definition}`, ...comment];
   return {
     kind: "foreign-key",
     objectName: key.name,
@@ -185,6 +185,7 @@ function foreignKeyRemoval(key: ForeignKey, version: number): Removal {
       ...comment,
     ],
     validate: isChecked ? validate.join("; ") : null,
+    ...(isChecked && !isGentle ? { validateGently: gently } : {}),
   };
 }
 

@@ -93,10 +93,18 @@ async function execute(
   const logFormat = values["log-format"] === "json" ? "json" : "text";
   const output = new Output(terminal, { json: values.json === true, logLevel, logFormat });
   const controller = new AbortController();
+  const progress = new Progress(output, values.json === true && printsLines(verb));
   const forget = terminal.onStop?.((cause) => {
-    if (controller.signal.aborted && cause !== "EPIPE") terminal.exit?.(130);
-    if (!controller.signal.aborted && cause !== "EPIPE") {
-      output.log.info({}, `${cause}: ending cleanly; a second one ends at once`);
+    const isSecond = controller.signal.aborted;
+    if (cause !== "EPIPE") {
+      // Ended now, applications could write to neither side.
+      if (progress.mayBeFenced)
+        output.log.warn(
+          {},
+          `${cause}: opening the old side again; until that is done no signal ends this process`,
+        );
+      else if (isSecond) terminal.exit?.(130);
+      else output.log.info({}, `${cause}: ending cleanly; a second one ends at once`);
     }
     controller.abort();
   });
@@ -104,7 +112,6 @@ async function execute(
     const options = loadOptions({ file: values.config, flags: settingsOf(values, verb) }, env);
     terminal.setTitle?.(`replicate ${verb} ${options.name ?? "default"}`);
     output.log.info(...whichPair(verb, options, logFormat === "json", env));
-    const progress = new Progress(output, values.json === true && printsLines(verb));
     return await commands[verb]({
       verb,
       operands,

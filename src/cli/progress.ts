@@ -13,6 +13,7 @@ export class Progress {
   /** Whether every event becomes a line of JSON on stdout. */
   readonly #isLines: boolean;
   #appliedRows = 0;
+  #isRaising = false;
 
   constructor(output: Output, isLines: boolean) {
     this.#output = output;
@@ -25,6 +26,11 @@ export class Progress {
     if (this.#isLines) this.#output.line(event);
     this.#tell(event);
   };
+
+  /** A switch keeps applications from writing, or is about to. */
+  get mayBeFenced(): boolean {
+    return this.#isRaising;
+  }
 
   batch(batch: Batch): void {
     if (this.#isLines) this.#output.line({ type: "batch-applied", batch });
@@ -47,6 +53,9 @@ export class Progress {
         `comparing: ${event.tablesDone} of ${count(event.tablesTotal, "table")} done, ` +
         `${event.table} (${count(event.rowsDone, "row")})`;
       output.progress(() => [text()], text);
+    } else if (event.type === "fence") {
+      // The steps say it in words.
+      this.#isRaising = event.state === "raising";
     } else if (event.type === "copy-finished") {
       // The command's result says the same.
       output.endProgress();
@@ -59,7 +68,7 @@ export class Progress {
 
 /** The sentence for an event that happens once. */
 export function describe(
-  event: Exclude<SyncEvent, { type: "copy-progress" | "copy-finished" | "verify-progress" }>,
+  event: Exclude<SyncEvent, { type: "copy-progress" | "copy-finished" | "verify-progress" | "fence" }>,
 ): {
   readonly level: "info" | "warn";
   readonly text: string;

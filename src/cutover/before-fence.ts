@@ -15,12 +15,15 @@ import { askReload } from "./ask-reload.ts";
 import { setMark } from "./mark.ts";
 import { plantOpposite, standBy } from "./opposite.ts";
 import { owingReload } from "./pending.ts";
+import { awaitCalm, coverTables } from "./raise-fence.ts";
 import { notRestored, refuseDifferent, undoneByOther } from "./refusals.ts";
 import { rehearse } from "./rehearse.ts";
-import { tell, timeoutOf, type SwitchRun } from "./switch-run.ts";
+import { tell, timeoutOf, waitWarning, type SwitchRun } from "./switch-run.ts";
 
 /** Deltas that may be pending when the fence is raised. */
 const FEW_DELTAS = 2000;
+/** How long to wait for those who write for long, and for locks on tables. Nobody waits for us meanwhile. */
+const LOCK_BUDGET_MS = 5 * 60_000;
 
 /** All that can be done while applications still write, so that the fence is short. Returns the mark. */
 export async function prepare(run: SwitchRun, isUp: boolean): Promise<string> {
@@ -56,6 +59,15 @@ export async function prepare(run: SwitchRun, isUp: boolean): Promise<string> {
     refuseDifferent(tables.map(({ table, differencesTotal: total, parked }) => ({ table, total, parked })));
   }
   await follower.reach(FEW_DELTAS, source, target, signal);
+  const relids = entries.map(({ sourceRelid }) => sourceRelid);
+  const waiting = {
+    signal,
+    budgetMs: options.lockBudgetMs ?? LOCK_BUDGET_MS,
+    onWait: waitWarning(active),
+  };
+  tell(active, "preparing the fence");
+  await coverTables(source, turn.sync, relids, waiting);
+  await awaitCalm(source, relids, waiting);
   const timeoutMs = timeoutOf(options);
   const { fenceSeconds } = await rehearse(active, { isReversible, rate: follower.rate });
   if (fenceSeconds * 1000 > timeoutMs) {

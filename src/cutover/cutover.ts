@@ -6,14 +6,16 @@
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
-import { asReplicateError } from "../postgres/sqlstate.ts";
+import { asReplicateError, isConnectionFailure } from "../postgres/sqlstate.ts";
 import type { SequencesReport } from "../sequences/carry.ts";
-import { liftFence, readFence } from "../state/fence.ts";
+import { liftFence, readFence, tellMoved } from "../state/fence.ts";
 import { migrate } from "../state/migrate.ts";
-import type { LeftInvalid } from "../state/pay-owed.ts";
+import { validateOwed, type LeftInvalid } from "../state/pay-owed.ts";
+import type { SyncContext } from "../state/context.ts";
 import { assertRoom } from "../state/room.ts";
+import { checkSource } from "../state/source-identity.ts";
 import {
-  beginSwitch, isCutOver, lockSwitch, moveSwitch, noteSwitch, readSwitch, reopenWay, type Switch,
+  beginSwitch, isCutOver, lockSwitch, moveSwitch, noteSwitch, openToken, readSwitch, type Switch,
 } from "../state/switch.ts"; // prettier-ignore
 import { loadTables } from "../state/sync-table.ts";
 import { prepare } from "./before-fence.ts";
@@ -24,7 +26,7 @@ import { detachWay } from "./opposite.ts";
 import { refuseParked } from "./refusals.ts";
 import { refuseBlocked, rehearse, type Rehearsal } from "./rehearse.ts";
 import { tell, type SwitchRun } from "./switch-run.ts";
-import { dropFence, patiently, undoBegun, undoSwitch } from "./undo.ts";
+import { dropFence, freeOldSide, resumeWay, undoBegun, undoFailed, undoWithoutState } from "./undo.ts";
 import { turnOf, type OpenWay, type Turn } from "./ways.ts";
 import { whileFenced, type Opened } from "./while-fenced.ts";
 
@@ -35,7 +37,10 @@ export interface SwitchOptions {
   readonly undo?: boolean;
   /** Milliseconds for which applications may be kept from writing; then everything is undone. Default 60,000. */
   readonly timeoutMs?: number;
-  /** Milliseconds for which to try to lock all tables at once. Nobody waits for longer than a moment meanwhile. Default 5 minutes. */
+  /**
+   * Milliseconds for which transactions that write for long are waited for before the fence is raised. Nobody waits
+   * meanwhile. Default 5 minutes.
+   */
   readonly lockBudgetMs?: number;
   /** Values that the new side's sequences leave free. Default 1000. */
   readonly margin?: number;
@@ -80,12 +85,28 @@ export async function switchSides(
   const { name } = open("forward").config;
   const turn = turnOf(name, kind);
   if (options.rehearse !== true && options.undo !== true) await assertRoom(open(turn.active), kind, ROOM);
-  await using state = await open("forward", { isCut: false }).target("cutover");
+  const stateOf = async (): Promise<Connection> => await open("forward", { isCut: false }).target("cutover");
+  await using state = await stateOf().catch(async (error: unknown) => {
+    // A cutover's is on the side that is being moved to, which applications must not have to wait for.
+    if (options.undo !== true || kind !== "cutover" || !isConnectionFailure(error)) throw error;
+    await undoWithoutState(open, turn, error);
+    return undefined;
+  });
+  const nothing = {
+    rehearsal: null,
+    fenceSeconds: null,
+    rowsCompared: null,
+    sequences: null,
+    leftInvalid: [],
+  };
+  const report = (result: SwitchReport["result"], primary: SwitchReport["primary"]): SwitchReport => ({
+    result,
+    primary,
+    ...nothing,
+  });
+  if (state === undefined) return report("undone", "source");
   await loadTables(state, name);
   const known = await readSwitch(state, name);
-  const report = (result: SwitchReport["result"], primary: SwitchReport["primary"]): SwitchReport => ({
-    result, primary, rehearsal: null, fenceSeconds: null, rowsCompared: null, sequences: null, leftInvalid: [],
-  }); // prettier-ignore
   const primary = (found: Switch | undefined): SwitchReport["primary"] =>
     isCutOver(found) ? "target" : "source";
   if (options.rehearse === true) {
@@ -101,19 +122,43 @@ export async function switchSides(
     });
   }
   if (options.undo === true) {
-    if (!(await undoBegun(open, state))) throw tooLate(name);
+    await undoBegun(open, state);
     return report("undone", primary(await readSwitch(state, name)));
   }
   // What was read before the lock may be out of date.
   const now = await readSwitch(state, name);
   assertLegal(turn, now);
-  if (now?.way === kind && now.step === "open") return report("nothing-to-do", primary(now));
+  if (now?.way === kind && now.step === "open") {
+    const leftInvalid = await validateAfterwards(open(turn.active), kind);
+    return { ...report("nothing-to-do", primary(now)), leftInvalid };
+  }
   const opened =
     now?.way === kind && now.step === "opening"
       ? undefined
       : await untilOpen(open, turn, state, now, options);
   await complete(open, turn, state, options);
-  return { ...report("switched", kind === "cutover" ? "target" : "source"), ...opened };
+  const leftInvalid = await validateAfterwards(open(turn.active), kind);
+  return { ...report("switched", kind === "cutover" ? "target" : "source"), ...opened, leftInvalid };
+}
+
+/**
+ * Validates the foreign keys that were restored while nobody could write, which takes as long as it takes to read the
+ * tables. What is written meanwhile has to fit them already.
+ */
+async function validateAfterwards(
+  active: SyncContext,
+  kind: Switch["way"],
+): Promise<SwitchReport["leftInvalid"]> {
+  try {
+    return await validateOwed(active);
+  } catch (error) {
+    if (active.signal.aborted || !isConnectionFailure(error)) throw error;
+    active.emit({
+      type: "warning",
+      message: `the new side is open, but foreign keys of it are NOT VALID for now: ${asReplicateError(error, "validating").message}; \`replicate ${kind}\` goes on with it`,
+    });
+    return [];
+  }
 }
 
 /** Throws CUTOVER_STATE where the sync cannot be switched this way. */
@@ -137,12 +182,6 @@ function assertLegal({ kind, sync }: Turn, known: Switch | undefined): void {
   }
 }
 
-function tooLate(sync: string): ReplicateError {
-  return new ReplicateError("CUTOVER_STATE", `the new side of sync ${sync} is open already`, {
-    hint: "Run the same command again to complete it; `replicate rollback` goes back with the writes made since.",
-  });
-}
-
 /** Everything up to the moment in which the new side is open. Undoes all of it when anything fails. */
 async function untilOpen(
   open: OpenWay,
@@ -159,6 +198,7 @@ async function untilOpen(
   try {
     await using source = await active.source("cutover");
     await using target = await active.target("cutover");
+    await assertSource(source, target, active.config.name);
     const isUp = (await readFence(source, turn.sync))?.isUp === true;
     const { acceptUnreplicated } = options;
     if (!isUp) {
@@ -173,7 +213,8 @@ async function untilOpen(
     await refuseParked(target, active, options);
     await migrate(source);
     await migrate(target);
-    await reopenWay(target, active.config.name);
+    // Where the old side was opened without the new one, that one may still have what was given back to it.
+    await resumeWay(active, isBegun && !isUp && known?.isPaid === true);
     await beginSwitch(state, turn.sync, turn.kind, isReversible);
     isBegun = true;
     await failpoint("cutover.marked");
@@ -182,33 +223,46 @@ async function untilOpen(
     const opened = await whileFenced(run, mark);
     return opened;
   } catch (error) {
+    if (!isBegun) {
+      await follower.end();
+      throw error;
+    }
+    // First of all, whatever the other side does, and whoever still works there.
+    await freeOldSide(open, turn).catch(() => undefined);
     await follower.end();
-    if (!isBegun) throw error;
     throw await undoAfter(open, turn, error);
   } finally {
     await follower.end();
   }
 }
 
+/** The old side may have let go of the sync, or be another database by now. Throws SYNC_EXPELLED, SOURCE_LOST. */
+async function assertSource(source: Connection, target: Connection, way: string): Promise<void> {
+  const { token, snapshot } = await target.row<{ token: string; snapshot: string | null }>(
+    `select token, position as snapshot from replicate.sync where name = $1`,
+    [way],
+  );
+  await checkSource(source, way, { token: openToken(token), snapshot });
+}
+
 /** Undoes, and returns the error to throw. */
 async function undoAfter(open: OpenWay, turn: Turn, error: unknown): Promise<unknown> {
   const failure = asReplicateError(error, turn.kind);
-  const isUndone = await patiently(async () => {
-    await using state = await open("forward", { isStoppable: false }).target("cutover undo");
-    const known = await readSwitch(state, turn.sync);
-    return known !== undefined && (await undoSwitch(open, known));
+  const outcome = await undoFailed(open, turn);
+  if (outcome === "too-late") return failure;
+  const [said, hint] =
+    outcome === "undone"
+      ? ["everything was undone: the old side takes writes", failure.hint]
+      : [
+          "the old side takes writes",
+          `What the attempt has left on the other side is still there: run \`replicate ${turn.kind} --undo\` once both servers are back. ${failure.hint}`,
+        ];
+  return new ReplicateError(failure.code, `${failure.message} (${said})`, {
+    cause: error,
+    hint,
+    problems: failure.problems,
+    ...(failure.sqlstate === undefined ? {} : { sqlstate: failure.sqlstate }),
   });
-  if (!isUndone) return failure;
-  return new ReplicateError(
-    failure.code,
-    `${failure.message} (everything was undone: the old side takes writes)`,
-    {
-      cause: error,
-      hint: failure.hint,
-      problems: failure.problems,
-      ...(failure.sqlstate === undefined ? {} : { sqlstate: failure.sqlstate }),
-    },
-  );
 }
 
 /** What follows the opening. Repeated until it is done. */
@@ -218,7 +272,7 @@ async function complete(open: OpenWay, turn: Turn, state: Connection, options: S
   {
     // The new side was the old one of an earlier switch.
     await using target = await active.target("cutover");
-    await liftFence(target, sync);
+    await liftFence(target, sync, { evenSealed: true });
     await failpoint("cutover.new-side-lifted");
   }
   const known = await readSwitch(state, sync);
@@ -227,6 +281,11 @@ async function complete(open: OpenWay, turn: Turn, state: Connection, options: S
     await runHook(active, options.onOpen, active.config.target);
     await noteSwitch(state, sync, "is_hooked");
     await failpoint("cutover.hooked");
+  }
+  {
+    await using source = await active.source("cutover");
+    await tellMoved(source, sync);
+    await failpoint("cutover.told");
   }
   await clearMark(active);
   await detachWay(active);

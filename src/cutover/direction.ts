@@ -7,7 +7,7 @@ import type { Connection } from "../postgres/connect.ts";
 import { sleep } from "../postgres/sleep.ts";
 import type { SyncContext } from "../state/context.ts";
 import { assertSetUp, readSetUp } from "../state/two-sided.ts";
-import { isCutOver, isSwitching, readSwitch, type Switch } from "../state/switch.ts";
+import { isClosed, isCutOver, isSwitching, readSwitch, type Switch } from "../state/switch.ts";
 import { standBy } from "./opposite.ts";
 import type { OpenWay, Way } from "./ways.ts";
 
@@ -98,8 +98,10 @@ export async function* followEitherWay(open: OpenWay, options: FollowOptions): A
       const isTaken = error instanceof ReplicateError && error.code === "RUNNER_ACTIVE";
       const now = await directionOf(open).catch(() => undefined);
       isOver = now !== undefined && now.way !== way;
-      // Whoever switches the sync follows it meanwhile where nobody else does.
-      if (!isOver && !(isTaken && (await isBeingSwitched(open)))) throw error;
+      if (!isOver && !(isTaken || (await isWayClosed(context)))) throw error;
+      // Whoever switches the sync follows it meanwhile where nobody else does, and closes its way before it opens the new
+      // side.
+      if (!isOver && !(await isBeingSwitched(open))) throw isTaken ? error : interrupted(name, now?.known);
       if (!isOver) {
         await sleep(WAIT_MS, context.signal).catch(() => undefined);
         if (context.signal.aborted) return;
@@ -122,6 +124,21 @@ async function unlessStopped<T>(open: OpenWay, work: () => Promise<T>): Promise<
   }
 }
 
+async function isWayClosed(context: SyncContext): Promise<boolean> {
+  await using target = await context.target("direction");
+  return await isClosed(target, context.config.name);
+}
+
+function interrupted(sync: string, known: Switch | undefined): ReplicateError {
+  const way = known?.way ?? "cutover";
+  return new ReplicateError("CUTOVER_STATE", `the ${way} of sync ${sync} was interrupted`, {
+    hint:
+      known?.step === "opening"
+        ? `Complete it: run \`replicate ${way}\` again.`
+        : `Undo it with \`replicate ${way} --undo\`, or run \`replicate ${way}\` again.`,
+  });
+}
+
 async function isBeingSwitched(open: OpenWay): Promise<boolean> {
   const forward = open("forward");
   await using state = await forward.target("direction");
@@ -139,13 +156,7 @@ async function settled(open: OpenWay): Promise<Direction> {
       // Between the two looks it may have been completed.
       const now = await directionOf(open);
       if (now.known?.step !== "opening") return now;
-      throw new ReplicateError(
-        "CUTOVER_STATE",
-        `the ${known.way} of sync ${forward.config.name} was interrupted`,
-        {
-          hint: `Complete it: run \`replicate ${known.way}\` again.`,
-        },
-      );
+      throw interrupted(forward.config.name, known);
     }
     await sleep(WAIT_MS, forward.signal);
   }

@@ -3,6 +3,7 @@ import type { ResolvedConfig } from "../config.ts";
 import { ReplicateError, type Problem } from "../errors.ts";
 import { isTransformed } from "../transform-rows.ts";
 import type { Connection } from "../postgres/connect.ts";
+import { sleep } from "../postgres/sleep.ts";
 import { ident, load } from "../postgres/sql.ts";
 import type { SyncContext } from "../state/context.ts";
 import { baseName, isKeyless, loadCaptures } from "../catalog/delta.ts";
@@ -12,6 +13,7 @@ import { findNewcomers, newcomerProblem } from "../state/newcomers.ts";
 import { irreversible, refuseRemapping } from "../state/remapping.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
 import { countPending } from "./pending.ts";
+import { findWriters, LONG_SECONDS, type Writer } from "./raise-fence.ts";
 import { withBoth } from "./ways.ts";
 
 export interface Rehearsal {
@@ -32,11 +34,11 @@ const CHECK_RATE = 50 * 1024 * 1024;
 const RELOAD_RATE = 20 * 1024 * 1024;
 /** A table without a key that was written to within so many seconds is expected to be written to up to the fence. */
 const RECENT_SECONDS = 600;
-/** Seconds for the triggers of one table, and for comparing one changed row. */
-const TRIGGER_SECONDS = 0.002;
+/** Seconds for comparing one changed row. */
 const COMPARE_SECONDS = 0.00005;
-/** Transactions that are younger end by themselves while we try. */
-const LONG_SECONDS = 2;
+/** How often, and after how many milliseconds each, to look who is writing. */
+const LOOKS = 6;
+const LOOK_MS = 30;
 
 /** `rate`: rows per second, where the caller has measured it. Throws SYNC_UNKNOWN and the connection errors. */
 export async function rehearse(
@@ -58,7 +60,7 @@ export async function rehearse(
       const newcomers = await findNewcomers(active.config, source, target);
       blockers.push(...newcomers.map((label) => newcomerProblem(label, isReverse)));
     }
-    await checkLocks(source, entries, blockers, warnings);
+    const writing = await watchWriters(source, entries, active.signal, blockers, warnings);
     refuseRemapping(active.config, entries);
     warnings.push(...(await missingSettings(source, target)), ...(await viewsToFill(source, target)));
     if ((await identityOf(source)) === (await identityOf(target))) {
@@ -81,7 +83,7 @@ export async function rehearse(
               (select count(*)::int from replicate.owed o where o.sync = $1 and o.restored_at is null) as owed,
               (select coalesce(sum(pg_catalog.pg_relation_size(t.target_relid)), 0)::float8
                from replicate.owed o join replicate.sync_table t on t.sync = o.sync and t.capture_id = o.capture_id
-               where o.sync = $1 and o.restored_at is null and o.kind = 'foreign-key') as bytes,
+               where o.sync = $1 and o.restored_at is null and o.kind = 'foreign-key' and o.validate is null) as bytes,
               (select count(*)::int from pg_catalog.pg_sequence) as sequences`,
       [name],
     );
@@ -93,8 +95,8 @@ export async function rehearse(
     const parts = [
       {
         step: "fence",
-        seconds: 3 * trips.source + entries.length * TRIGGER_SECONDS,
-        basis: `${entries.length} tables, a round trip of ${ms(trips.source)}`,
+        seconds: writing.longest + 8 * trips.source,
+        basis: `${writing.transactions === 1 ? "one transaction" : `${writing.transactions} transactions`} seen writing, the longest for ${ms(writing.longest)}; a round trip of ${ms(trips.source)}`,
       },
       {
         step: "drain",
@@ -114,8 +116,8 @@ export async function rehearse(
       },
       {
         step: "constraints",
-        seconds: 4 * trips.target + runner.owed * (0.005 + 4 * trips.target) + runner.bytes / CHECK_RATE,
-        basis: `${runner.owed} constraints and triggers to be restored`,
+        seconds: 6 * trips.target + runner.owed * 0.005 + runner.bytes / CHECK_RATE,
+        basis: `${runner.owed} constraints and triggers to be restored; they are validated after the opening`,
       },
       { step: "open", seconds: 8 * trip, basis: "positions and the last checks" },
     ];
@@ -178,23 +180,33 @@ async function expectedReloads(
   return [{ step: "reload", seconds, basis }];
 }
 
-interface Blocker {
-  readonly pid: number | null;
-  readonly table: string;
-  readonly who: string;
-  readonly seconds: number;
+interface Writing {
+  readonly transactions: number;
+  /** Of the longest, in seconds. */
+  readonly longest: number;
 }
 
-async function checkLocks(
+/** Looks for a moment at who writes. The short ones are what the fence waits for; the others it is raised after. */
+async function watchWriters(
   source: Connection,
   entries: readonly SyncTable[],
+  signal: AbortSignal,
   blockers: Problem[],
   warnings: Problem[],
-): Promise<void> {
-  const found = await source.rows<Blocker>(load("cutover/blockers"), [
-    entries.map(({ sourceRelid }) => sourceRelid),
-  ]);
-  for (const { pid, table, who, seconds } of found) {
+): Promise<Writing> {
+  const relids = entries.map(({ sourceRelid }) => sourceRelid);
+  const seen = new Map<string, { readonly writer: Writer; readonly since: number; seconds: number }>();
+  for (let look = 0; look < LOOKS; look += 1) {
+    if (look > 0) await sleep(LOOK_MS, signal);
+    for (const writer of await findWriters(source, relids, null)) {
+      const since = seen.get(writer.id)?.since ?? Date.now();
+      const seconds = Math.max(writer.seconds ?? 0, (Date.now() - since) / 1000);
+      seen.set(writer.id, { writer, since, seconds });
+    }
+  }
+  const all = [...seen.values()];
+  for (const { writer, seconds } of all) {
+    const { pid, table, who } = writer;
     if (pid === null) {
       blockers.push({
         subject: table,
@@ -204,11 +216,13 @@ async function checkLocks(
     } else if (seconds > LONG_SECONDS) {
       warnings.push({
         subject: table,
-        message: `pid ${pid} (${who}) has written to it and is open for ${Math.round(seconds)} s: the fence waits for its end`,
+        message: `pid ${pid} (${who}) has written to it and is open for ${Math.round(seconds)} s: the fence is raised after its end`,
         remedy: `select pg_terminate_backend(${pid});`,
       });
     }
   }
+  const brief = all.map(({ seconds }) => seconds).filter((seconds) => seconds <= LONG_SECONDS);
+  return { transactions: brief.length, longest: Math.max(0, ...brief) };
 }
 
 /** What it takes to keep the old side current afterwards. */

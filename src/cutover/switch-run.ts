@@ -20,4 +20,10 @@ export interface SwitchRun {
 /** Milliseconds for which the fence may stand. */
 export const timeoutOf = ({ timeoutMs = 60_000 }: SwitchOptions): number => timeoutMs;
 
+/** Says who is waited for. */
+export const waitWarning =
+  (context: SyncContext) =>
+  (who: string): void =>
+    context.emit({ type: "warning", message: `the fence waits for ${who}` });
+
 export const tell = (context: SyncContext, step: string): void => context.emit({ type: "switch-step", step });

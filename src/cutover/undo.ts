@@ -9,16 +9,37 @@ import { liftFence, readFence, removeFence } from "../state/fence.ts";
 import { endUndone, moveSwitch, readSwitch, reopenWay, type Switch } from "../state/switch.ts";
 import { clearMark } from "./mark.ts";
 import { detachWay, forgetWay, standBy } from "./opposite.ts";
-import { turnOf, type OpenWay, type Way } from "./ways.ts";
+import { turnOf, type OpenWay, type Turn } from "./ways.ts";
 
 /** How long a server may be away, and how long a table may stay locked. */
 const PATIENCE_MS = 60_000;
-/** How long the old side may stay fenced for what has to be done on the new one first. */
-const STANDBY_MS = 5000;
+/** The same where applications do not wait for it. */
+const REST_PATIENCE_MS = 20_000;
+
+/**
+ * Lets applications write to the old side again, for which nothing of the new one is needed: who opens that one has sealed
+ * the fence before, so that only one of us can have his way. Returns false where it is sealed, and only the state on the
+ * sync's target can tell. Throws CUTOVER_FENCED when the old side could not be reached.
+ */
+export async function freeOldSide(open: OpenWay, turn: Turn): Promise<boolean> {
+  const active = open(turn.active, { isStoppable: false });
+  const found = await unlessFenced(async () => {
+    await using source = await active.source("cutover undo");
+    return await liftFence(source, turn.sync);
+  });
+  if (found === "sealed") return false;
+  tellFree(active, found === "lifted");
+  return true;
+}
+
+function tellFree(active: SyncContext, isNews = true): void {
+  active.emit({ type: "fence", state: "lifted" });
+  if (isNews) active.emit({ type: "switch-step", step: "undone: the old side takes writes" });
+}
 
 /**
  * Undoes what `known` has begun. Returns false when it is too late, because the new side is open. Can be repeated at any
- * point. Throws CUTOVER_FENCED when the old side could not be reached.
+ * point. Throws CUTOVER_FENCED when the old side could not be reached, and what kept the rest from being undone.
  */
 export async function undoSwitch(open: OpenWay, known: Switch): Promise<boolean> {
   const sync = open("forward").config.name;
@@ -27,26 +48,22 @@ export async function undoSwitch(open: OpenWay, known: Switch): Promise<boolean>
   const opposite = open(turn.opposite, { isStoppable: false });
   const forward = open("forward", { isStoppable: false });
 
-  // Whoever opens the new side at this moment, and we, want the same row: one of us is too late.
-  const claimed = await patiently(async () => {
+  const isFree = await freeOldSide(open, turn);
+  const claim = async (): Promise<boolean> => {
     await using state = await forward.target("cutover undo");
     return await moveSwitch(state, sync, ["preparing", "fencing"], "preparing");
-  });
-  if (!claimed) return false;
-  await patiently(async () => {
-    await using target = await active.target("cutover undo");
-    await reopenWay(target, active.config.name);
-  });
-  // What was given back to the new side has to go before writes go on, which are applied there at once.
-  const isStandby = !known.isPaid || (await standBySoon(open, turn.active, active));
-  await patiently(async () => {
-    await using source = await active.source("cutover undo");
-    await liftFence(source, sync);
-  });
-  active.emit({ type: "switch-step", step: "undone: the old side takes writes" });
+  };
+  if (!(isFree ? await patiently(claim) : await unlessFenced(claim))) return false;
+  if (!isFree) {
+    await unlessFenced(async () => {
+      await using source = await active.source("cutover undo");
+      await liftFence(source, sync, { evenSealed: true });
+    });
+    tellFree(active);
+  }
   await failpoint("cutover.undo.lifted");
 
-  if (!isStandby) await standBy(active);
+  await resumeWay(active, known.isPaid);
   await clearMark(active);
   const earlier = await earlierSwitch(active, known, sync);
   if (earlier === undefined) await forgetWay(opposite);
@@ -59,26 +76,22 @@ export async function undoSwitch(open: OpenWay, known: Switch): Promise<boolean>
 }
 
 /**
- * Takes constraints and triggers away from the new side again, if that can be done in a moment: the old side must not
- * stay fenced for it. Returns whether it was.
+ * Has changes applied to the new side again. What was given back to it for its own writers has to go before that; until
+ * then no batch can be applied, whoever follows.
  */
-async function standBySoon(open: OpenWay, way: Way, active: SyncContext): Promise<boolean> {
-  try {
+export async function resumeWay(active: SyncContext, isPaid: boolean): Promise<void> {
+  if (isPaid) {
     await patiently(async () => {
       await using target = await active.target("cutover undo");
       // What was cut off while it restored a constraint may go on for long, and holds the table.
       await target.rows(load("cutover/end-restores"), [active.config.name]);
-      await standBy(open(way, { isStoppable: false, signal: AbortSignal.timeout(STANDBY_MS) }));
+      await standBy(active);
     });
-    return true;
-  } catch (error) {
-    const { message } = asReplicateError(error, "taking constraints and triggers away again");
-    active.emit({
-      type: "warning",
-      message: `the new side still has its constraints and triggers while changes are applied: ${message}`,
-    });
-    return false;
   }
+  await patiently(async () => {
+    await using target = await active.target("cutover undo");
+    await reopenWay(target, active.config.name);
+  });
 }
 
 /** What the sync was switched to before this switch began. */
@@ -111,41 +124,102 @@ export async function dropFence(
   }
 }
 
-/** Tries again while a server is away, for a minute. Throws CUTOVER_FENCED then, and at once for any other failure. */
-export async function patiently<T>(work: () => Promise<T>): Promise<T> {
-  const deadline = Date.now() + PATIENCE_MS;
+/** Tries again while a server is away, for a while. */
+async function patiently<T>(work: () => Promise<T>, patienceMs = REST_PATIENCE_MS): Promise<T> {
+  const deadline = Date.now() + patienceMs;
   for (let pauseMs = 100; ; pauseMs = Math.min(pauseMs * 2, 3000)) {
     try {
       return await work();
     } catch (error) {
-      if (error instanceof ReplicateError && error.code === "CUTOVER_FENCED") throw error;
-      if (!isConnectionFailure(error) || Date.now() > deadline) {
-        const { message } = asReplicateError(error, "undoing the switch");
-        throw new ReplicateError("CUTOVER_FENCED", `the switch could not be undone: ${message}`, {
-          cause: error,
-        });
-      }
+      if (!isConnectionFailure(error) || Date.now() > deadline) throw error;
       await new Promise((resolve) => setTimeout(resolve, pauseMs));
     }
   }
 }
 
-/** Undoes whatever is begun, for the command that says so. */
-export async function undoBegun(open: OpenWay, state: Connection): Promise<boolean> {
+/** The same, for what applications wait for. Throws CUTOVER_FENCED. */
+async function unlessFenced<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await patiently(work, PATIENCE_MS);
+  } catch (error) {
+    const { message } = asReplicateError(error, "undoing the switch");
+    throw new ReplicateError("CUTOVER_FENCED", `the switch could not be undone: ${message}`, {
+      cause: error,
+    });
+  }
+}
+
+/**
+ * Undoes a switch that has failed. Returns what became of it: everything is undone, the old side takes writes and the rest
+ * could not be done, or it was too late. Throws CUTOVER_FENCED.
+ */
+export async function undoFailed(open: OpenWay, turn: Turn): Promise<"undone" | "freed" | "too-late"> {
+  const isFree = await freeOldSide(open, turn);
+  try {
+    const known = await patiently(async () => {
+      await using state = await open("forward", { isStoppable: false }).target("cutover undo");
+      return await readSwitch(state, turn.sync);
+    });
+    return known !== undefined && (await undoSwitch(open, known)) ? "undone" : "too-late";
+  } catch (error) {
+    if (isFree) return "freed";
+    throw error;
+  }
+}
+
+/**
+ * Undoes whatever is begun, for the command that says so; with the other server away, what can be done without it. Throws
+ * CUTOVER_STATE when there is nothing to undo, or it is too late.
+ */
+export async function undoBegun(open: OpenWay, state: Connection): Promise<void> {
   const { name } = open("forward").config;
   const known = await readSwitch(state, name);
-  if (known !== undefined && (known.step === "preparing" || known.step === "fencing"))
-    return await undoSwitch(open, known);
-  throw new ReplicateError(
-    "CUTOVER_STATE",
-    known === undefined
-      ? `no cutover of sync ${name} was begun`
-      : `the ${known.way} of sync ${name} is open already`,
-    {
-      hint:
-        known === undefined
-          ? "There is nothing to undo."
-          : "It cannot be undone any more; `replicate rollback` goes back with the writes made since.",
-    },
-  );
+  if (known === undefined || known.step === "opening" || known.step === "open") {
+    throw known === undefined
+      ? new ReplicateError("CUTOVER_STATE", `no cutover of sync ${name} was begun`, {
+          hint: "There is nothing to undo.",
+        })
+      : tooLate(name, known.way);
+  }
+  const turn = turnOf(name, known.way);
+  if (await freeOldSide(open, turn)) {
+    try {
+      await undoSwitch(open, known);
+    } catch (error) {
+      if (!isConnectionFailure(error)) throw error;
+      tellRest(open, turn, error);
+    }
+  } else if (!(await undoSwitch(open, known))) throw tooLate(name, known.way);
+}
+
+/** The same without the state, which is away with the new side: lets applications write to the old one. Throws CUTOVER_FENCED. */
+export async function undoWithoutState(open: OpenWay, turn: Turn, cause: unknown): Promise<void> {
+  if (!(await freeOldSide(open, turn))) {
+    throw new ReplicateError(
+      "CUTOVER_FENCED",
+      `the target cannot be reached, and may have been opened already: ${asReplicateError(cause, "undoing").message}`,
+      {
+        cause,
+        hint: `Wait for the target and run \`replicate ${turn.kind}\` or its --undo then. If it is gone for good and nothing was written to it, \`replicate drop --source-only\` opens the source.`,
+      },
+    );
+  }
+  tellRest(open, turn, cause);
+}
+
+/** The old side takes writes; the new one is away. */
+function tellRest(open: OpenWay, { kind }: Turn, error: unknown): void {
+  const { message } = asReplicateError(error, "undoing the switch");
+  open("forward").emit({
+    type: "warning",
+    message: `what the ${kind} has left on the other side could not be undone: ${message}; \`replicate ${kind} --undo\` does it once that server is back`,
+  });
+}
+
+function tooLate(sync: string, way: Switch["way"]): ReplicateError {
+  return new ReplicateError("CUTOVER_STATE", `the ${way} of sync ${sync} is open already`, {
+    hint: `It cannot be undone any more. \`replicate ${way}\` completes it where that is left to do; ${
+      way === "cutover" ? "`replicate rollback` goes back" : "`replicate cutover` goes there again"
+    } with the writes made since.`,
+  });
 }

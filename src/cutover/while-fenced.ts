@@ -2,7 +2,7 @@
 import { ReplicateError } from "../errors.ts";
 import { failpoint } from "../postgres/failpoint.ts";
 import { carrySequences } from "../sequences/carry.ts";
-import { findGaps, raiseFence } from "../state/fence.ts";
+import { sealFence } from "../state/fence.ts";
 import { refuseNewcomers } from "../state/newcomers.ts";
 import { payOwed } from "../state/pay-owed.ts";
 import { closeWay, moveSwitch, noteSwitch } from "../state/switch.ts";
@@ -11,86 +11,116 @@ import { verifyChanged } from "../verify/verify.ts";
 import type { SwitchReport } from "./cutover.ts";
 import { placeOpposite } from "./opposite.ts";
 import { countPending } from "./pending.ts";
+import { findGaps, raiseFence } from "./raise-fence.ts";
 import { notRestored, refuseDifferent, refuseParked, undoneByOther } from "./refusals.ts";
-import { tell, timeoutOf, type SwitchRun } from "./switch-run.ts";
+import { tell, timeoutOf, waitWarning, type SwitchRun } from "./switch-run.ts";
 
-const LOCK_BUDGET_MS = 5 * 60_000;
 const MARGIN = 1000;
 
 export type Opened = Pick<SwitchReport, "fenceSeconds" | "rowsCompared" | "sequences" | "leftInvalid">;
 
-/** From the fence to the opening. */
+/** From the fence to the opening. Throws CUTOVER_TIMEOUT when it takes too long, whatever the new side does meanwhile. */
 export async function whileFenced(run: SwitchRun, mark: string): Promise<Opened> {
-  const { open, turn, state, source, target, follower, options, isReversible } = run;
-  const { sync } = turn;
+  const { open, turn, state, source, target, options } = run;
   const unfenced = open(turn.active);
-  const entries = await loadTables(target, unfenced.config.name);
-  const relids = entries.map(({ sourceRelid }) => sourceRelid);
-  await moveSwitch(state, sync, ["preparing"], "fencing");
+  await moveSwitch(state, turn.sync, ["preparing"], "fencing");
   tell(unfenced, "fencing the old side");
-  await raiseFence(source, sync, relids, {
-    signal: unfenced.signal,
-    budgetMs: options.lockBudgetMs ?? LOCK_BUDGET_MS,
-    onWait: (attempt) =>
-      unfenced.emit({
-        type: "warning",
-        message: `not all tables could be locked at once; everybody passes, then it is tried again (attempt ${attempt})`,
-      }),
-  });
+  unfenced.emit({ type: "fence", state: "raising" });
   const fencedAt = Date.now();
   const deadline = new AbortController();
   const timeoutMs = timeoutOf(options);
-  const timer = setTimeout(() => deadline.abort(), timeoutMs);
-  try {
-    await failpoint("cutover.fenced");
-    await noteSwitch(state, sync, "fenced");
-    const active = open(turn.active, { signal: deadline.signal });
-    tell(active, "draining");
-    await follower.reach(0, source, target, active.signal);
-    await failpoint("cutover.drained");
-    await refuseParked(target, active, options);
-    tell(active, "comparing what has changed");
-    const [compared] = await Promise.all([verifyChanged(active, { entries, mark }), follower.end()]);
-    refuseDifferent(compared.tables);
-    await failpoint("cutover.verified");
-    const sequences = await carrySequences(active, { margin: options.margin ?? MARGIN });
-    await failpoint("cutover.carried");
-    tell(active, "restoring constraints and triggers");
-    await noteSwitch(state, sync, "is_paid");
-    const paid = await payOwed(active);
-    if (paid.failed.length > 0) throw notRestored(paid.failed);
-    await failpoint("cutover.paid");
-    if (isReversible) await placeOpposite(open(turn.opposite, { signal: deadline.signal }));
-    await failpoint("cutover.placed");
-    const gaps = await findGaps(source, sync, relids);
-    if (gaps.length > 0) {
-      throw new ReplicateError("CAPTURE_BROKEN", `the fence does not cover ${gaps.join(", ")}`, {
-        hint: "Somebody has changed tables or partitions meanwhile. Run the command again.",
-      });
-    }
-    // Also what was created since the rehearsal. Later ones are written by nobody who goes on with the old side's tables.
-    if (options.acceptUnreplicated !== true) await refuseNewcomers(active.config, source, target);
-    const pending = await countPending(source, target, active.config.name);
-    if (pending > 0) {
-      throw new ReplicateError("CAPTURE_BROKEN", `${pending} changes came although the old side is fenced`, {
-        hint: "Somebody has disabled the fence, or asked for rows to be read again. Run the command again.",
-      });
-    }
-    if (deadline.signal.aborted || unfenced.signal.aborted) throw new ReplicateError("ABORTED", "stopped");
+  // A server that says nothing any more must not be waited for. The old side's session is needed no longer either.
+  const stop = new AbortController();
+  const stopped = new Promise<never>((_, reject) => {
+    stop.signal.addEventListener("abort", () => {
+      // The state's stays: it tells others that the switch is at work.
+      for (const session of [target, source]) session.destroy();
+      reject(new ReplicateError("ABORTED", "stopped on request"));
+    });
+  });
+  const onAbort = (): void => stop.abort();
+  unfenced.signal.addEventListener("abort", onAbort);
+  const timer = setTimeout(() => {
+    deadline.abort();
+    stop.abort();
+  }, timeoutMs);
+  const forget = (): void => {
     clearTimeout(timer);
-    // A runner that has not noticed the switch yet must not bring what is old to the new side.
-    await closeWay(target, unfenced.config.name);
-    await failpoint("cutover.closed");
-    if (!(await moveSwitch(state, sync, ["fencing"], "opening"))) throw undoneByOther(sync);
+    unfenced.signal.removeEventListener("abort", onAbort);
+  };
+  try {
+    const work = untilSealed(run, mark, deadline.signal);
+    work.catch(() => undefined);
+    const { rows, sequences, leftInvalid } = await Promise.race([work, stopped]);
+    forget();
+    // Sealed: from here on it is either opened, or it is known on the sync's target that it was not.
+    if (!(await moveSwitch(state, turn.sync, ["fencing"], "opening"))) throw undoneByOther(turn.sync);
     const fenceSeconds = (Date.now() - fencedAt) / 1000;
+    unfenced.emit({ type: "fence", state: "open" });
     tell(unfenced, `open: the fence stood for ${fenceSeconds.toFixed(2)} s`);
     await failpoint("cutover.opened");
-    return { fenceSeconds, rowsCompared: compared.rows, sequences, leftInvalid: paid.leftInvalid };
+    return { fenceSeconds, rowsCompared: rows, sequences, leftInvalid };
   } catch (error) {
     if (!deadline.signal.aborted) throw error;
     const message = `the fence stood for ${timeoutMs / 1000} s, as long as it may`;
     throw new ReplicateError("CUTOVER_TIMEOUT", message, { cause: error });
   } finally {
-    clearTimeout(timer);
+    forget();
   }
+}
+
+/** Everything until nothing but the opening is left to do. */
+async function untilSealed(
+  run: SwitchRun,
+  mark: string,
+  deadline: AbortSignal,
+): Promise<Pick<Opened, "sequences" | "leftInvalid"> & { readonly rows: number }> {
+  const { open, turn, state, source, target, follower, options, isReversible } = run;
+  const { sync } = turn;
+  const active = open(turn.active, { signal: deadline });
+  const { name } = active.config;
+  const entries = await loadTables(target, name);
+  const relids = entries.map(({ sourceRelid }) => sourceRelid);
+  await raiseFence(source, sync, relids, { signal: active.signal, onWait: waitWarning(active) });
+  await failpoint("cutover.fenced");
+  await noteSwitch(state, sync, "fenced");
+  tell(active, "draining");
+  await follower.reach(0, source, target, active.signal);
+  await failpoint("cutover.drained");
+  await refuseParked(target, active, options);
+  tell(active, "comparing what has changed");
+  const [compared] = await Promise.all([verifyChanged(active, { entries, mark }), follower.end()]);
+  refuseDifferent(compared.tables);
+  await failpoint("cutover.verified");
+  const sequences = await carrySequences(active, { margin: options.margin ?? MARGIN });
+  await failpoint("cutover.carried");
+  // Nobody must apply anything to tables whose triggers act again; nor bring what is old to the new side.
+  await closeWay(target, name);
+  await failpoint("cutover.closed");
+  tell(active, "restoring constraints and triggers");
+  await noteSwitch(state, sync, "is_paid");
+  const paid = await payOwed(active, { isHurried: true });
+  if (paid.failed.length > 0) throw notRestored(paid.failed);
+  await failpoint("cutover.paid");
+  if (isReversible) await placeOpposite(open(turn.opposite, { signal: deadline }));
+  await failpoint("cutover.placed");
+  const gaps = await findGaps(source, sync, relids);
+  if (gaps.length > 0) {
+    throw new ReplicateError("CAPTURE_BROKEN", `the fence does not cover ${gaps.join(", ")}`, {
+      hint: "Somebody has changed tables or partitions meanwhile. Run the command again.",
+    });
+  }
+  // Also what was created since the rehearsal. Later ones are written by nobody who goes on with the old side's tables.
+  if (options.acceptUnreplicated !== true) await refuseNewcomers(active.config, source, target);
+  const pending = await countPending(source, target, name);
+  if (pending > 0) {
+    throw new ReplicateError("CAPTURE_BROKEN", `${pending} changes came although the old side is fenced`, {
+      hint: "Somebody has disabled the fence, or asked for rows to be read again. Run the command again.",
+    });
+  }
+  if (active.signal.aborted) throw new ReplicateError("ABORTED", "stopped");
+  // Whoever lifts the fence from now on has to know that the new side is not open.
+  if (!(await sealFence(source, sync))) throw undoneByOther(sync);
+  await failpoint("cutover.sealed");
+  return { rows: compared.rows, sequences, leftInvalid: paid.leftInvalid };
 }

@@ -15,6 +15,8 @@ export interface LockRetryOptions {
   onWait?(blockedBy: string, attempt: number): void;
   /** Give up after this many milliseconds. Default 15 minutes. */
   readonly budgetMs?: number;
+  /** No attempt waits for longer, in milliseconds; the pauses are as long as ever. Default 1000. */
+  readonly longestMs?: number;
 }
 
 /** Milliseconds that each attempt may wait; the last one repeats. */
@@ -35,7 +37,8 @@ export async function withBriefLocks<T>(
   for (let attempt = 1; ; attempt += 1) {
     const waitMs = waits[Math.min(attempt, waits.length) - 1] as number;
     try {
-      const result = await connection.transaction(work, `begin; set local lock_timeout = ${waitMs}`);
+      const longestMs = Math.min(waitMs, options.longestMs ?? waitMs);
+      const result = await connection.transaction(work, `begin; set local lock_timeout = ${longestMs}`);
       if (attempt > 1) await showWait(connection, undefined);
       return result;
     } catch (error) {

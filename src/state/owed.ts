@@ -47,7 +47,8 @@ export function takeAwaySql(
     (each) =>
       `(${[
         literal(sync), captureId, literal(each.kind), literal(each.objectName), literal(each.tableName), each.stage,
-        array(each.restore), literal(each.validate), Math.round(bytes(each.relid)),
+        array(each.restore), literal(each.validate),
+        literal(each.validateGently ?? null), Math.round(bytes(each.relid)),
       ].join(", ")})`, // prettier-ignore
   );
   return {
@@ -60,8 +61,19 @@ export function takeAwaySql(
         ? []
         : [
             `insert into replicate.owed
-               (sync, capture_id, kind, object_name, table_name, stage, statements, validate, bytes)
+               (sync, capture_id, kind, object_name, table_name, stage, statements, validate, validate_gently, bytes)
              values ${rows.join(",\n")}`,
+            // What was given back and not validated yet is still to be validated when it comes back again.
+            `update replicate.owed o set validate = e.validate, validate_gently = e.validate_gently
+             from replicate.owed e
+             where o.sync = ${literal(sync)} and o.restored_at is null and o.kind = 'foreign-key' and o.validate is null
+               and e.sync = o.sync and e.kind = o.kind and e.table_name = o.table_name and e.object_name = o.object_name
+               and e.restored_at is not null and e.validate is not null and e.validated_at is null and e.left_invalid is null`,
+            // What comes back tells for itself.
+            `delete from replicate.owed e using replicate.owed o
+             where o.sync = ${literal(sync)} and o.restored_at is null and o.kind = 'foreign-key'
+               and e.sync = o.sync and e.kind = o.kind and e.table_name = o.table_name and e.object_name = o.object_name
+               and e.restored_at is not null and e.left_invalid is null`,
           ]),
     ],
     drop: removals.flatMap((each) => (each.drop === null ? [] : [each.drop])),
@@ -180,6 +192,23 @@ export async function restoreNext(
     if (!target.isBroken) await target.script("rollback").catch(() => target.destroy());
     throw new RestoreError(taken, error);
   }
+}
+
+/**
+ * Takes everything that the filter selects in the order of restoring, in a transaction that stays open; nothing where
+ * another process has some of it in hand, or something else has to go before.
+ */
+export async function takeAll(target: Connection, sync: string, filter: OwedFilter): Promise<Owed[]> {
+  await target.script("begin");
+  const { open } = await target.row<{ open: number }>(
+    `select count(*)::int as open from replicate.owed where sync = $1 and restored_at is null`,
+    [sync],
+  );
+  const taken = await target.rows<Owed>(
+    `select ${ownColumns} from replicate.owed o where ${openSql(sync, filter, [])}
+     order by o.stage, o.id for update of o skip locked`,
+  );
+  return taken.length === open ? taken : [];
 }
 
 interface Taken extends Owed {

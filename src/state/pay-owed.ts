@@ -16,6 +16,7 @@ import {
   RestoreError,
   restoreFailure,
   restoreNext,
+  takeAll,
   type Owed,
   type OwedFilter,
   underPath,
@@ -26,6 +27,11 @@ export interface PayOptions {
   readonly kinds?: readonly OwedKind[];
   /** Default: all tables of the sync. */
   readonly captureIds?: readonly number[];
+  /**
+   * Everything in one transaction where that works, and foreign keys NOT VALID, which apply to all that is written from
+   * then on: for a moment in which nobody may write. `validateOwed` does the rest. Default false.
+   */
+  readonly isHurried?: boolean;
 }
 
 export interface PayReport {
@@ -58,6 +64,7 @@ export async function payOwed(context: SyncContext, options: PayOptions = {}): P
   const failed = new Map<number, Problem>();
   let restored = 0;
   await using target = await context.target("restore");
+  if (options.isHurried === true) restored += await restoreAtOnce(target, sync, filter);
   for (let busy = 0, conflicts = 0; ;) {
     const startedAt = Date.now();
     try {
@@ -96,9 +103,49 @@ export async function payOwed(context: SyncContext, options: PayOptions = {}): P
       context.emit({ type: "warning", message: restoreFailure(error).message });
     }
   }
-  if (kinds.includes("foreign-key")) await validateAll(context, target, filter);
+  if (kinds.includes("foreign-key") && options.isHurried !== true) await validateAll(context, target, filter);
   return { restored, failed: [...failed.values()], leftInvalid: await loadLeftInvalid(target, sync) };
 }
+
+/**
+ * Validates the foreign keys that were restored in a hurry. Keeps nobody from reading or writing. Returns the constraints
+ * that hold rows they would not accept. Can be repeated.
+ */
+export async function validateOwed(context: SyncContext): Promise<readonly LeftInvalid[]> {
+  await using target = await context.target("restore");
+  await validateAll(context, target, { kinds: allKinds }, true);
+  return await loadLeftInvalid(target, context.config.name);
+}
+
+/** How many round trips a table costs is felt while nobody can write: this takes two for all of them. Returns how many. */
+async function restoreAtOnce(target: Connection, sync: string, filter: OwedFilter): Promise<number> {
+  const owed = await takeAll(target, sync, filter);
+  if (owed.length === 0) {
+    await target.script("rollback");
+    return 0;
+  }
+  try {
+    await target.script(
+      [
+        ...owed.flatMap((each) =>
+          each.statements.some(readsNoRows) ? each.statements : underPath(each, each.statements),
+        ),
+        `update replicate.owed set restored_at = pg_catalog.clock_timestamp(), left_invalid = null
+         where id in (${owed.map(({ id }) => id).join(", ")})`,
+        "commit",
+      ].join(";\n"),
+    );
+    return owed.length;
+  } catch (error) {
+    if (target.isBroken) throw asReplicateError(error, "cannot restore what is owed");
+    // Which of them it was, each tells by itself.
+    await target.script("rollback");
+    return 0;
+  }
+}
+
+/** A constraint that is added without a look at what there is. */
+const readsNoRows = (statement: string): boolean => / not valid$/i.test(statement);
 
 function emitRestored(context: SyncContext, owed: Owed, seconds: number): void {
   if (["key", "index", "constraint"].includes(owed.kind)) {
@@ -122,12 +169,18 @@ interface Validation extends Pick<Owed, "id" | "kind"> {
 }
 
 /** Validates restored foreign keys one by one: each reads its table once, without keeping anybody from writing. */
-async function validateAll(context: SyncContext, target: Connection, filter: OwedFilter): Promise<void> {
+async function validateAll(
+  context: SyncContext,
+  target: Connection,
+  filter: OwedFilter,
+  isGentle = false,
+): Promise<void> {
   const sync = context.config.name;
   for (let conflicts = 0; ;) {
     await target.script("begin");
     const [next] = await target.rows<Validation>(
-      `select id, kind, table_name as "table", object_name as "constraint", validate from replicate.owed
+      `select id, kind, table_name as "table", object_name as "constraint",
+              ${isGentle ? "coalesce(validate_gently, validate)" : "validate"} as "validate" from replicate.owed
        where sync = $1 and kind = any ($2::text[]) and ($3::int[] is null or capture_id = any ($3::int[]))
          and restored_at is not null and validate is not null and validated_at is null and left_invalid is null
        order by bytes, id limit 1 for update skip locked`,

@@ -98,6 +98,9 @@ export async function moveSwitch(
 
 const CLOSED = " (closed)";
 
+/** The token of a way that may be closed. */
+export const openToken = (token: string): string => token.replace(CLOSED, "");
+
 /**
  * Closes a way: no batch of it can be committed any more, whoever still runs it without having noticed the switch. `target`:
  * the way's own. Waits for a batch that is just being applied.
@@ -107,6 +110,15 @@ export async function closeWay(target: Connection, way: string): Promise<void> {
     `update replicate.sync set token = token || $2 where name = $1 and token not like '%' || $2`,
     [way, CLOSED],
   );
+}
+
+/** Whether a way is closed. */
+export async function isClosed(target: Connection, way: string): Promise<boolean> {
+  const [closed] = await target.rows(
+    `select 1 from replicate.sync where name = $1 and token like '%' || $2`,
+    [way, CLOSED],
+  );
+  return closed !== undefined;
 }
 
 /** Takes `closeWay` back. Can be repeated. */

@@ -210,7 +210,7 @@ export async function readStatus(context: SyncContext): Promise<Status> {
     target: placeOf(context.config.target),
     back: null,
     phase:
-      switchPhase(known, fenced?.side, waiting.error !== null) ??
+      switchPhase(known, fenced?.side, !waiting.isFenceKnown) ??
       phaseOf(tables, alive, pendingRows, row.lastError),
     runner: {
       alive,
@@ -346,6 +346,8 @@ interface Waiting {
   readonly conflicts: number;
   readonly error: string | null;
   readonly fence: Fence | undefined;
+  /** The source could be asked at least for that. */
+  readonly isFenceKnown: boolean;
   readonly held: readonly HeldDeltas[];
   readonly notReplicated: readonly string[];
 }
@@ -358,8 +360,12 @@ async function askSource(
   { position, token }: Pick<SyncRow, "position" | "token">,
 ): Promise<Waiting> {
   let source: Connection | undefined;
+  let fence: Fence | undefined;
+  let isFenceKnown = false;
   try {
     source = await context.source("status");
+    fence = await readFence(source, context.config.name);
+    isFenceKnown = true;
     await refuseExpelled(source, context.config.name, token);
     const byCapture = new Map<number, number>();
     const sized = await source.rows<{ id: number; tells: boolean }>(
@@ -393,7 +399,8 @@ async function askSource(
       waits: await waitsOn(source),
       conflicts: await countPending(source, context.config.name),
       error: null,
-      fence: await readFence(source, context.config.name),
+      fence,
+      isFenceKnown,
       held: await readHeldDeltas(source),
       notReplicated: await findNewcomers(context.config, source, target),
     };
@@ -406,7 +413,8 @@ async function askSource(
       waits: [],
       conflicts: 0,
       error: failure.message,
-      fence: undefined,
+      fence,
+      isFenceKnown,
       held: [],
       notReplicated: [],
     };

@@ -85,8 +85,10 @@ test.for(all.filter((name) => !elsewhere.includes(name)))(
 test.for([
   "cutover.captured",
   "cutover.fenced",
-  "cutover.placed",
+  "cutover.raised",
   "cutover.closed",
+  "cutover.placed",
+  "cutover.sealed",
   "cutover.opened",
   "cutover.new-side-lifted",
   "cutover.lifted",

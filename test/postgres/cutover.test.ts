@@ -156,7 +156,7 @@ test("the fence refuses everybody, and lets reads pass", async () => {
     const client = await pair.source.client();
     const failure: unknown = await client.query(statement).catch((error: unknown) => error);
     expect([statement, (failure as { code?: string }).code]).toEqual([statement, "25006"]);
-    expect((failure as Error).message).toMatch(/sync (shop|other) is being switched/);
+    expect((failure as Error).message).toMatch(/has moved to another server with sync (shop|other)/);
     await client.end();
   }
   expect(await pair.source.sql(`select count(*)::int as n from account`)).toEqual([{ n: 200 }]);
