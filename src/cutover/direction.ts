@@ -98,7 +98,8 @@ export async function* followEitherWay(open: OpenWay, options: FollowOptions): A
       const isTaken = error instanceof ReplicateError && error.code === "RUNNER_ACTIVE";
       const now = await directionOf(open).catch(() => undefined);
       isOver = now !== undefined && now.way !== way;
-      if (!isOver && !(isTaken || (await isWayClosed(context)))) throw error;
+      const isClosedNow = now !== undefined && (await isWayClosed(context).catch(() => false));
+      if (!isOver && !isTaken && !isClosedNow) throw error;
       // Whoever switches the sync follows it meanwhile where nobody else does, and closes its way before it opens the new
       // side.
       if (!isOver && !(await isBeingSwitched(open))) throw isTaken ? error : interrupted(name, now?.known);
