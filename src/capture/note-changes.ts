@@ -54,6 +54,14 @@ export async function noteReread(source: Connection, capture: Capture): Promise<
   await noteTruncated(source, capture, REREAD);
 }
 
+/** The same for a session that is in no transaction. */
+export async function noteRereadNow(source: Connection, capture: Capture): Promise<void> {
+  await source.transaction(async () => {
+    const delta = await activeDelta(source, capture);
+    await source.rows(`insert into ${delta} (truncated) values ($1)`, [REREAD]);
+  });
+}
+
 /** Asks for a table without a key to be read again with the next batch, whatever its size. */
 export async function noteReload(source: Connection, captureId: number): Promise<void> {
   await source.transaction(async () => {

@@ -1,5 +1,5 @@
 /** One part: read in a snapshot of its own, written and crossed out in one transaction. */
-import { mendKeys } from "../capture/unreadable-keys.ts";
+import { mendKeys, UNREADABLE } from "../capture/unreadable-keys.ts";
 import { changedKeysSql, deltaTables, isKeyless, keyMatchSql } from "../catalog/delta.ts";
 import type { TableMapping } from "../catalog/mapping.ts";
 import { ownColumns, rowsSql } from "../catalog/rows.ts";
@@ -141,9 +141,11 @@ export async function loadPart(
 }
 
 /** Has `follow` read the table again where keys that were noted cannot be read: they are in the way here as well. */
-async function mends({ context }: CopyRun, { capture }: CopyTable): Promise<boolean> {
+async function mends({ context }: CopyRun, { capture, label }: CopyTable): Promise<boolean> {
   await using source = await context.source("copy");
-  return (await mendKeys(source, capture)) > 0;
+  if ((await mendKeys(source, capture)) === 0) return false;
+  context.emit({ type: "table-reread", table: label, reason: UNREADABLE });
+  return true;
 }
 
 /** Has what the target says count as its error, as one of a COPY does. */

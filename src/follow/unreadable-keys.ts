@@ -2,10 +2,13 @@
  * Keys that were noted and cannot be read any more, or that the target has no place for: their tables are read again as a
  * whole, by keys that can be read, so that no sync stands still because of a key that is not there any more.
  */
-import { mendKeys } from "../capture/unreadable-keys.ts";
-import { noteReread } from "../capture/note-changes.ts";
+import { mendKeys, UNREADABLE } from "../capture/unreadable-keys.ts";
+import { noteRereadNow } from "../capture/note-changes.ts";
 import { isKeyless } from "../catalog/delta.ts";
+import { fromSql } from "../catalog/table.ts";
+import { outputText } from "../catalog/text-form.ts";
 import { ReplicateError } from "../errors.ts";
+import { ident } from "../postgres/sql.ts";
 import { isRefusal, sqlstateOf } from "../postgres/sqlstate.ts";
 import { stagingOf } from "./refused.ts";
 import type { SessionParts } from "./session-parts.ts";
@@ -47,11 +50,7 @@ export class UnreadableKeys {
       if (shape === undefined || !isAboutKey(error) || isKeyless(shape.capture)) return false;
       if (this.#rereading.has(shape.capture.id)) throw refusedKey(shape, error);
       this.#rereading.add(shape.capture.id);
-      await source.transaction(async () => {
-        // Against a rotation meanwhile.
-        await source.rows(`select 1 from replicate.capture where id = $1 for share`, [shape.capture.id]);
-        await noteReread(source, shape.capture);
-      });
+      await noteRereadNow(source, shape.capture);
       const reason = "a key that has changed cannot be read on the target";
       context.emit({ type: "table-reread", table: shape.label, reason });
       return true;
@@ -62,12 +61,38 @@ export class UnreadableKeys {
         (await mendKeys(source, capture)) +
         (opposite === undefined ? 0 : await mendKeys(target, opposite.capture));
       mended += rows;
-      const reason = "a key that was noted as changed cannot be read any more";
+      const reason = `${UNREADABLE}${opposite === undefined ? "" : "; whether both sides have changed its row is not known"}`;
       if (rows > 0) context.emit({ type: "table-reread", table: label, reason });
     }
-    return mended > 0;
+    if (mended > 0 || !ENCODING.includes(sqlstateOf(error) ?? "")) return mended > 0;
+    throw await this.#unreadableRow(error);
+  }
+
+  /** Names the tables whose rows the source cannot send. */
+  async #unreadableRow(error: unknown): Promise<unknown> {
+    const { source, tables } = this.#parts;
+    const labels: string[] = [];
+    for (const { label, source: table } of tables.shapes) {
+      const columns = table.columns
+        .filter(({ generated, mapped }) => generated === "" && mapped === undefined)
+        .map(({ name }) => `pg_catalog.textsend(${outputText(`t.${ident(name)}`)})`);
+      if (columns.length === 0) continue;
+      await source
+        .rows(`select pg_catalog.count(row(${columns.join(", ")})) from ${fromSql(table)} as t`)
+        .catch(() => labels.push(label));
+    }
+    if (labels.length === 0) return error;
+    const sqlstate = sqlstateOf(error) ?? "";
+    return new ReplicateError(
+      "ROW_REFUSED",
+      `a row of ${labels.join(", ")} cannot be read on the source: ${error instanceof Error ? error.message : String(error)} [${sqlstate}]`,
+      { cause: error, sqlstate, hint: REPAIR_BYTES },
+    );
   }
 }
+
+const REPAIR_BYTES =
+  "Repair the row on the source: it has bytes that are no text in the encoding of the target. Then start again: the table is read again as a whole.";
 
 function refusedKey({ label, capture }: Shape, error: unknown): ReplicateError {
   const key = capture.keyColumns.map(({ name }) => name).join(", ");
@@ -79,7 +104,7 @@ function refusedKey({ label, capture }: Shape, error: unknown): ReplicateError {
       cause: error,
       sqlstate,
       hint: ENCODING.includes(sqlstate)
-        ? "Repair the row on the source, whose bytes the target's encoding lacks; then start again: the table is read again as a whole."
+        ? REPAIR_BYTES
         : "Give the target's column a type that has a place for the value, or repair the row on the source; then start again.",
     },
   );

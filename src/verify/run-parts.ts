@@ -1,5 +1,6 @@
 /** Works through parts with several pairs of sessions; what cannot be compared now is tried again later. */
-import { mendKeys } from "../capture/unreadable-keys.ts";
+import { noteRereadNow } from "../capture/note-changes.ts";
+import { mendKeys, UNREADABLE } from "../capture/unreadable-keys.ts";
 import { isKeyless } from "../catalog/delta.ts";
 import { ReplicateError } from "../errors.ts";
 import { sleep, throwIfAborted } from "../postgres/sleep.ts";
@@ -180,6 +181,7 @@ class PartRun {
           if (this.#failure !== undefined) return;
           if (await this.#mends(pair, attempt, error)) {
             this.#queue.push(attempt);
+            if (pair.isBroken) pair = await this.#replace(pair, error);
             continue;
           }
           const again = this.#afterFailure(attempt, error);
@@ -233,12 +235,21 @@ class PartRun {
   /** Has `follow` read a table again where keys that were noted cannot be read. Until then the part is not proven. */
   async #mends(pair: SessionPair, { task }: Attempt, error: unknown): Promise<boolean> {
     const cause = error instanceof RelayError ? error.cause : error;
-    if (!isRefusal(cause) || pair.isBroken) return false;
+    const { capture } = task.plan;
+    if (!isRefusal(cause) || isKeyless(capture)) return false;
     await pair.rollback();
-    const rows =
-      (await mendKeys(pair.source, task.plan.capture)) +
-      (task.back === undefined ? 0 : await mendKeys(pair.target, task.back.capture));
-    return rows > 0;
+    // A COPY that broke off has taken its session with it.
+    await using source = await this.#context.source("verify");
+    await using target = await this.#context.target("verify");
+    const back = task.back === undefined ? 0 : await mendKeys(target, task.back.capture);
+    if (back + (await mendKeys(source, capture)) > 0) {
+      this.#context.emit({ type: "table-reread", table: task.plan.label, reason: UNREADABLE });
+      return true;
+    }
+    // Pending keys that the target cannot read.
+    if (!/\breplicate_pending\b/.test((cause as { where?: string }).where ?? "")) return false;
+    await noteRereadNow(source, capture);
+    return true;
   }
 
   /** When to try again. Throws where that would not help, or was tried often enough. */
