@@ -1,5 +1,6 @@
 /** What runs beside the workers: it keeps the source's application from waiting for us, and reports progress. */
 import type { SyncEvent, TableProgress } from "../events.ts";
+import { LOOK_MS, Patience } from "../postgres/lock-watch.ts";
 import { load } from "../postgres/sql.ts";
 import { sleep } from "../postgres/sleep.ts";
 import { Rise } from "./rise.ts";
@@ -18,16 +19,14 @@ export async function yieldToWaiters(run: CopyRun, done: AbortSignal, onOpen: ()
     const source = await sessions.source();
     onOpen();
     onSuccess();
+    const patience = new Patience();
     while (!done.aborted) {
       const flights = [...run.flights];
       if (flights.length > 0) {
-        const pids = flights.map((flight) => flight.sourcePid);
-        const blocked = new Set(
-          (await source.rows<{ pid: number }>(load("copy/waiters"), [pids])).map((row) => row.pid),
-        );
+        const blocked = await patience.look(source, flights.map((flight) => flight.sourcePid)); // prettier-ignore
         for (const flight of flights) if (blocked.has(flight.sourcePid)) flight.giveBack.abort();
       }
-      await sleep(intervalMs, pause).catch(() => undefined);
+      await sleep(LOOK_MS, pause).catch(() => undefined);
       run.signal.throwIfAborted();
     }
   });

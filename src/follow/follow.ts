@@ -42,7 +42,7 @@ const LOOK_SHARE = 0.01;
 /** Until then it may take more: a pause of a hundred times one slow look would be the lag of the next change. */
 const BUSY_LOOK_SHARE = 0.2;
 /** A batch that takes longer is watched for others who wait behind its locks. */
-const LONG_BATCH_MS = 1000;
+const LONG_BATCH_MS = 150;
 const BEAT_MS = 2000;
 /** Between two looks at whether the other way is there. */
 const WAIT_MS = 50;

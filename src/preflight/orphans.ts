@@ -4,7 +4,10 @@
  */
 import { applicationPathSql } from "../catalog/search-path.ts";
 import { tableLabel, tableSql } from "../catalog/table.ts";
+import { LockWatch } from "../postgres/lock-watch.ts";
+import { sleep } from "../postgres/sleep.ts";
 import { ident, load } from "../postgres/sql.ts";
+import { isRetryableConflict, QUERY_CANCELED, sqlstateOf } from "../postgres/sqlstate.ts";
 import { withLeaves, type Examination } from "./examination.ts";
 import { run, type Finding } from "./finding.ts";
 
@@ -24,7 +27,13 @@ interface Reference {
   readonly operators: readonly string[];
 }
 
-export async function checkForeignKeys({ source, servers, tables }: Examination): Promise<Finding[]> {
+/** How often a key is tried whose tables somebody wants for himself. */
+const MOST_TRIES = 5;
+const PAUSE_MS = 1000;
+
+export async function checkForeignKeys(examination: Examination): Promise<Finding[]> {
+  const { context, source, servers, tables } = examination;
+  await using watch = new LockWatch(() => context.source("preflight watch"));
   const references = await source.rows<Reference>(load("preflight/references"), [withLeaves(tables)]);
   const findings: Finding[] = [];
   for (const reference of references) {
@@ -35,10 +44,13 @@ export async function checkForeignKeys({ source, servers, tables }: Examination)
     }
     const from = orphansSql(reference);
     const [path] = await source.rows<{ path: string }>(load("catalog/search-path"), [[reference.relid]]);
-    const results = await source.script(
-      `${applicationPathSql({ searchPath: path?.path ?? "pg_catalog" })}; select pg_catalog.count(*) as count ${from}`,
-    );
-    const count = String((results[1]?.rows[0] as { count: string } | undefined)?.count ?? "0");
+    const own = applicationPathSql({ searchPath: path?.path ?? "pg_catalog" });
+    const count = await countRows(examination, watch, `${own}; select pg_catalog.count(*) as count ${from}`);
+    if (count === undefined) {
+      const message = "was not checked: its tables are wanted by others all the time";
+      findings.push({ severity: "warning", subject, message });
+      continue;
+    }
     if (count === "0") continue;
     const parent = tableLabel({ schema: reference.parentSchema, name: reference.parentTable });
     findings.push({
@@ -49,6 +61,27 @@ export async function checkForeignKeys({ source, servers, tables }: Examination)
     });
   }
   return findings;
+}
+
+/** Gives way to whoever waits for the tables, and tries again. Undefined: too often. */
+async function countRows(
+  { context, source }: Examination,
+  watch: LockWatch,
+  script: string,
+): Promise<string | undefined> {
+  for (let tries = 1; tries <= MOST_TRIES; tries += 1) {
+    watch.watch(source);
+    try {
+      const results = await source.script(script);
+      return String((results[1]?.rows[0] as { count: string } | undefined)?.count ?? "0");
+    } catch (error) {
+      if (sqlstateOf(error) !== QUERY_CANCELED && !isRetryableConflict(error)) throw error;
+    } finally {
+      watch.unwatch(source);
+    }
+    await sleep(PAUSE_MS * tries, context.signal);
+  }
+  return undefined;
 }
 
 /** As the key itself sees it: its own operators, and MATCH SIMPLE lets a row be that has any NULL. */

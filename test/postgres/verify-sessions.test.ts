@@ -66,7 +66,7 @@ test("the watch cancels who is in the way, and nobody else", async () => {
   const context = sync.context();
   await using blocker = await context.source("verify");
   await using bystander = await context.source("verify");
-  await using watch = new LockWatch(() => context.source("watch"), 50);
+  await using watch = new LockWatch(() => context.source("watch"));
   watch.watch(blocker);
   watch.watch(bystander);
   const outcomes = [blocker, bystander].map((connection) =>
