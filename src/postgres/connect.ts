@@ -6,6 +6,7 @@ import type { Socket } from "node:net";
 import pg from "pg";
 import { ReplicateError } from "../errors.ts";
 import type { Side } from "../events.ts";
+import { requireChannelBinding } from "./channel-binding.ts";
 import type { ConnectionSettings } from "./conninfo.ts";
 import { watchLiveness } from "./liveness.ts";
 import { placeText } from "./place.ts";
@@ -254,6 +255,7 @@ function newClient(settings: ConnectionSettings, { side, purpose }: ConnectOptio
   });
   // The driver kills the process on a broken idle connection unless somebody listens.
   client.on("error", () => undefined);
+  if (settings.channelBinding === true) requireChannelBinding(client, side, settings);
   return client;
 }
 

@@ -79,18 +79,49 @@ export interface ConninfoText {
   readonly problems: readonly string[];
 }
 
+/** How other programs write a connection: quoted, with a driver's name, for Java. It may hold a password anywhere. */
+const looksLikeUrl = /^["'`<\s]*[a-z][\w+.-]*:(?:[a-z][\w+.-]*:)*\/\//i;
+
+function whatBegins(text: string): string {
+  if (/^["'`<]/.test(text)) return "the URL is in quotes: leave them out";
+  const rule = "the URL has to begin with postgresql:// or postgres://";
+  if (/^jdbc:/i.test(text)) return `${rule}: leave jdbc: out, and write user:password@ before the host`;
+  return /^\w+\+/.test(text) ? `${rule}, without the name of a driver (+…)` : rule;
+}
+
+const encode =
+  "in a user or password these are written in percent-encoding: @ as %40, / as %2F, ? as %3F, # as %23, : as %3A, % as %25";
+
+/**
+ * Parameters of other programs that are found in connections. None of them is needed here. They alone are shown: another
+ * unknown word may be a piece of a password.
+ */
+const strange: ReadonlySet<string> = new Set([
+  "schema", "pgbouncer", "connection_limit", "pool_timeout", "socket_timeout", "statement_cache_size", "sslaccept", "sslidentity",
+  "currentSchema", "prepareThreshold", "binaryTransfer", "sslfactory", "ApplicationName", "loginTimeout", "connectTimeout",
+  "socketTimeout", "tcpKeepAlive", "reWriteBatchedInserts", "targetServerType", "preferQueryMode", "stringtype", "charset", "encoding",
+  "pool", "pool_size", "poolsize", "max_conns", "pool_max_conns", "pool_min_conns", "max_overflow", "prepared_statements",
+  "preparedStatements", "prepare_threshold", "prepared_statement_cache_size", "statement_timeout", "lock_timeout",
+  "idle_in_transaction_session_timeout", "idle_timeout", "max_lifetime", "timezone", "TimeZone", "search_path", "schema_search_path",
+  "adapter", "reaping_frequency", "checkout_timeout", "ssl", "workaround", "supa", "sslmode_override", "default_query_exec_mode",
+  "async_fallback", "sticky", "keepalive", "keepAlive", "max_connections", "min_connections", "conn_max_age", "serverVersion",
+]); // prettier-ignore
+
 /** Takes a URL or a keyword string apart. Never throws. */
 export function parseConninfo(text: string): ConninfoText {
   const parser = new Parser();
   const scheme = /^postgres(?:ql)?:\/\//.exec(text)?.[0];
   if (scheme !== undefined) parser.url(text.slice(scheme.length));
+  else if (looksLikeUrl.test(text)) parser.problems.push(whatBegins(text));
   else if (text.includes("=") || text === "") parser.keywords(text);
-  else if (/^\w+:\/\//.test(text))
-    parser.problems.push("the URL has to begin with postgresql:// or postgres://");
   else
     parser.problems.push("it is neither a URL (postgresql://…) nor a string of keywords (host=… dbname=…)");
   return parser;
 }
+
+/** Also for lists that come from several places. */
+export const severalHosts =
+  "several hosts are not supported: name the primary server alone, and leave target_session_attrs and load_balance_hosts out";
 
 class Parser implements ConninfoText {
   readonly values: Record<string, string> = {};
@@ -105,6 +136,13 @@ class Parser implements ConninfoText {
     const at = authority.lastIndexOf("@");
     // With an "@" behind the first "/" or "?", what was read so far may be the first half of a password.
     const unsure = rest.includes("@") && at < 0;
+    const question = rest.indexOf("?");
+    const path = question < 0 ? rest : rest.slice(0, question);
+    // Then what stands before the "/" would be taken for a host, and shown, and be the first half of a password.
+    if (path.includes("@") || (at >= 0 && rest.includes("@"))) {
+      this.problems.push(`the URL has an @ behind the host: ${encode}`);
+      return;
+    }
     if (at >= 0) {
       const login = authority.slice(0, at);
       const colon = login.indexOf(":");
@@ -112,21 +150,25 @@ class Parser implements ConninfoText {
       if (colon >= 0) this.#setDecoded("password", login.slice(colon + 1));
     }
     if (!this.#hostAndPort(authority.slice(at + 1), unsure)) return;
-    const question = rest.indexOf("?");
-    const path = question < 0 ? rest : rest.slice(0, question);
     this.#setDecoded("dbname", path.slice(1));
     if (question >= 0) this.#query(rest.slice(question + 1), unsure);
   }
 
   /** Returns false where the URL makes no sense, so that what follows would only lead to more confusion. */
   #hostAndPort(text: string, unsure: boolean): boolean {
+    const isList =
+      text.split(",").length > 1 && text.split(",").every((each) => /^[^:]*(?::\d*)?$/.test(each));
+    if (isList) {
+      this.problems.push(severalHosts);
+      return false;
+    }
     const match = /^(\[[^\]]*\]|[^:]*)(?::(.*))?$/.exec(text);
     const [, host = "", port] = match ?? [];
     if (match === null || (port !== undefined && !/^[\d,]*$/.test(port))) {
       this.problems.push(
         unsure
-          ? "the password holds a character that has to be written in percent-encoding: / as %2F, ? as %3F"
-          : "the port of the URL is not a number (an IPv6 address goes into brackets)",
+          ? `the URL has an @ behind the host: ${encode}`
+          : `the port of the URL is not a number (an IPv6 address goes into brackets; ${encode})`,
       );
       return false;
     }
@@ -136,19 +178,22 @@ class Parser implements ConninfoText {
   }
 
   #query(text: string, unsure: boolean): void {
+    let isSecret = unsure;
     for (const pair of text.split("&")) {
       if (pair === "") continue;
       const equals = pair.indexOf("=");
       const key = this.#decode("query", equals < 0 ? pair : pair.slice(0, equals));
       if (key === undefined) continue;
       if (equals < 0) {
-        this.problems.push(`the URL's query has a parameter without "="`);
+        this.problems.push(`the URL's query has a parameter without "="; & in a password is written as %26`);
       } else if (key === "ssl" && pair === "ssl=true") {
         // The JDBC driver's way of saying it, which libpq understands too.
         this.set("sslmode", "require");
-      } else if (this.isKnown(key, unsure)) {
+      } else if (this.isKnown(key, isSecret)) {
         this.#setDecoded(key, pair.slice(equals + 1));
       }
+      // A raw & in a password makes a parameter of its rest.
+      isSecret ||= /pass/i.test(key) || !Object.hasOwn(parameters, key);
     }
   }
 
@@ -188,7 +233,7 @@ class Parser implements ConninfoText {
         return;
       }
       if (this.isKnown(key, hasPassword)) this.set(key, value.replaceAll(/\\([^])/g, "$1"));
-      if (key === "password") hasPassword = true;
+      hasPassword ||= /pass/i.test(key) || !Object.hasOwn(parameters, key);
     }
   }
 
@@ -196,8 +241,10 @@ class Parser implements ConninfoText {
   isKnown(key: string, isSecret: boolean): boolean {
     const parameter = Object.hasOwn(parameters, key) ? parameters[key] : undefined;
     if (parameter === undefined) {
-      const guess = didYouMean(key, Object.keys(parameters));
-      this.problems.push(isSecret ? "a parameter is unknown" : `the parameter "${key}" is unknown${guess}`);
+      const isWord = /^[a-z]\w{0,40}$/i.test(key);
+      if (strange.has(key)) this.problems.push(`the parameter ${key} is of another program: leave it out`);
+      else if (isSecret || !isWord) this.problems.push("a parameter is unknown");
+      else this.problems.push(`the parameter "${key}" is unknown${didYouMean(key, Object.keys(parameters))}`);
     } else if (parameter.use === "refused") {
       this.problems.push(`the parameter ${key} is not supported`);
     }

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import type { ConnectionOptions as TlsOptions } from "node:tls";
 import { inspect } from "node:util";
 import { ReplicateError } from "../errors.ts";
-import { parameters, parseConninfo } from "./conninfo-text.ts";
+import { parameters, parseConninfo, severalHosts } from "./conninfo-text.ts";
 import { passwordFromFile } from "./password-file.ts";
 import { readService, serviceFiles } from "./service-file.ts";
 import { tlsSettings } from "./tls.ts";
@@ -23,7 +23,7 @@ export interface ConnectionSettings {
   readonly ssl: false | TlsOptions;
   /** sslmode=prefer: try again without encryption where the server cannot or will not do it. */
   readonly sslFallback?: boolean;
-  /** channel_binding=require: tie the login to the encrypted channel where the server offers it. */
+  /** channel_binding=require: no login that is not tied to the encrypted channel. */
   readonly channelBinding?: boolean;
   /** Command-line options for the server's session: `-c name=value`. */
   readonly options?: string;
@@ -76,8 +76,14 @@ export function resolveConnection(input: string, env: NodeJS.ProcessEnv): Connec
   }
   const name = values["host"] ?? values["hostaddr"] ?? defaultHost(port);
   if ([name, values["hostaddr"] ?? "", values["port"] ?? ""].some((each) => each.includes(","))) {
-    problems.push("several hosts are not supported: name the primary server alone");
+    problems.push(severalHosts);
   }
+  for (const key of ["host", "hostaddr", "user", "dbname"] as const) {
+    // Shown to people, so a connection that came into the wrong place, password and all, must not go on from here.
+    if (/:\/\/|\bpassword\s*=/i.test(values[key] ?? ""))
+      problems.push(`${key} is a connection as a whole: give it as the source or target itself`);
+  }
+  if (/[@/?#\s]/.test(name.replace(/^\/.*/, ""))) problems.push("host is no name of a server");
   const host = values["hostaddr"] ?? name;
   const isSocket = host.startsWith("/");
   const tls = tlsSettings(values, { name, isSocket }, home);

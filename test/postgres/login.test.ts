@@ -141,6 +141,48 @@ describe.runIf(isEmbedded && (await hasOpenssl()))(
   },
 );
 
+describe.runIf(isEmbedded && (await hasOpenssl()))("channel_binding=require", () => {
+  let cluster: Cluster;
+  beforeAll(async () => {
+    cluster = await startCluster({ version: "13", tls: "optional", auth: "trust" });
+    await using admin = await connect(resolveConnection(cluster.adminUrl, noHome), {
+      side: "source",
+      purpose: "test",
+    });
+    await admin.script("set password_encryption = 'md5'; create role by_md5 login password 'p'");
+    await admin.script("set password_encryption = 'scram-sha-256'; create role by_scram login password 'p'");
+    await admin.script("create role by_password login password 'p'; create role by_trust login");
+    const { file } = await admin.row<{ file: string }>("select current_setting('hba_file') as file");
+    await admin.script(`copy (values ('host all by_md5 all md5'), ('host all by_scram all scram-sha-256'),
+      ('host all by_password all password'), ('host all all all trust')) to '${file}'`);
+    await admin.script("select pg_reload_conf()");
+  });
+  afterAll(() => cluster.stop());
+  const url = (role: string, query: string) => `${cluster.urlFor("postgres", role, "p")}?${query}`;
+  const required = "channel_binding=require&sslmode=require";
+
+  it("lets in with scram-sha-256 over TLS, and prefer with all", async () => {
+    expect(await isEncrypted(url("by_scram", required))).toBe(true);
+    expect(await isEncrypted(url("by_scram", "channel_binding=require"))).toBe(true);
+    for (const role of ["by_md5", "by_scram", "by_password", "by_trust"])
+      expect(await isEncrypted(url(role, "channel_binding=prefer&sslmode=require")), role).toBe(true);
+  });
+
+  it.each([
+    ["by_scram", "channel_binding=require&sslmode=disable", "not encrypted"],
+    ["by_trust", "channel_binding=require&sslmode=disable", "not encrypted"],
+    ["by_trust", required, "lets this user in without it"],
+    ["by_md5", required, "asks for the password itself"],
+    ["by_password", required, "asks for the password itself"],
+  ])("refuses %s with %s", async (role, query, message) => {
+    expect(await failure(url(role, query))).toMatchObject({
+      code: "LOGIN_REFUSED",
+      message: expect.stringContaining(message),
+      hint: expect.stringContaining("channel_binding=require needs TLS"),
+    });
+  });
+});
+
 describe("no server", () => {
   it("is told apart from a refusal", async () => {
     const port = await freePort();
