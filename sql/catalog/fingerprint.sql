@@ -69,9 +69,21 @@ select c.oid::bigint as "relid",
            where i.indrelid = c.oid and i.indisunique and i.indisvalid and i.indpred is null and i.indexprs is null),
          'triggers', (
            select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(
-               t.tgname, t.tgenabled, t.xmin::text) order by t.tgname), '[]'::jsonb)
-           from pg_catalog.pg_trigger t
-           where t.tgrelid = c.oid and t.tgname like 'zzz\_replicate\_%'),
+               t.name, t.enabled, t.version) order by t.name collate "C"), '[]'::jsonb)
+           from (
+             select t.tgname::text as name, t.tgenabled::text as enabled, t.xmin::text as version
+             from pg_catalog.pg_trigger t
+             where t.tgrelid = c.oid and t.tgname like 'zzz\_replicate\_%'
+             union all
+             -- In the place of a trigger that does not see all: P, where statements on a parent, or what a subscription
+             -- applies, pass by the triggers per statement.
+             select 'zzz_replicate_past', 'P', ''
+             where exists (
+                 select 1 from pg_catalog.pg_trigger t
+                 where t.tgrelid = c.oid and t.tgname ~ '^zzz_replicate_capture_\d+_insert$')
+               and (exists (select 1 from pg_catalog.pg_inherits i where i.inhrelid = c.oid)
+                 or exists (select 1 from pg_catalog.pg_subscription_rel s where s.srrelid = c.oid))
+           ) as t),
          'rows', pg_catalog.jsonb_build_object(
            'versions', (
              select coalesce(pg_catalog.string_agg(v.xmin, ' ' order by v.xmin), '')

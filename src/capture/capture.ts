@@ -13,6 +13,7 @@ import type { Connection } from "../postgres/connect.ts";
 import { withBriefLocks } from "../postgres/lock.ts";
 import { fill, ident, load } from "../postgres/sql.ts";
 import type { SyncContext } from "../state/context.ts";
+import { WRITTEN_PAST } from "./by-row.ts";
 import { noteReread } from "./note-changes.ts";
 import { installFunction } from "./trigger-function.ts";
 import { installTriggers, installTruncateTrigger } from "./triggers.ts";
@@ -108,12 +109,8 @@ async function loadOne(source: Connection, id: number): Promise<Capture> {
 
 async function createCapture(source: Connection, table: Table, wished: CaptureMethod): Promise<number> {
   const keyColumns = table.key === null ? [] : captureKey(table, table.key);
-  // Statement triggers do not see writes that name another relation of a partition or inheritance tree.
-  const [relative] = await source.rows(
-    `select 1 from pg_catalog.pg_inherits where $1::oid in (inhrelid, inhparent) limit 1`,
-    [table.oid],
-  );
-  const method = relative === undefined ? wished : "row";
+  const [past] = await source.rows(WRITTEN_PAST, [table.oid]);
+  const method = past === undefined ? wished : "row";
   const { id } = await source.row<{ id: number }>(
     `insert into replicate.capture (relid, key_columns, method, skip_noop, delta_a, delta_b)
      values ($1, $2, $3, false, 0, 0) returning id`,

@@ -1,4 +1,5 @@
 /** What changed on the source besides rows: columns, keys, triggers, partitions. Noticed before rows are read. */
+import { captureByRow } from "../capture/by-row.ts";
 import { triggerNames } from "../capture/triggers.ts";
 import { adoptLeaf, releaseLeaf } from "../capture/partitions.ts";
 import { functionSql } from "../capture/trigger-function.ts";
@@ -22,6 +23,9 @@ import type { SyncTable } from "../state/sync-table.ts";
 import { isSameForm } from "./old-rows.ts";
 import type { Partition } from "./read-batch.ts";
 import type { Shape } from "./shape.ts";
+
+/** See catalog/fingerprint. */
+const PASSED_BY = "P";
 
 const same = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
 
@@ -56,6 +60,10 @@ export async function settleDrift(
   const [mapped] = await mapTables(source, [{ source: described, target, mapping: shape.entry.mapping }]);
   const table = mapped?.source ?? described;
 
+  if (now.triggers.some(([, state]) => state === PASSED_BY)) {
+    await captureByRow(context, source, capture, table);
+    return "statements on another table, or a subscription, write to it as well: its changes are captured row by row from now on";
+  }
   const problems: Problem[] = [];
   for (const name of triggerNames(capture, table, source.version)) {
     const trigger = now.triggers.find(([each]) => each === name);
