@@ -5,6 +5,10 @@ import { toJson } from "./output.ts";
 
 type Findings = PreflightReport["findings"];
 
+/** Lines of one remedy that are shown, and characters of one. */
+const mostRemedyLines = 16;
+const mostRemedyColumns = 400;
+
 const order = ["blocking", "warning", "note"] as const;
 
 export function findingLines(findings: Findings): string[] {
@@ -20,10 +24,26 @@ export function findingLines(findings: Findings): string[] {
         .filter((each) => each.severity === severity)
         .flatMap(({ subject, message, remedy }) => [
           `  ${severity}: ${subject}: ${message}`,
-          ...(remedy === undefined ? [] : remedy.split("\n").map((line) => `      ${line}`)),
+          ...remedyLines(remedy).map((line) => `      ${line}`),
         ]),
     ),
   ];
+}
+
+/** Statements for hundreds of tables are for programs to read. */
+function remedyLines(remedy: string | undefined): string[] {
+  const lines = remedy === undefined ? [] : remedy.split("\n").map(shortened);
+  const hidden = lines.length - mostRemedyLines;
+  if (hidden <= 1) return lines;
+  const tail = lines.slice(-2).filter((line) => line.startsWith("-- or "));
+  const shown = lines.slice(0, mostRemedyLines - tail.length);
+  return [...shown, `-- and ${count(hidden, "more line")}; --json has all`, ...tail];
+}
+
+function shortened(line: string): string {
+  return line.length <= mostRemedyColumns || !line.startsWith("-- ")
+    ? line
+    : `${line.slice(0, mostRemedyColumns - 1)}…`;
 }
 
 /** Constraints that rows of the source break, so that they could only be restored as NOT VALID. */

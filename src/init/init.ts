@@ -7,7 +7,7 @@ import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
 import { load } from "../postgres/sql.ts";
-import { preflight, refuseBlocking, type Finding, type TablePair } from "../preflight/preflight.ts";
+import { gather, preflight, refuseBlocking, type Finding, type TablePair } from "../preflight/preflight.ts";
 import type { SyncContext } from "../state/context.ts";
 import { migrate, stateVersion } from "../state/migrate.ts";
 import { rememberSelection } from "../state/newcomers.ts";
@@ -33,12 +33,13 @@ export async function initSync(context: SyncContext, options: InitOptions = {}):
   await using source = await context.source("init");
   await using target = await context.target("init");
   const known = await loadKnownTables(target, context.config.name);
-  const { findings, pairs } = await preflight(
+  const { findings: found, pairs } = await preflight(
     context,
     source,
     target,
     new Map(known.map((table) => [table.sourceRelid, table])),
   );
+  const findings = gather(found);
   refuseBlocking(findings);
   const isNew = (pair: TablePair): boolean => !known.some((table) => table.sourceRelid === pair.source.oid);
   const report: InitReport = {

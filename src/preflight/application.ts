@@ -5,7 +5,7 @@
 import { tableSql } from "../catalog/table.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { ident, load } from "../postgres/sql.ts";
-import { isProviderRole } from "../schema/providers.ts";
+import { isProviderRole } from "../catalog/providers.ts";
 import type { Examination } from "./examination.ts";
 import { administrator, run, some, type Finding } from "./finding.ts";
 

@@ -1,7 +1,7 @@
 /** Privileges that objects to come are given on the source, and would not be given on the target. */
 import type { Connection } from "../postgres/connect.ts";
 import { ident, load } from "../postgres/sql.ts";
-import { isProviderRole } from "../schema/providers.ts";
+import { isProviderRole } from "../catalog/providers.ts";
 import type { Examination } from "./examination.ts";
 import { run, type Finding } from "./finding.ts";
 

@@ -14,6 +14,10 @@ export interface Finding extends Problem {
   readonly side?: Side;
   /** Who may run it: a role of that side, or `administrator`. */
   readonly role?: string;
+  /** The subject is a table of the source, and others may have the same finding (see `gather`). */
+  readonly isOfTable?: boolean;
+  /** Every table that the finding is about, where there are several. */
+  readonly subjects?: readonly string[];
 }
 
 /** A superuser, or the role that a provider gives instead of one. */

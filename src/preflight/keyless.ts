@@ -18,13 +18,14 @@ export function checkKeyless(
     const message = isLarge
       ? `has no key and ${size}, more than keylessLimit (${megabytes(limitBytes)}): its changes wait for the cutover, which reads it again as a whole while nobody can write`
       : `has no key: it is read again as a whole (${size}) when it has changed`;
-    return [{ severity: isLarge ? "warning" : "note", subject, message }];
+    return [{ severity: isLarge ? "warning" : "note", subject, message, isOfTable: true }];
   }
   const isPerPartition = table.kind === "p" && source.version < 110_000;
   return [
     {
       severity: "blocking",
       subject,
+      isOfTable: true,
       message: isPerPartition
         ? "has no key: on version 10, each partition needs a unique index on the same NOT NULL columns, those of the partition bounds among them"
         : "has no key: no primary key, and no unique index on NOT NULL columns",

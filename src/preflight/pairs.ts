@@ -1,6 +1,7 @@
 /** Which tables are meant, which of them can be replicated, and where each goes. */
 import { mapTables, type TableMapping } from "../catalog/mapping.ts";
 import { selectTables } from "../catalog/patterns.ts";
+import { providersSchema } from "../catalog/providers.ts";
 import { describeTables, tableLabel, tableSql, type Table } from "../catalog/table.ts";
 import type { KeylessPolicy, ResolvedConfig, ResolvedOverride } from "../config.ts";
 import { tableSettings, type Merged } from "../config-overrides.ts";
@@ -33,6 +34,9 @@ interface Relation {
   readonly kind: string;
   readonly isPartition: boolean;
   readonly isExtensionMember: boolean;
+  readonly schemaOwner: string;
+  readonly isForeignSchema: boolean;
+  readonly role: string;
 }
 
 /** Describes the tables of the source that the settings choose. Throws PATTERN_MATCHES_NOTHING. */
@@ -42,11 +46,10 @@ export async function chosenTables(
   findings: Finding[],
 ): Promise<Table[]> {
   const relations = await source.rows<Relation>(load("catalog/relations"));
-  const { selected, unmatchedPatterns, unmatchedExcludes } = selectTables(
-    relations.filter((relation) => !relation.isExtensionMember),
-    config.tables,
-    config.exclude,
-  );
+  const own = relations.filter(({ isExtensionMember, ...relation }) => {
+    return !isExtensionMember && providersSchema(relation, config.tables) === undefined;
+  });
+  const { selected, unmatchedPatterns, unmatchedExcludes } = selectTables(own, config.tables, config.exclude);
   if (unmatchedPatterns.length > 0) {
     throw new ReplicateError(
       "PATTERN_MATCHES_NOTHING",
@@ -154,16 +157,17 @@ export async function pairTables(
       pairs.push({ source: table, target: found, override, keyless, mapping });
     } else {
       const isRenamed = tableLabel(name) !== tableLabel(table);
+      const missing = isRenamed
+        ? `is missing on the target, where it is called ${tableLabel(name)}`
+        : "is missing on the target";
       findings.push({
         severity: "blocking",
         subject: tableLabel(table),
-        message:
-          relation === undefined
-            ? `the target has no table ${tableLabel(name)}`
-            : `${tableLabel(name)} on the target is not a table`,
+        isOfTable: true,
+        message: relation === undefined ? missing : `${tableLabel(name)} on the target is not a table`,
         remedy: isRenamed
           ? `create table ${tableSql(name)} (…);  -- on the target, by hand: it has another name there`
-          : `replicate schema  -- creates it; or: pg_dump --schema-only --table '${tableLabel(table)}' SOURCE | psql TARGET`,
+          : "replicate schema  -- creates what is missing; or: pg_dump --schema-only SOURCE | psql TARGET",
       });
     }
   }

@@ -10,6 +10,7 @@ import { checkDefaultPrivileges } from "./default-privileges.ts";
 import type { Examination } from "./examination.ts";
 import { checkExtensions } from "./extensions.ts";
 import type { Finding } from "./finding.ts";
+import { gather } from "./gather.ts";
 import { checkHeldDeltas } from "./held-deltas.ts";
 import { checkKeyless } from "./keyless.ts";
 import { checkLeftBehind } from "./left-behind.ts";
@@ -35,6 +36,7 @@ import { checkContents, checkPublications, checkServer, readServer, type Server 
 import { checkTwoSided } from "./two-sided.ts";
 import { checkPair, checkSourceTable } from "./tables.ts";
 
+export { gather } from "./gather.ts";
 export { refuseBlocking, type Finding, type Severity } from "./finding.ts";
 export type { TableSettings } from "./overrides.ts";
 export type { TablePair } from "./pairs.ts";
@@ -147,7 +149,8 @@ export async function examine(context: SyncContext, options: PreflightOptions = 
       all.push({ severity: "warning", subject: about, message });
     }
   }
+  const gathered = gather(all);
   return showSettings
-    ? { findings: all, settings: settingsOfTables(found.tables, context.config) }
-    : { findings: all };
+    ? { findings: gathered, settings: settingsOfTables(found.tables, context.config) }
+    : { findings: gathered };
 }

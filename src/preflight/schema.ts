@@ -1,6 +1,7 @@
 /** What differs between both schemas and is not said already by what stands in the way of rows. */
 import { columnPlan } from "../catalog/columns.ts";
 import { tableLabel } from "../catalog/table.ts";
+import { targetName } from "../mapping-settings.ts";
 import { compareSchemasIn, type SchemaDifference } from "../schema/compare.ts";
 import type { Examination } from "./examination.ts";
 import { run, some, type Finding } from "./finding.ts";
@@ -27,10 +28,13 @@ export async function checkSchema(examination: Examination): Promise<Finding[]> 
     return { ...each, what, name: each.object.slice(what.length + 1) };
   });
   const isSaid = saidAlready(examination, differences);
+  // What makes the missing tables makes all of it.
+  const isToBeMade = isSchemaLacking(examination);
   const findings: Finding[] = [];
   const toCreate = new Map<string, string[]>();
   for (const difference of differences.filter((each) => !isSaid(each))) {
     const { what, name, kind, remedy } = difference;
+    if (isToBeMade && kind === "missing") continue;
     if (kind === "missing" && remedy === null) toCreate.set(what, [...(toCreate.get(what) ?? []), name]);
     else findings.push(finding(difference, examination));
   }
@@ -44,6 +48,14 @@ export async function checkSchema(examination: Examination): Promise<Finding[]> 
     });
   }
   return findings;
+}
+
+/** Whether tables are missing on the target that `replicate schema` creates, with whatever else is missing. */
+function isSchemaLacking({ tables, pairs, context }: Examination): boolean {
+  const paired = new Set(pairs.map((pair) => pair.source.oid));
+  return tables.some(
+    (table) => !paired.has(table.oid) && tableLabel(targetName(table, context.config)) === tableLabel(table),
+  );
 }
 
 /** True for what other checks say, and for what follows from another difference. */

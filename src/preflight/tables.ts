@@ -17,16 +17,18 @@ export function checkSourceTable(table: Table, source: Connection, server: Serve
     findings.push({
       severity: "blocking",
       subject,
+      isOfTable: true,
       message: `is owned by ${table.owner}: triggers can be created by its owner only`,
-      ...membership(table, source, server),
+      ...orLeaveOut(subject, membership(table, source, server)),
     });
   }
   for (const relation of hidingRelations(table)) {
     findings.push({
       severity: "blocking",
       subject: tableLabel(relation),
+      isOfTable: true,
       message: "row security hides rows from this role",
-      ...seeAllRows(table, relation, "source"),
+      ...orLeaveOut(subject, seeAllRows(table, relation, "source")),
     });
   }
   const foreign = table.leaves.filter((leaf) => leaf.kind === "f");
@@ -101,6 +103,11 @@ export function checkPair(pair: TablePair, target: Connection, server: Server, i
     });
   }
   return findings;
+}
+
+/** The other way out, where what would have to be done belongs to somebody else. */
+function orLeaveOut(subject: string, { remedy, ...rest }: ReturnType<typeof run>): ReturnType<typeof run> {
+  return { ...rest, remedy: `${remedy}\n-- or leave the table out: --exclude-tables '${subject}'` };
 }
 
 /** Only the owner's rights escape row security that is forced; nobody but an owner's member comes here otherwise. */

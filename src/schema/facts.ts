@@ -1,10 +1,9 @@
 /** What the servers say about themselves before their schemas are looked at. */
-import { patternMatches } from "../catalog/patterns.ts";
 import type { ResolvedConfig } from "../config.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { load } from "../postgres/sql.ts";
 import type { Extension } from "./plan.ts";
-import { providerOf, type SchemaOwner } from "./providers.ts";
+import { isNamed, providerOf, type SchemaOwner } from "../catalog/providers.ts";
 
 /** As sql/schema/source returns it. */
 export interface SourceFacts {
@@ -41,7 +40,7 @@ export function schemasLeftOut(facts: SourceFacts, config: ResolvedConfig): Map<
   const leftOut = new Map<string, string | null>([["replicate", null]]);
   for (const schema of facts.schemas) {
     const provider = providerOf(schema, facts.role);
-    const isAsked = config.tables.some((pattern) => patternMatches(pattern, schema.name, "") || pattern.startsWith(`${schema.name}.`)); // prettier-ignore
+    const isAsked = isNamed(schema.name, config.tables);
     const isHome =
       schema.name === "heroku_ext" && facts.extensions.some((each) => each.schema === schema.name);
     if (provider !== undefined && !isAsked && !isHome) leftOut.set(schema.name, `belongs to ${provider}`);

@@ -4,6 +4,7 @@
  */
 import { baseName } from "../catalog/delta.ts";
 import { isSelected, type TableSelection } from "../catalog/patterns.ts";
+import { providersSchema, type InSchema } from "../catalog/providers.ts";
 import { tableLabel } from "../catalog/table.ts";
 import type { ResolvedConfig } from "../config.ts";
 import { ReplicateError, type Problem } from "../errors.ts";
@@ -49,9 +50,16 @@ export async function findNewcomers(
     ...entries.map(({ sourceRelid }) => sourceRelid),
     ...(await takenByOthers(name, source, target)),
   ];
-  const strangers = await source.rows<{ schema: string; name: string }>(load("catalog/newcomers"), [known]);
+  const strangers = await source.rows<InSchema & { name: string }>(load("catalog/newcomers"), [known]);
   const schemaOf = isReverse ? formerSchemas(entries) : new Map<string, string>();
   return strangers
+    .filter(
+      (table) =>
+        providersSchema(
+          table,
+          selections.flatMap(({ tables }) => tables),
+        ) === undefined,
+    )
     .filter((table) =>
       isSelected({ ...table, schema: schemaOf.get(table.schema) ?? table.schema }, selections, exclude),
     )

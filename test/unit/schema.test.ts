@@ -7,7 +7,7 @@ import { resolveConnection } from "../../src/postgres/conninfo.ts";
 import { normalise } from "../../src/catalog/expression-text.ts";
 import { diffSchemas, type Description } from "../../src/schema/compare.ts";
 import { findPrograms } from "../../src/schema/programs.ts";
-import { providerOf } from "../../src/schema/providers.ts";
+import { providerOf } from "../../src/catalog/providers.ts";
 import { restoreErrors } from "../../src/schema/restore.ts";
 import { parseToc } from "../../src/schema/toc.ts";
 

@@ -1,5 +1,7 @@
 /** Schemas that a provider puts into its customers' databases, and that mean nothing anywhere else. */
 
+import { patternMatches } from "./patterns.ts";
+
 export interface SchemaOwner {
   readonly name: string;
   readonly owner: string;
@@ -30,6 +32,30 @@ export function providerOf(schema: SchemaOwner, role: string): string | undefine
   const [, provider] = providerSchemas.find(([name]) => name.test(schema.name)) ?? [];
   const isTheirs = schema.owner !== role && (schema.isForeign || providerRole.test(schema.owner));
   return isTheirs ? provider : undefined;
+}
+
+/** What a query of relations says of the schema that one is in. */
+export interface InSchema {
+  readonly schema: string;
+  readonly schemaOwner: string;
+  /** The session's role has no rights of the schema's owner. */
+  readonly isForeignSchema: boolean;
+  /** The session's. */
+  readonly role: string;
+}
+
+/** The provider whose schema a relation is in; undefined where it is in none, or where patterns name the schema. */
+export function providersSchema(
+  { schema, schemaOwner, isForeignSchema, role }: InSchema,
+  patterns: readonly string[],
+): string | undefined {
+  if (isNamed(schema, patterns)) return undefined;
+  return providerOf({ name: schema, owner: schemaOwner, isForeign: isForeignSchema }, role);
+}
+
+/** Whether patterns of tables name a schema. */
+export function isNamed(schema: string, patterns: readonly string[]): boolean {
+  return patterns.some((pattern) => patternMatches(pattern, schema, "") || pattern.startsWith(`${schema}.`));
 }
 
 /** A role that a provider works with: none of the application's. */
