@@ -154,7 +154,13 @@ describe("tables", () => {
     expect(ok).toBe(true);
     const warned = findings.filter(({ severity }) => severity === "warning").map(({ subject }) => subject);
     expect(warned.toSorted()).toEqual(
-      ["large objects", "public.fleeting", "public.seen", "publication everything"].toSorted(),
+      [
+        "large objects",
+        "materialized views",
+        "public.fleeting",
+        "public.seen",
+        "publication everything",
+      ].toSorted(),
     );
   });
 });
