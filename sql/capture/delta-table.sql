@@ -8,3 +8,5 @@ create table {{delta}} (
   -- recorded, or there is none: the whole table has to be read again. 1: and at once.
   truncated oid
 ) with (autovacuum_enabled = true, toast.autovacuum_enabled = true);
+-- A publication of all tables would refuse that a two-way sync deletes from it.
+alter table {{delta}} replica identity full;

@@ -7,7 +7,9 @@
 select pg_catalog.set_config(s.name, w.value, false)
 from (values
   ('search_path', 'pg_catalog'),
-  ('client_encoding', 'UTF8'),
+  -- Bytes that nobody knows the encoding of go through as they are.
+  ('client_encoding', case when pg_catalog.current_setting('server_encoding') operator(pg_catalog.=) 'SQL_ASCII'::pg_catalog.text
+    then 'SQL_ASCII' else 'UTF8' end),
   ('DateStyle', 'ISO, MDY'),
   ('IntervalStyle', 'postgres'),
   ('TimeZone', 'UTC'),

@@ -19,6 +19,9 @@ import type { CopyRun, CopyTable } from "./run.ts";
 const NOT_UNIQUE = ["23505", "23P01"];
 const PARKED = REFUSALS.replace("^", `^(?!${NOT_UNIQUE.join("|")})`);
 
+/** The temporary table has one column more. */
+const MOST_COLUMNS = 1600;
+
 /** Rows that go into the table at once: a try that is refused leaves that many dead ones at most. */
 const STEP_ROWS = 1000;
 
@@ -26,6 +29,7 @@ const STEP_ROWS = 1000;
 export function canSift(run: CopyRun, table: CopyTable, error: unknown): boolean {
   return (
     isRefusal(error) &&
+    table.columns.columns.length < MOST_COLUMNS &&
     !NOT_UNIQUE.includes(sqlstateOf(error) ?? "") &&
     parks(run.context.config, run.hooks, table)
   );

@@ -4,8 +4,8 @@ import type { Connection } from "../postgres/connect.ts";
 import { rowsSql } from "../catalog/rows.ts";
 import { toText } from "../catalog/text-form.ts";
 import { ident, literal } from "../postgres/sql.ts";
-import { otherColumns, type Shape } from "./shape.ts";
-import { stageName } from "./staging.ts";
+import type { Shape } from "./shape.ts";
+import { stagedColumns, stagedValue, stageName } from "./staging.ts";
 
 /** A target row, outside of the batch, that keeps a batch's row out by a unique constraint. */
 export interface Drift {
@@ -111,8 +111,8 @@ function sameSql({ equals, areNullsEqual }: UniqueIndex, other: string): string 
 function stagedSql(shape: Shape, alias: string): string {
   return [
     ...shape.targetKey.map(({ column }, n) => `${alias}.k${n + 1} as ${ident(column.name)}`),
-    ...otherColumns(shape).map(
-      (pair, n) => `${alias}.c${n + 1}::${pair.target.type} as ${ident(pair.target.name)}`,
+    ...stagedColumns(shape).map(
+      (column) => `(${stagedValue(column, alias)})::${column.target.type} as ${ident(column.target.name)}`,
     ),
   ].join(", ");
 }

@@ -12,10 +12,11 @@ import { ownColumns, ownConditions, ownRowsSql, rowsSql } from "../catalog/rows.
 import { asApplication } from "../catalog/search-path.ts";
 import { fromSql, tableSql, type Table } from "../catalog/table.ts";
 import { isSystemType } from "../catalog/text-form.ts";
+import { ReplicateError } from "../errors.ts";
 import { ident } from "../postgres/sql.ts";
 import type { RowLayout } from "../transform-rows.ts";
-import { otherColumns, uniqueNames, type Shape } from "./shape.ts";
-import { stageName } from "./staging.ts";
+import { uniqueNames, type Shape } from "./shape.ts";
+import { readStagedSql, stagedColumns, stagedFields, stagedValue, stageName } from "./staging.ts";
 import { isDirect, isReread, type TableMode } from "./table-mode.ts";
 
 /** What is in which field of a batch's rows. */
@@ -23,8 +24,19 @@ export function layoutOf(shape: Shape, mode: TableMode): RowLayout {
   const keys = shape.capture.keyColumns.map(({ name }) => name);
   const fields = isDirect(mode)
     ? shape.plan.columns.map((pair) => pair.source.name)
-    : [...keys, null, ...otherColumns(shape).map((pair) => pair.source.name)];
+    : [...keys, null, ...stagedNames(shape)];
   return { table: shape.label, fields, keys: [...keys, ...ownColumns(shape.target)] };
+}
+
+/** Throws CONFIG_INVALID where a hook cannot be given each column by itself. */
+function stagedNames(shape: Shape): string[] {
+  return stagedColumns(shape).map(({ at, source }) => {
+    if ("column" in at) return source.name;
+    throw new ReplicateError(
+      "CONFIG_INVALID",
+      `${shape.label} has too many columns for its rows to be transformed`,
+    );
+  });
 }
 
 const copyOptions = (shape: Shape): string => (shape.plan.binary ? " with (format binary)" : "");
@@ -60,7 +72,7 @@ export function copyOutSql(
   mode: TableMode,
   except = "",
 ): string {
-  const others = otherColumns(shape).map((pair) => `, t.${ident(pair.source.name)}`).join(""); // prettier-ignore
+  const others = readStagedSql(shape);
   const keys = shape.capture.keyColumns;
   const isTold = shape.opposite !== undefined;
   const window = `${windowSql(position)}${condition}`;
@@ -78,9 +90,7 @@ export function copyOutSql(
   }
   if (tellsKeysApart(shape)) {
     const columns = keys.map((_, index) => `d.k${index + 1}`).join(", ");
-    const absent = otherColumns(shape)
-      .map(() => ", null")
-      .join("");
+    const absent = ", null".repeat(stagedFields(shape));
     const [equal, images] = isTold
       ? [toldChangesSql(shape.capture, window), toldChangesSql(shape.capture, window, true)]
       : [
@@ -157,7 +167,6 @@ export function applySql(shape: Shape, mode: TableMode, replace: boolean): strin
     `delete from ${rows} as t using ${stage} as s where ${[...own, match].join(" and ")}${isReplacing ? "" : absentSql(shape)}`,
   );
 
-  const others = otherColumns(shape);
   const keyNames = uniqueNames(shape).map(ident);
   const ownKeys = shape.targetKey.flatMap(({ column }, index) =>
     column.generated === ""
@@ -166,10 +175,10 @@ export function applySql(shape: Shape, mode: TableMode, replace: boolean): strin
   );
   const columns = [
     ...ownKeys,
-    ...others.map((pair, index) => ({
-      name: ident(pair.target.name),
-      value: `s.c${index + 1}`,
-      identity: pair.target.identity,
+    ...stagedColumns(shape).map((column) => ({
+      name: ident(column.target.name),
+      value: stagedValue(column, "s"),
+      identity: column.target.identity,
     })),
   ];
   const updates = columns.filter((column) => column.identity !== "a");
@@ -178,8 +187,9 @@ export function applySql(shape: Shape, mode: TableMode, replace: boolean): strin
     : updates.length === 0
       ? ` on conflict (${keyNames.join(", ")}) do nothing`
       : ` on conflict (${keyNames.join(", ")}) do update set ${updates.map(({ name }) => `${name} = excluded.${name}`).join(", ")}`;
+  // By an alias: a table may be called "excluded".
   statements.push(
-    `insert into ${table} (${columns.map(({ name }) => name).join(", ")}) overriding system value
+    `insert into ${table} as t (${columns.map(({ name }) => name).join(", ")}) overriding system value
      select ${columns.map(({ value }) => value).join(", ")} from ${stage} as s where s.present${conflict}`,
   );
   return statements;

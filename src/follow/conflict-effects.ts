@@ -3,8 +3,7 @@ import { fromSql, tableSql } from "../catalog/table.ts";
 import { fromText } from "../catalog/text-form.ts";
 import { ident, literal } from "../postgres/sql.ts";
 import { blockedSql, rivalsSql, type UniqueIndex } from "./blocking-rows.ts";
-import { otherColumns } from "./shape.ts";
-import { stageName } from "./staging.ts";
+import { assignStaged, stagedColumns, stagedValue, stageName } from "./staging.ts";
 import { forgetTheirsSql, setTheirsAsideSql } from "./their-deltas.ts";
 import {
   entries,
@@ -47,9 +46,9 @@ export function agreeSql(met: Met, isTimed: boolean): string[] {
 
 /** True where both sides have the same row, or none. */
 function isSame(shape: TwoSided): string {
-  const pairs = otherColumns(shape);
+  const pairs = stagedColumns(shape);
   const there = pairs.map((pair) => `(t.${ident(pair.target.name)})::${pair.target.baseType}`).join(", ");
-  const here = pairs.map((_, n) => `s.c${n + 1}`).join(", ");
+  const here = pairs.map((column) => stagedValue(column, "s")).join(", ");
   const image =
     pairs.length === 0 ? "true" : `row(${there})::record operator(pg_catalog.*=) row(${here})::record`;
   return `(case when s.present and t.tableoid is not null then ${image} else s.present = (t.tableoid is not null) end)`;
@@ -102,13 +101,15 @@ function unmergeSql(met: Met, index: UniqueIndex): string {
 /** Gives staged rows the values of merged images. */
 function mergeSql(met: Met): string[] {
   const { shape, sides } = met;
-  const others = otherColumns(shape);
+  const others = stagedColumns(shape);
   if (others.length === 0) return [];
   const named = others.map((pair) => {
     const name = sides.way === "forward" ? pair.source.name : pair.target.name;
     return `c.merged_image operator(pg_catalog.->) ${literal(name)}::pg_catalog.text as ${ident(pair.target.name)}`;
   });
-  const sets = others.map((pair, n) => `c${n + 1} = (r.${ident(pair.target.name)})::${pair.target.baseType}`);
+  const sets = others.map((column) =>
+    assignStaged(column, `(r.${ident(column.target.name)})::${column.target.baseType}`),
+  );
   return [
     `update ${stageName(shape)} as s set present = true, ${sets.join(", ")}
      from replicate.conflict as c

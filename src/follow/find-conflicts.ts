@@ -2,8 +2,8 @@
 import { fromSql, tableLabel } from "../catalog/table.ts";
 import { ident, literal } from "../postgres/sql.ts";
 import { blockedSql, type UniqueIndex } from "./blocking-rows.ts";
-import { otherColumns, type Shape } from "./shape.ts";
-import { stageName } from "./staging.ts";
+import type { Shape } from "./shape.ts";
+import { stagedColumns, stagedValue, stageName } from "./staging.ts";
 import {
   match,
   matchRow,
@@ -129,11 +129,12 @@ const change = (did: string, exists: string): string =>
 function image(shape: TwoSided, sides: Sides, from: "s" | "t"): string {
   const name = (pair: Shape["plan"]["columns"][number]): string =>
     ident(sides.way === "forward" ? pair.source.name : pair.target.name);
+  const staged = stagedColumns(shape);
   const columns = shape.plan.columns.map((pair) => {
     if (from === "t") return `(t.${ident(pair.target.name)})::${pair.target.baseType} as ${name(pair)}`;
     const key = shape.targetKey.findIndex(({ column }) => column.attnum === pair.target.attnum);
-    const at = otherColumns(shape).findIndex((other) => other.target.attnum === pair.target.attnum);
-    return `${key >= 0 ? `s.k${key + 1}` : `s.c${at + 1}`} as ${name(pair)}`;
+    const other = staged.find(({ target }) => target.attnum === pair.target.attnum);
+    return `${other === undefined ? `s.k${key + 1}` : stagedValue(other, "s")} as ${name(pair)}`;
   });
   const exists = from === "s" ? "s.present" : "t.tableoid is not null";
   return `case when ${exists} then (select pg_catalog.to_jsonb(i) from (select ${columns.join(", ")}) as i) end`;

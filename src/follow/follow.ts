@@ -6,7 +6,7 @@ import type { Connection } from "../postgres/connect.ts";
 import { LockWatch } from "../postgres/lock-watch.ts";
 import { sleep } from "../postgres/sleep.ts";
 import {
-  asReplicateError, hidesRows, isConnectionFailure, isRetryableConflict, QUERY_CANCELED, sqlstateOf,
+  asReplicateError, hidesRows, isConnectionFailure, isLasting, isRetryableConflict, QUERY_CANCELED, sqlstateOf,
 } from "../postgres/sqlstate.ts"; // prettier-ignore
 import type { SyncContext } from "../state/context.ts";
 import { SequenceKeeper } from "../sequences/keeper.ts";
@@ -329,7 +329,8 @@ class FollowRun {
       isConnectionFailure(error) ||
       isRetryableConflict(error) ||
       sqlstateOf(error) === QUERY_CANCELED ||
-      this.#isCut();
+      // A refusal of the target cuts the source, which is still reading.
+      (this.#isCut() && !isLasting(error));
     const side = this.#brokenSide(error);
     // The server names the table, which is called the same on both sides.
     const failure = asReplicateError(error, hidesRows(error) ? `follow, on the ${side}` : "follow");

@@ -76,6 +76,28 @@ export function hidesRows(error: unknown): boolean {
   return (error as { routine?: unknown } | null)?.routine === "check_enable_rls";
 }
 
+/** Errors that stay until somebody changes a privilege, a definition or a setting. */
+export function isLasting(error: unknown): boolean {
+  const state = error instanceof ReplicateError ? error.sqlstate : sqlstateOf(error);
+  return /^(0A|2B|42|55000)/.test(state ?? "");
+}
+
+/** What to do about a lack of rights, and about a publication that wants rows to be identified. */
+function hintFor(sqlstate: string | undefined, said: string): string | undefined {
+  const [, kind, name] =
+    /permission denied for (table|relation|sequence|schema|column) (.+)/.exec(said) ?? [];
+  if (sqlstate === "42501" && kind !== undefined) {
+    const on = kind === "relation" || kind === "column" ? "table" : kind;
+    return `Run \`replicate preflight\`: it names every privilege that is missing, with its GRANT. This one, as the owner: grant ${kind === "schema" ? "usage" : "all"} on ${on} ${name} to the role of this connection.`;
+  }
+  const [, table] =
+    /^cannot (?:update|delete from) table "(.*)" because it does not have a replica identity/.exec(said) ??
+    [];
+  if (table !== undefined)
+    return `A publication wants its rows to be identified: alter table "${table}" replica identity full; or take the table out of the publication.`;
+  return undefined;
+}
+
 /** Wraps whatever the driver threw, so that a code, a hint and an exit code come with it. */
 export function asReplicateError(error: unknown, doing: string): ReplicateError {
   if (error instanceof ReplicateError) return error;
@@ -84,7 +106,12 @@ export function asReplicateError(error: unknown, doing: string): ReplicateError 
   const detail = (error as { detail?: string } | null)?.detail;
   const code = codeOf(error, sqlstate);
   const message = `${doing}: ${said}${detail ? ` (${detail})` : ""}${sqlstate ? ` [${sqlstate}]` : ""}`;
-  return new ReplicateError(code, message, { cause: error, ...(sqlstate ? { sqlstate } : {}) });
+  const hint = hintFor(sqlstate, said);
+  return new ReplicateError(code, message, {
+    cause: error,
+    ...(sqlstate ? { sqlstate } : {}),
+    ...(hint === undefined ? {} : { hint }),
+  });
 }
 
 function codeOf(error: unknown, sqlstate: string | undefined): ErrorCode {

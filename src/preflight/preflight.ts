@@ -33,6 +33,7 @@ import { checkReactions } from "./reactions.ts";
 import { checkSchema } from "./schema.ts";
 import { checkSequences } from "./sequences.ts";
 import { checkContents, checkPublications, checkServer, readServer, type Server } from "./server.ts";
+import { checkTableRights } from "./table-rights.ts";
 import { checkTwoSided } from "./two-sided.ts";
 import { checkPair, checkSourceTable } from "./tables.ts";
 
@@ -86,6 +87,8 @@ export async function preflight(
   findings.push(
     ...(await checkTwoSided(config, source, target, pairs)),
     ...places.flat(),
+    ...(await checkTableRights(source, own, tables, config)),
+    ...(await checkTableRights(target, other, targets, config)),
     ...checkPublications(source, own, tables),
     ...checkPublications(target, other, targets),
   );

@@ -28,8 +28,21 @@ export async function checkTwoSided(
   ]; // prettier-ignore
 }
 
+/** Where rows meet, both stand side by side in rows of at most 1,664 columns. */
+const MOST_COLUMNS = 800;
+
 function keyFindings({ source, target }: TablePair): Finding[] {
   const subject = tableLabel(source);
+  if (target.columns.length > MOST_COLUMNS) {
+    return [
+      {
+        severity: "blocking",
+        subject,
+        message: `has ${target.columns.length} columns: conflicts can be met in tables of up to ${MOST_COLUMNS}`,
+        remedy: `-- leave the table out: --exclude-tables '${subject}'`,
+      },
+    ];
+  }
   const names = (table: Table): string[] | undefined => table.key?.columns.map(({ name }) => name).sort();
   const [here, there] = [names(source), names(target)];
   if (here === undefined) {

@@ -4,6 +4,7 @@
  */
 import { deltaColumns, deltaTables, DISPUTED, recorded } from "../catalog/delta.ts";
 import { fromText, toText } from "../catalog/text-form.ts";
+import type { Connection } from "../postgres/connect.ts";
 import { throwIfAborted } from "../postgres/sleep.ts";
 import { eachKeySql, keyParametersSql } from "./key-sql.ts";
 import type { TablePlan } from "./plan.ts";
@@ -54,16 +55,22 @@ async function note(
 ): Promise<number> {
   const { source, target } = pair;
   const { id, keyColumns } = plan.capture;
+  // Bytes of no known encoding are no text of JavaScript's.
+  const isRaw = (await Promise.all([source, target].map(hasBytes))).every((each) => each);
+  const shown = (text: string): string =>
+    isRaw ? `pg_catalog.encode(pg_catalog.textsend(${text}), 'hex')` : text;
+  const read = (text: string): string =>
+    isRaw ? `pg_catalog.convert_from(pg_catalog.decode(${text}, 'hex'), 'SQL_ASCII')` : text;
   await target.script(
     `declare replicate_keys no scroll cursor with hold for
-     select ${eachKeySql(plan.target.key, (n, { type }) => toText(`coalesce(d.s${n}, d.t${n})`, type))} from ${DIFFERENCES} as d`,
+     select ${eachKeySql(plan.target.key, (n, { type }) => shown(toText(`coalesce(d.s${n}, d.t${n})`, type)))} from ${DIFFERENCES} as d`,
   );
   // From here on nobody has to wait for our locks, however long this takes.
   await Promise.all([source.script("commit"), target.script("commit")]);
   const columns = [...deltaColumns(plan.capture), ...(isDisputed ? ["op"] : [])].join(", ");
   // Through the column's own type, so that a key which only the target's type can hold fails here and not in `follow`.
   const values = keyColumns
-    .map((column, index) => recorded(column, fromText(`x.k${index + 1}`, column.readType)))
+    .map((column, index) => recorded(column, fromText(read(`x.k${index + 1}`), column.readType)))
     .join(", ");
   for (let noted = 0; ;) {
     throwIfAborted(signal);
@@ -86,4 +93,11 @@ async function note(
     );
     noted += rows.length;
   }
+}
+
+async function hasBytes(connection: Connection): Promise<boolean> {
+  const { isRaw } = await connection.row<{ isRaw: boolean }>(
+    `select pg_catalog.current_setting('server_encoding') operator(pg_catalog.=) 'SQL_ASCII'::pg_catalog.text as "isRaw"`,
+  );
+  return isRaw;
 }
