@@ -30,7 +30,9 @@ import { examine, type Finding, type PreflightOptions, type TableSettings } from
 import { asReplicateError } from "./postgres/sqlstate.ts";
 import { compareSchemas, type SchemaComparison } from "./schema/compare.ts";
 import { createSchema, type SchemaOptions, type SchemaReport } from "./schema/schema.ts";
+import { ShownNames } from "./shown-names.ts";
 import type { Logger, SyncContext } from "./state/context.ts";
+import type { Lease } from "./state/lease.ts";
 import { makeContext, Sessions } from "./state/open-context.ts";
 import { readStatus, type Status } from "./status/status.ts";
 import { explainTargetAway } from "./status/target-away.ts";
@@ -136,11 +138,16 @@ export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync
   await loadResolvers(config);
   await loadHooks(config);
   const sessions = new Sessions();
+  const shown = new ShownNames(config.name);
+  const listener = (call: CallOptions): OnEvent | undefined => {
+    const heard = call.onEvent ?? onEvent;
+    return heard === undefined ? undefined : (event) => heard(shown.event(event));
+  };
 
   const context = (call: CallOptions, isCutBySignal = true): SyncContext =>
     makeContext(config, sessions, {
       logger,
-      onEvent: call.onEvent ?? onEvent,
+      onEvent: listener(call),
       signal: call.signal,
       isCutBySignal,
     });
@@ -153,9 +160,10 @@ export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync
     try {
       return await work(context(call));
     } catch (error) {
-      const known = asReplicateError(error, doing);
+      const known = shown.error(asReplicateError(error, doing));
       // A stop cuts the sessions, so what they say then is no failure of the servers.
-      const isCut = call.signal?.aborted === true && (error !== known || known.retry === "now");
+      const isCut =
+        call.signal?.aborted === true && (!(error instanceof ReplicateError) || known.retry === "now");
       throw isCut ? new ReplicateError("ABORTED", `${doing} was stopped`, { cause: error }) : known;
     }
   };
@@ -165,7 +173,7 @@ export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync
       const signals = [isStoppable ? call.signal : undefined, signal].filter((each) => each !== undefined);
       return makeContext(settings, sessions, {
         logger,
-        onEvent: call.onEvent ?? onEvent,
+        onEvent: listener(call),
         signal: AbortSignal.any(signals),
         isCutBySignal: isCut,
       });
@@ -220,12 +228,19 @@ export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync
         if (call.signal?.aborted) return;
         throw error;
       }
-      yield* followEitherWay(ways(call), call);
+      try {
+        yield* followEitherWay(ways(call), call);
+      } catch (error) {
+        throw error instanceof ReplicateError ? shown.error(error) : error;
+      }
     },
     verify: async (call = {}) =>
       await runDirected("verify", call, async (each) => await verifySync(each, call)),
     status: async (call = {}) =>
-      await run("status", call, async (each) => await readStatusEitherWay(each, ways(call))),
+      await run("status", call, async (each) => {
+        const status = await readStatusEitherWay(each, ways(call));
+        return { ...status, lastError: shown.stored(status.lastError) };
+      }),
     conflicts: async (call = {}) =>
       await run("conflicts", call, async (each) => await listConflicts(each, call)),
     resolveConflict: async (which, winner, call = {}) =>
@@ -247,8 +262,10 @@ export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync
         // To undo one, its state need not be there.
         if (call.undo !== true) await assertOneWay(each);
         if (call.finish !== true) return await switchSides(ways(call), "cutover", call);
-        const isCutOver = await finishSwitch(ways(call));
-        if (isCutOver) await dropEitherWay(each, ways(call), {});
+        const isCutOver = await finishSwitch(
+          ways(call),
+          async (ours) => await dropEitherWay(each, ways(call), {}, ours),
+        );
         return finished(isCutOver ? "target" : "source");
       }),
     rollback: async (call = {}) =>
@@ -282,7 +299,7 @@ async function readStatusEitherWay(context: SyncContext, open: OpenWay): Promise
   const isBack =
     known !== null &&
     (known.way === "cutover"
-      ? known.step === "open" && known.isReversible
+      ? (known.step === "open" || known.step === "opening") && known.isReversible
       : known.step === "preparing" || known.step === "fencing");
   if (!isBack && status.direction === "one-way") return status;
   try {
@@ -313,16 +330,23 @@ function moreUrgent(one: LastError, other: LastError): number {
   return one.at < other.at ? 1 : -1;
 }
 
-/** Drops the way back too, where there is one. */
-async function dropEitherWay(context: SyncContext, open: OpenWay, options: DropOptions): Promise<DropReport> {
+/** Drops the way back too, where there is one. `ours`: the lease by which nobody else follows that. */
+async function dropEitherWay(
+  context: SyncContext,
+  open: OpenWay,
+  options: DropOptions,
+  ours?: Lease,
+): Promise<DropReport> {
   const reverse = open("reverse");
   const { sourceOnly = false, targetOnly = false, dryRun = false } = options;
-  const back = await dropSync(reverse, { sourceOnly: targetOnly, targetOnly: sourceOnly, dryRun }).catch(
-    (error: unknown) => {
-      if (error instanceof ReplicateError && error.code === "SYNC_UNKNOWN") return undefined;
-      throw error;
-    },
-  );
+  const back = await dropSync(
+    reverse,
+    { sourceOnly: targetOnly, targetOnly: sourceOnly, dryRun },
+    ours,
+  ).catch((error: unknown) => {
+    if (error instanceof ReplicateError && error.code === "SYNC_UNKNOWN") return undefined;
+    throw error;
+  });
   const own = await dropSync(context, options).catch((error: unknown) => {
     if (back !== undefined && error instanceof ReplicateError && error.code === "SYNC_UNKNOWN")
       return undefined;

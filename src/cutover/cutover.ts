@@ -129,15 +129,18 @@ export async function switchSides(
   const now = await readSwitch(state, name);
   assertLegal(turn, now);
   if (now?.way === kind && now.step === "open") {
+    const isOwed = options.onOpen !== undefined && !now.isHooked;
+    if (isOwed) await tellApplication(open(turn.active), state, turn.sync, options);
     const leftInvalid = await validateAfterwards(open(turn.active), kind);
-    return { ...report("nothing-to-do", primary(now)), leftInvalid };
+    return { ...report(isOwed ? "switched" : "nothing-to-do", primary(now)), leftInvalid };
   }
   const opened =
     now?.way === kind && now.step === "opening"
       ? undefined
       : await untilOpen(open, turn, state, now, options);
-  await complete(open, turn, state, options);
+  const failure = await complete(open, turn, state, options);
   const leftInvalid = await validateAfterwards(open(turn.active), kind);
+  if (failure !== undefined) throw failure;
   return { ...report("switched", kind === "cutover" ? "target" : "source"), ...opened, leftInvalid };
 }
 
@@ -265,8 +268,13 @@ async function undoAfter(open: OpenWay, turn: Turn, error: unknown): Promise<unk
   });
 }
 
-/** What follows the opening. Repeated until it is done. */
-async function complete(open: OpenWay, turn: Turn, state: Connection, options: SwitchOptions): Promise<void> {
+/** What follows the opening. Repeated until it is done. Where the command given fails, the rest is done, and that is returned. */
+async function complete(
+  open: OpenWay,
+  turn: Turn,
+  state: Connection,
+  options: SwitchOptions,
+): Promise<ReplicateError | undefined> {
   const { sync } = turn;
   const active = open(turn.active);
   {
@@ -276,11 +284,12 @@ async function complete(open: OpenWay, turn: Turn, state: Connection, options: S
     await failpoint("cutover.new-side-lifted");
   }
   const known = await readSwitch(state, sync);
-  if (options.onOpen !== undefined && known?.isHooked !== true) {
-    tell(active, "running the command given");
-    await runHook(active, options.onOpen, active.config.target);
-    await noteSwitch(state, sync, "is_hooked");
-    await failpoint("cutover.hooked");
+  let failure: ReplicateError | undefined;
+  if (known?.isHooked !== true) {
+    await tellApplication(active, state, sync, options).catch((error: unknown) => {
+      if (!(error instanceof ReplicateError) || error.code !== "HOOK_FAILED") throw error;
+      failure = error;
+    });
   }
   {
     await using source = await active.source("cutover");
@@ -292,4 +301,19 @@ async function complete(open: OpenWay, turn: Turn, state: Connection, options: S
   await failpoint("cutover.retired");
   await dropFence(active, "target", sync);
   await moveSwitch(state, sync, ["opening"], "open");
+  return failure;
+}
+
+/** Runs the command that switches the application, if there is one. Throws HOOK_FAILED, ABORTED. */
+async function tellApplication(
+  active: SyncContext,
+  state: Connection,
+  sync: string,
+  { onOpen }: SwitchOptions,
+): Promise<void> {
+  if (onOpen === undefined) return;
+  tell(active, "running the command given");
+  await runHook(active, onOpen, active.config.target);
+  await noteSwitch(state, sync, "is_hooked");
+  await failpoint("cutover.hooked");
 }

@@ -81,7 +81,7 @@ export async function* followEitherWay(open: OpenWay, options: FollowOptions): A
     }
     const context = open(way, { isCut: false });
     // What the switch has given back to the side that is written to by us alone from now on.
-    if (known !== undefined && (known.step === "open" || !known.isPaid))
+    if (known !== undefined && (known.step === "open" || known.step === "opening" || !known.isPaid))
       await unlessStopped(open, async () => await standBy(context));
     if (context.signal.aborted) return;
     let isOver = false;
@@ -146,7 +146,7 @@ async function isBeingSwitched(open: OpenWay): Promise<boolean> {
   return await isSwitching(state, forward.config.name);
 }
 
-/** Waits for a switch that is just being completed. */
+/** Waits for a switch that is just being completed, unless whoever was at it is gone. */
 async function settled(open: OpenWay): Promise<Direction> {
   for (;;) {
     const found = await directionOf(open);
@@ -157,7 +157,12 @@ async function settled(open: OpenWay): Promise<Direction> {
       // Between the two looks it may have been completed.
       const now = await directionOf(open);
       if (now.known?.step !== "opening") return now;
-      throw interrupted(forward.config.name, known);
+      // The new side is open: what is written there is brought back, whatever is still to be done.
+      forward.emit({
+        type: "warning",
+        message: `the ${known.way} was interrupted after the opening: run \`replicate ${known.way}\` again to complete it`,
+      });
+      return now;
     }
     await sleep(WAIT_MS, forward.signal);
   }

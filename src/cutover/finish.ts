@@ -4,14 +4,25 @@ import { ReplicateError } from "../errors.ts";
 import { readSwitch, endUndone, isCutOver, lockSwitch } from "../state/switch.ts";
 import { payOwed } from "../state/pay-owed.ts";
 import { forgetWay } from "./opposite.ts";
+import { takeOver } from "./hand-over.ts";
+import type { Lease } from "../state/lease.ts";
 import type { OpenWay } from "./ways.ts";
 
 /**
  * Ends the window in which a switch can be taken back. After a rollback, the sync goes on from source to target as if it
- * had never been cut over: returns false. After a cutover nothing of it is needed any more: returns true, and the caller
- * drops the sync. Throws CUTOVER_STATE.
+ * had never been cut over: returns false. After a cutover nothing of it is needed any more: whoever follows the way back is asked
+ * to end, `drop` is called, under the lease that keeps others from following it, and it returns true. Throws CUTOVER_STATE.
  */
-export async function finishSwitch(open: OpenWay): Promise<boolean> {
+export async function finishSwitch(open: OpenWay, drop: (ours: Lease) => Promise<unknown>): Promise<boolean> {
+  if (!(await endSwitch(open))) return false;
+  const reverse = open("reverse");
+  await using target = await reverse.target("cutover");
+  await drop(await takeOver(reverse, target, "replicate cutover --finish"));
+  return true;
+}
+
+/** The same, but for what follows where it returns true. */
+async function endSwitch(open: OpenWay): Promise<boolean> {
   const forward = open("forward");
   const { name } = forward.config;
   await using state = await open("forward", { isCut: false }).target("cutover");

@@ -9,7 +9,7 @@ import { failpoint } from "../postgres/failpoint.ts";
 import { placeOf, placeText } from "../postgres/place.ts";
 import { sqlstateOf, UNDEFINED_TABLE } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
-import { forgetLeases } from "../state/lease.ts";
+import { forgetLeases, type Lease } from "../state/lease.ts";
 import { migrateOlder, SCHEMA_LOCK, stateVersion } from "../state/migrate.ts";
 import { countOwed, allKinds } from "../state/owed.ts";
 import { payOwed, type LeftInvalid } from "../state/pay-owed.ts";
@@ -44,9 +44,13 @@ export interface DropReport {
 
 /**
  * Removes the sync. Can be interrupted anywhere and repeated. Throws SYNC_UNKNOWN when there is nothing of it,
- * RUNNER_ACTIVE while somebody follows it, and STATEMENT_FAILED when something owed cannot be restored: the ledger stays then.
+ * RUNNER_ACTIVE while somebody follows it under another lease than `ours`, and STATEMENT_FAILED when something owed cannot be restored: the ledger stays then.
  */
-export async function dropSync(context: SyncContext, options: DropOptions = {}): Promise<DropReport> {
+export async function dropSync(
+  context: SyncContext,
+  options: DropOptions = {},
+  ours?: Lease,
+): Promise<DropReport> {
   const removed: { side: Side; object: string }[] = [];
   const note = (side: Side, object: string): void => {
     removed.push({ side, object });
@@ -60,7 +64,7 @@ export async function dropSync(context: SyncContext, options: DropOptions = {}):
     await using target = await context.target("drop");
     if (await knows(target, "sync", context.config.name)) {
       isKnown = true;
-      if (await isRunnerAlive(target, context.config.name)) {
+      if (await isRunnerAlive(target, context.config.name, ours)) {
         throw new ReplicateError("RUNNER_ACTIVE", `sync ${context.config.name} is being followed`, {
           hint: "Stop that runner first.",
         });

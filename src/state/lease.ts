@@ -98,6 +98,14 @@ export async function renewLease(connection: Connection, { name, token }: Lease)
   return renewed.length > 0;
 }
 
+/** Asks whoever has a lease to end. */
+export async function askToEnd(connection: Connection, name: string, by: string): Promise<void> {
+  await connection.rows(
+    `update replicate.lease set asked = $2 where name = $1 and asked is distinct from $2`,
+    [name, by],
+  );
+}
+
 /** Never throws. */
 export async function giveBack(connection: Connection, { name, token }: Lease): Promise<void> {
   await connection

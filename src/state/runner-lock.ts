@@ -123,9 +123,9 @@ async function registerRunner(target: Connection, lease: Lease, sync: string): P
   throw await unknownSync(target, sync);
 }
 
-/** Whether somebody runs the sync now. */
-export async function isRunnerAlive(target: Connection, sync: string): Promise<boolean> {
-  return (await leaseHolder(target, leaseName("runner", sync))) !== undefined;
+/** Whether somebody runs the sync now, under another lease than `ours`. */
+export async function isRunnerAlive(target: Connection, sync: string, ours?: Lease): Promise<boolean> {
+  return (await leaseHolder(target, leaseName("runner", sync), ours?.token)) !== undefined;
 }
 
 /** A runner says on the source that it is alive more often than that. */

@@ -302,7 +302,7 @@ test("the command given runs with the way to the new side in its environment", a
   const { sync, events } = prepared;
   const file = join(folder, "said");
   await expect(sync.cutover({ onOpen: "exit 3" })).rejects.toMatchObject({ code: "HOOK_FAILED" });
-  expect(await sync.status()).toMatchObject({ phase: "cut-over", switch: { step: "opening" } });
+  expect(await sync.status()).toMatchObject({ phase: "cut-over", switch: { step: "open", isHooked: false } });
   await expect(sync.cutover({ undo: true })).rejects.toMatchObject({ code: "CUTOVER_STATE" });
   await sync.cutover({
     onOpen: `echo switching; printf '%s\\n' "$REPLICATE_TARGET" "$PGPASSWORD" "$PGUSER" > ${file}`,
