@@ -1,5 +1,13 @@
 /** Notes in the delta tables what is to be read again although no trigger has told of it. */
-import { deltaColumns, deltaTables, isKeyless, REREAD, RELOAD_NOW, type Capture } from "../catalog/delta.ts";
+import {
+  deltaColumns,
+  deltaTables,
+  isKeyless,
+  REREAD,
+  REREAD_OLD,
+  RELOAD_NOW,
+  type Capture,
+} from "../catalog/delta.ts";
 import { fromText } from "../catalog/text-form.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { keyValue } from "./trigger-function.ts";
@@ -59,6 +67,14 @@ export async function noteRereadNow(source: Connection, capture: Capture): Promi
   await source.transaction(async () => {
     const delta = await activeDelta(source, capture);
     await source.rows(`insert into ${delta} (truncated) values ($1)`, [REREAD]);
+  });
+}
+
+/** The same because rows that nobody has written to may differ. */
+export async function noteOldRows(source: Connection, capture: Capture): Promise<void> {
+  await source.transaction(async () => {
+    const delta = await activeDelta(source, capture);
+    await source.rows(`insert into ${delta} (truncated) values ($1)`, [REREAD_OLD]);
   });
 }
 

@@ -25,6 +25,12 @@ export const RELOAD_NOW = 1;
 
 /** `op` of a key that was found to differ: whatever the other side has is a conflict. */
 export const DISPUTED = "X";
+/**
+ * The whole table has to be read again, and no change was missed: rows that nobody has written to may differ. Where the other
+ * side has changed one, its change stands.
+ */
+export const REREAD_OLD = 2;
+
 /** Setting that sessions show which apply a two-way sync. */
 export const APPLYING = "replicate.applying";
 

@@ -175,7 +175,11 @@ function errorLines({ lastError }: Status, now: Date): string[] {
     "",
     `  last error, ${ago(lastError.at, now)}, ${lastError.cleared ? "over since" : "not over yet"}:`,
     `    ${lastError.code}: ${lastError.message}`,
-    ...(lastError.cleared ? [] : [`    what to do: ${lastError.hint}`]),
+    ...(lastError.cleared
+      ? []
+      : [
+          `    what to do: ${lastError.hint.includes("\n") ? `\n${lastError.hint}`.replaceAll("\n", "\n      ") : lastError.hint}`,
+        ]),
   ];
 }
 

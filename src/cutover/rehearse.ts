@@ -11,6 +11,7 @@ import { missingSettings, viewsToFill } from "../catalog/left-behind.ts";
 import { describeTables, hidingRelations, tableBytes, tableLabel, tableSql } from "../catalog/table.ts";
 import { findNewcomers, newcomerProblem } from "../state/newcomers.ts";
 import { irreversible, refuseRemapping } from "../state/remapping.ts";
+import { unfitProblems } from "../state/fitting.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
 import { countPending } from "./pending.ts";
 import { findWriters, LONG_SECONDS, type Writer } from "./raise-fence.ts";
@@ -55,6 +56,9 @@ export async function rehearse(
     const blockers: Problem[] = [];
     const warnings: Problem[] = [];
     checkStates(entries, blockers);
+    // As long as one is left, follow stands, and nothing can be drained.
+    for (const problem of await unfitProblems(source, target, entries))
+      blockers.push({ ...problem, message: `TABLE_SHAPE_CHANGED: ${problem.message}` });
     if (options.acceptUnreplicated !== true) {
       const isReverse = name !== baseName(name);
       const newcomers = await findNewcomers(active.config, source, target);

@@ -120,14 +120,14 @@ export class BatchScript {
    */
   apply({ isAnalyzed = false, isSettled = false } = {}): string[] {
     const perTable = this.tables.flatMap((table): string[] => {
-      const { shape, mode, fingerprint } = table;
+      const { shape, mode } = table;
       if (isKeyless(shape.capture)) return asApplication(shape.target, [this.#keylessSql(table)]);
       return [
         ...(isAnalyzed ? [`analyze ${stageName(shape)}`] : []),
         ...expectTwinsSql(shape, mode),
         ...asApplication(shape.target, applySql(shape, mode, this.replaced.has(shape.capture.id))),
         `update replicate.sync_table set state = 'following', last_change_at = pg_catalog.clock_timestamp(),
-         rows_applied = rows_applied + (select count(*) from ${stageName(shape)}), fingerprint = ${literal(fingerprint)}${shape.entry.reloadSince === null ? "" : ", reload_since = null"}
+         rows_applied = rows_applied + (select count(*) from ${stageName(shape)})${notedSql(table)}${shape.entry.reloadSince === null ? "" : ", reload_since = null"}
        where sync = ${literal(this.#sync)} and capture_id = ${shape.capture.id}`,
       ];
     });
@@ -179,8 +179,9 @@ export class BatchScript {
   }
 
   /** What becomes of a keyless table, whose rows are in it by now if they were read. */
-  #keylessSql({ shape, mode, fingerprint }: BatchTable): string {
-    const sets = [`state = 'following'`, `fingerprint = ${literal(fingerprint)}`];
+  #keylessSql(table: BatchTable): string {
+    const { shape, mode } = table;
+    const sets = [`state = 'following'${notedSql(table)}`];
     if (mode.kind === "held" || (isDirect(mode) && mode.isChanged))
       sets.push(`last_change_at = pg_catalog.clock_timestamp()`);
     if (mode.kind === "held")
@@ -225,4 +226,9 @@ export class BatchScript {
       if (isDirect(mode)) counts.set(shape.capture.id, this.#copied[index] ?? 0);
     return counts;
   }
+}
+
+/** Of a table with many partitions it is long. */
+function notedSql({ shape: { entry }, fingerprint }: BatchTable): string {
+  return fingerprint === entry.fingerprint ? "" : `, fingerprint = ${literal(fingerprint)}`;
 }

@@ -14,8 +14,8 @@ export function emptiedAtSql(shape: TwoSided, window: string): string {
 
 /**
  * Completes what a re-read has staged by the rows here that we do not have, so that they go key by key, as conflicts where
- * they have to: all but those that they have made. Where the re-read was for a TRUNCATE, which was made at `emptiedAt`, rows
- * that we have not touched are left out where they have changed them.
+ * they have to: all but those that they have made. Where no change can have been missed, as with a TRUNCATE, which was
+ * made at `emptiedAt`, rows that we have not touched are left out where they have changed them.
  */
 export function completeRereadSql(
   shape: TwoSided,
@@ -38,6 +38,6 @@ export function completeRereadSql(
   const at = emptiedAt === null ? "null" : literal(emptiedAt);
   const gone = `insert into ${stage} (${keys}, present, did, changed_at)
     select ${rowKeys}, false, 'D', ${at}::timestamptz from ${fromSql(shape.target)} as t where ${conditions.join(" and ")}`;
-  if (mode.kind === "reread") return [gone];
+  if (mode.kind === "reread" && mode.keepsTheirs !== true) return [gone];
   return [gone, `delete from ${stage} as s using (${told}) as d where s.did is null and ${match(shape)}`];
 }

@@ -1,5 +1,5 @@
 /** Looks whether the source's tables are still what they were: with each batch, and from time to time at all of them. */
-import { noteReread } from "../capture/note-changes.ts";
+import { noteOldRows, noteRereadNow } from "../capture/note-changes.ts";
 import { isKeyless } from "../catalog/delta.ts";
 import { parseFingerprint, readForms, type TableForm } from "../catalog/fingerprint.ts";
 import { fromSql } from "../catalog/table.ts";
@@ -153,7 +153,7 @@ export class DriftWatch {
     );
     const reason = missed ?? (rows.kind === "unproven" ? rows.reason : undefined);
     if (reason !== undefined) {
-      await noteReread(this.#source, capture);
+      await (missed === undefined ? noteOldRows : noteRereadNow)(this.#source, capture);
       this.#context.emit({ type: "table-reread", table: label, reason });
     } else if (rows.kind === "unknown") {
       const message = `${label} was followed by an earlier version, which did not notice when all rows of a partitioned table were given other values: run \`replicate verify\` once`;

@@ -2,6 +2,7 @@
  * What a batch does with a table whose partitions were emptied on the source. Only twins of the target are emptied, those
  * that take exactly the same rows; where there is none, the whole table is read again.
  */
+import { REREAD, REREAD_OLD } from "../catalog/delta.ts";
 import { keepsColumns } from "../catalog/mapping.ts";
 import { readMemberships, twinOf } from "../catalog/memberships.ts";
 import { tableSql } from "../catalog/table.ts";
@@ -21,7 +22,10 @@ export async function modeOf(
   { shape, isTransformed = false }: Pick<BatchTable, "shape" | "isTransformed">,
   markers: readonly number[],
 ): Promise<TableMode> {
-  if (markers.includes(0)) return { kind: "reread" };
+  // Of what was emptied meanwhile nothing is known any more.
+  const isOld = markers.every((marker) => marker === REREAD_OLD);
+  if (markers.length > 0 && isOld) return { kind: "reread", keepsTheirs: true };
+  if (markers.includes(REREAD) || markers.includes(REREAD_OLD)) return { kind: "reread" };
   if (markers.includes(shape.source.oid)) return { kind: "truncate" };
   if (markers.length === 0) return { kind: "keys" };
   // Its rows may be in other partitions there.

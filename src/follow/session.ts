@@ -20,6 +20,7 @@ import { DriftSignal } from "./blocking-rows.ts";
 import { DeadLetters } from "./dead-letters.ts";
 import { DriftWatch } from "./drift-watch.ts";
 import { FollowedTables } from "./followed-tables.ts";
+import { namePartitions } from "./missing-partitions.ts";
 import type { Opposite } from "./opposite.ts";
 import { PutOff } from "./put-off.ts";
 import { prepareReader, type Dirty } from "./read-batch.ts";
@@ -173,7 +174,7 @@ export class FollowSession {
       if (sqlstateOf(error) === POSITION_MOVED) {
         throw leaseLost("another runner has taken this sync over, or has moved its position", error);
       }
-      throw error;
+      throw await namePartitions(error, this.source, this.target, this.#parts.tables.shapes);
     }
   }
 

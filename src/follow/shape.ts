@@ -1,6 +1,5 @@
 /** The shape of a followed table: what it is on both sides, and how its columns go together. */
 import { columnPlan, type ColumnPlan } from "../catalog/columns.ts";
-import { parseFingerprint } from "../catalog/fingerprint.ts";
 import { mapEntries, targetColumn } from "../catalog/mapping.ts";
 import { loadCaptures, type Capture } from "../catalog/delta.ts";
 import { isFitting, refit, type Fitting } from "../catalog/refit.ts";
@@ -15,6 +14,7 @@ import {
 } from "../catalog/table.ts";
 import { ReplicateError, type Problem } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
+import { columnsBefore } from "../state/fitting.ts";
 import type { SyncTable } from "../state/sync-table.ts";
 
 export interface Shape {
@@ -93,8 +93,13 @@ export async function loadShapes(
       });
       continue;
     }
-    const before = entry.fingerprint === null ? [] : parseFingerprint(entry.fingerprint).columns;
-    const pair = { label, source: sourceTable, target: targetTable, before, mapping: entry.mapping };
+    const pair = {
+      label,
+      source: sourceTable,
+      target: targetTable,
+      before: columnsBefore(entry),
+      mapping: entry.mapping,
+    };
     if (!isFitting(pair)) {
       unfit.push(pair);
       continue;

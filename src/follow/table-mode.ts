@@ -6,7 +6,9 @@ import type { Shape } from "./shape.ts";
  * what the source does not have is deleted. leaf: empty some of the target's partitions first.
  */
 export type TableMode =
-  | { readonly kind: "keys" | "truncate" | "reread" }
+  | { readonly kind: "keys" | "truncate" }
+  // `keepsTheirs`: what the other side has changed and this one has not is left to its way.
+  | { readonly kind: "reread"; readonly keepsTheirs?: boolean }
   | { readonly kind: "leaf"; readonly leaves: readonly EmptiedLeaf[] }
   | KeylessMode;
 

@@ -25,7 +25,10 @@ export interface TablePair {
 }
 
 /** The tables that are in the sync already, by source oid. */
-export type KnownTables = ReadonlyMap<number, LedgerTable & { readonly isKeyless: boolean }>;
+export type KnownTables = ReadonlyMap<
+  number,
+  LedgerTable & { readonly isKeyless: boolean; readonly fingerprint: string | null }
+>;
 
 interface Relation {
   readonly oid: number;

@@ -1,7 +1,11 @@
 /** Preflight: every check before anything is changed, and all findings at once, each with its remedy. */
-import type { Table } from "../catalog/table.ts";
+import { columnPlan } from "../catalog/columns.ts";
+import { isFitting, refit } from "../catalog/refit.ts";
+import { tableLabel, type Table } from "../catalog/table.ts";
+import type { Problem } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import type { SyncContext } from "../state/context.ts";
+import { columnsBefore } from "../state/fitting.ts";
 import { loadKnownTables } from "../state/sync-table.ts";
 import { checkActivity } from "./activity.ts";
 import { checkApplication } from "./application.ts";
@@ -75,10 +79,11 @@ export async function preflight(
       ...checkSourceTable(table, source, own),
     );
   }
+  const problems = await fitProblems(source, target, pairs, known);
   for (const pair of pairs) {
     // The keys of known tables may be away for the time of a copy; but one that has got its key since needs one there.
     const isKnown = known.get(pair.source.oid)?.isKeyless === false;
-    findings.push(...checkPair(pair, target, other, isKnown));
+    findings.push(...checkPair(pair, target, other, isKnown, problems.get(pair.source.oid) ?? []));
   }
   findings.push(...(await checkOppositeSync(config, source, target, pairs)));
   findings.push(...(await checkMappings(source, target, pairs, known, config)));
@@ -93,6 +98,28 @@ export async function preflight(
     ...checkPublications(target, other, targets),
   );
   return { findings, pairs, tables, servers: { source: own, target: other } };
+}
+
+/** Why rows do not fit the target, by source oid. Of tables that are in the sync, all that keeps `follow` from going on. */
+async function fitProblems(
+  source: Connection,
+  target: Connection,
+  pairs: readonly TablePair[],
+  known: KnownTables,
+): Promise<Map<number, readonly Problem[]>> {
+  const found = new Map<number, readonly Problem[]>();
+  for (const pair of pairs) {
+    const { oid } = pair.source;
+    const entry = known.get(oid);
+    const table = {
+      ...pair,
+      label: tableLabel(pair.source),
+      before: entry === undefined ? [] : columnsBefore(entry),
+    };
+    if (entry === undefined) found.set(oid, columnPlan(pair.source, pair.target).problems);
+    else if (!isFitting(table)) found.set(oid, await refit(source, target, [table]));
+  }
+  return found;
 }
 
 export interface PreflightOptions {

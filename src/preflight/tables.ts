@@ -2,8 +2,8 @@
 import { hasLeafTriggers } from "../catalog/delta.ts";
 import { targetColumn } from "../catalog/mapping.ts";
 import { ownColumns } from "../catalog/rows.ts";
-import { columnPlan } from "../catalog/columns.ts";
 import { hidingRelations, tableLabel, tableSql, type Table } from "../catalog/table.ts";
+import type { Problem } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { ident } from "../postgres/sql.ts";
 import { administrator, run, type Finding } from "./finding.ts";
@@ -59,12 +59,21 @@ export function checkSourceTable(table: Table, source: Connection, server: Serve
   return findings;
 }
 
-/** `isKnown`: the table is in the sync already, and its key may be away for the time of the copy. */
-export function checkPair(pair: TablePair, target: Connection, server: Server, isKnown: boolean): Finding[] {
+/**
+ * `isKnown`: the table is in the sync already, and its key may be away for the time of the copy. `problems`: why its rows do not fit
+ * the target's table.
+ */
+export function checkPair(
+  pair: TablePair,
+  target: Connection,
+  server: Server,
+  isKnown: boolean,
+  problems: readonly Problem[],
+): Finding[] {
   const { source, target: table } = pair;
   const subject = tableLabel(source);
   const block = { severity: "blocking", subject } as const;
-  const findings: Finding[] = columnPlan(source, table).problems.map(({ message, remedy }) => ({
+  const findings: Finding[] = problems.map(({ message, remedy }) => ({
     ...block,
     message,
     ...(remedy === undefined ? {} : run("target", table.owner, remedy)),

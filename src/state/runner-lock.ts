@@ -218,7 +218,7 @@ export async function storeError(
   const stored: StoredError = {
     code: error.code,
     message: error.message,
-    hint: error.problems[0]?.remedy ?? error.hint,
+    hint: remediesOf(error) ?? error.hint,
     at: new Date().toISOString(),
     cleared: false,
     isRetrying,
@@ -230,6 +230,18 @@ export async function storeError(
       [sync, JSON.stringify(stored)],
     )
     .catch(() => undefined);
+}
+
+/** More are told by the command itself. */
+const MOST_REMEDIES = 30;
+
+/** All that is to be done, one below the other. */
+function remediesOf({ problems }: ReplicateError): string | undefined {
+  const remedies = problems.flatMap(({ remedy }) => remedy ?? []);
+  if (remedies.length === 0) return undefined;
+  const rest = remedies.length - MOST_REMEDIES;
+  const more = rest > 0 ? [`-- and ${rest} more, which the command itself tells`] : [];
+  return [...remedies.slice(0, MOST_REMEDIES), ...more].join("\n");
 }
 
 /** The error that was stored last is over. Never throws. */

@@ -1,6 +1,7 @@
 import { describe, test } from "vitest";
 
 import { takeThroughOldRows } from "../support/old-rows-cases.ts";
+import { takeThroughRefits } from "../support/refit-cases.ts";
 
 // Rows that nobody has written to, after tables of both sides changed, whatever the versions.
 
@@ -16,5 +17,9 @@ const pairs = [
 describe.each(pairs)("from %s to %s", { timeout: 5 * 60_000 }, (source, target) => {
   test("changes of tables that are followed", async () => {
     await takeThroughOldRows({ source, target });
+  });
+
+  test("changes of the source alone, and the statements that are told", async () => {
+    await takeThroughRefits({ source, target });
   });
 });
