@@ -68,6 +68,8 @@ select case k.contype when 'p' then 'primary key' when 'u' then 'unique constrai
 from relations c
 join pg_catalog.pg_constraint k on k.conrelid = c.oid
 where k.contype in ('p', 'u', 'f', 'x', 'c')
+  -- Those of partitions that come with their table's have names that each server makes up.
+  and coalesce((pg_catalog.to_jsonb(k) ->> 'conparentid')::oid, 0::oid) = 0::oid
 union all
 select 'index', pg_catalog.quote_ident(c.nspname) || '.' || pg_catalog.quote_ident(x.relname), c.nspname, c.label,
        pg_catalog.jsonb_build_object(
@@ -75,6 +77,7 @@ select 'index', pg_catalog.quote_ident(c.nspname) || '.' || pg_catalog.quote_ide
 from relations c
 join pg_catalog.pg_index i on i.indrelid = c.oid
 join pg_catalog.pg_class x on x.oid = i.indexrelid
+where not exists (select from pg_catalog.pg_inherits h where h.inhrelid = i.indexrelid)
 union all
 select 'trigger', pg_catalog.quote_ident(t.tgname) || ' on ' || c.label, c.nspname, c.label,
        pg_catalog.jsonb_build_object('definition', pg_catalog.pg_get_triggerdef(t.oid), 'enabled', t.tgenabled)

@@ -152,10 +152,12 @@ export function diffSchemas(
       differences.push({ object: keyOf(row), ...difference, relation: row.relation, remedy });
     }
   };
+  const isMoved = movedPartitions(source, target);
   for (const row of source) {
     const other = others.get(keyOf(row));
     others.delete(keyOf(row));
     if (other === undefined) {
+      if (isMoved(row)) continue;
       report(row, { kind: "missing", changes: [] });
       continue;
     }
@@ -168,6 +170,7 @@ export function diffSchemas(
   }
   for (const row of others.values()) {
     // A table or an extension more is nobody's loss; something more on a table of ours may refuse rows.
+    if (isMoved(row)) continue;
     const isOnOurs = row.relation !== null && source.some((each) => each.relation === row.relation);
     if (isOnOurs) report(row, { kind: "extra", changes: [] });
   }
@@ -177,6 +180,27 @@ export function diffSchemas(
     differences: differences.sort((one, two) => one.object.localeCompare(two.object)),
     owed,
   };
+}
+
+/**
+ * Whether an index or a constraint is there, or is not, because its table is a partition on one side alone: those that come
+ * with the partitioned table are described with that one.
+ */
+function movedPartitions(
+  source: readonly Description[],
+  target: readonly Description[],
+): (row: Description) => boolean {
+  const parents = (rows: readonly Description[]): Map<string, unknown> =>
+    new Map(
+      rows.flatMap(({ kind, name, details }) => (kind === "table" ? [[name, details["partition of"]]] : [])),
+    );
+  const [there, other] = [parents(source), parents(target)];
+  return ({ kind, relation }) =>
+    (kind === "index" || kind === "foreign key" || indexed.has(kind)) &&
+    relation !== null &&
+    there.has(relation) &&
+    other.has(relation) &&
+    there.get(relation) !== other.get(relation);
 }
 
 function isEqual(

@@ -2,6 +2,7 @@ import { expect, test } from "vitest";
 
 import { openSync } from "../../src/index.ts";
 import { freePair } from "../support/database.ts";
+import { leastPrivilegedPair } from "../support/least-privileged-pair.ts";
 import { difficultSchema, tellWhySkipped } from "./schema-setup.ts";
 
 // The comparison of schemas between 13 and 18: no difference where there is none, and each one where there is.
@@ -102,4 +103,42 @@ test("compares the chosen tables alone, and what the copy took away is no differ
       values ('some', 1, 'index', 'a_v', 'public.a', 1, '{select 1}');
     drop index a_v`);
   expect(await some.compareSchemas()).toMatchObject({ equal: true, owed: ["index public.a_v"] });
+});
+
+const partitioned = `
+  create table parent (id int primary key);
+  create table p (id int, k int references parent, v text, primary key (id), unique (id, k)) partition by range (id);
+  create table p1 partition of p for values from (0) to (100000);
+  create table p2 (id int not null, k int, v text, constraint p2_own primary key (id));
+  alter table p attach partition p2 for values from (100000) to (200000);
+  create index p_k on p (k);
+  create table c (id int primary key, p int references p, q int constraint odd references parent deferrable);
+  create function react() returns trigger language plpgsql as $$ begin return new; end $$;
+  create trigger react before insert on p for each row execute function react();
+  create rule quiet as on delete to c do instead nothing`;
+
+test("what belongs to partitions, and what a sync holds back, is no difference at any stage", async () => {
+  await using pair = await leastPrivilegedPair();
+  for (const side of [pair.source, pair.target]) await side.sql(partitioned);
+  await pair.source.sql(`
+    insert into parent select generate_series(1, 1000);
+    insert into p select g, 1 + g % 1000, repeat('v', 80) from generate_series(1, 120000) g;
+    insert into c select g, g, 1 + g % 1000 from generate_series(1, 100) g; analyze parent, p, p1, p2, c`);
+  await using sync = await openSync({ source: pair.source.url, target: pair.target.url, env: {} });
+  const differences = async (): Promise<string[]> =>
+    (await sync.compareSchemas()).differences.map(({ kind, object }) => `${kind} ${object}`);
+  expect(await differences(), "before").toEqual([]);
+  await sync.init();
+  expect(await differences(), "captured").toEqual([]);
+  await sync.copy();
+  expect(await differences(), "copied").toEqual([]);
+  for await (const _ of sync.follow({ untilCaughtUp: true }));
+  expect(await differences(), "following").toEqual([]);
+  expect((await sync.compareSchemas()).owed).toContain("foreign key c_p_fkey on public.c");
+  // Something is looked at, too.
+  await pair.target.sql("alter table p2 add constraint odd_one check (id > 0)");
+  expect(await differences()).toEqual(["extra check odd_one on public.p2"]);
+  await pair.target.sql("alter table p2 drop constraint odd_one");
+  await sync.drop();
+  expect(await differences(), "dropped").toEqual([]);
 });
