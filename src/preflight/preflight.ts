@@ -15,6 +15,7 @@ import type { Examination } from "./examination.ts";
 import { checkExtensions } from "./extensions.ts";
 import type { Finding } from "./finding.ts";
 import { gather } from "./gather.ts";
+import { checkFreeFunctions } from "./free-functions.ts";
 import { checkHeldDeltas } from "./held-deltas.ts";
 import { checkKeyless } from "./keyless.ts";
 import { checkLeftBehind } from "./left-behind.ts";
@@ -92,6 +93,7 @@ export async function preflight(
   findings.push(
     ...(await checkTwoSided(config, source, target, pairs)),
     ...places.flat(),
+    ...(await checkFreeFunctions(source, target, pairs)),
     ...(await checkTableRights(source, own, tables, config)),
     ...(await checkTableRights(target, other, targets, config)),
     ...checkPublications(source, own, tables),

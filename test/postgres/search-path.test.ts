@@ -175,3 +175,32 @@ test("a hostile schema on the path stands in for nothing of ours", async () => {
   expect(await contents(pair.target)).toEqual(await contents(pair.source));
   await sync.drop();
 });
+
+test("an index that a target of 17 or newer cannot compute is told, with the statement that settles it", async () => {
+  await using pair = await freePair({ source: "13", target: "18" });
+  await pair.source.sql(application());
+  await pair.source.sql(rows);
+  // As they are after a restore of the schema: the index is made while the function does not matter.
+  await pair.target.sql(application(`set search_path = ${path}`));
+  await pair.target.sql(`set search_path = ${path};
+    alter function app.slug_later(text) reset search_path; alter function app.slug(text) reset search_path`);
+  const { sync } = await openCopySync(pair, { keyless: "reload", exclude: ["app.by_partition"] });
+  await using _ = sync;
+  // The application sets its path itself, so nobody else knows it: the source's rows cannot be read either.
+  const told = (await sync.preflight()).findings.filter(({ severity }) => severity === "blocking");
+  expect(new Set(told.map(({ side }) => side))).toEqual(new Set(["source", "target"]));
+  expect([...new Set(told.map(({ subject }) => subject))].toSorted()).toEqual(
+    ["app.by_index", "app.child", "app.keyless", "app.parent"].toSorted(),
+  );
+  await expect(sync.init()).rejects.toMatchObject({ code: "PREFLIGHT_BLOCKED" });
+  await pair.source.sql(`alter database "${pair.source.name}" set search_path = ${path}`);
+  await pair.target.sql(`alter database "${pair.target.name}" set search_path = ${path}`);
+  const again = (await sync.preflight()).findings.filter(({ severity }) => severity === "blocking");
+  expect(new Set(again.map(({ side }) => side))).toEqual(new Set(["target"]));
+  for (const { remedy = "" } of again) await pair.target.sql(remedy);
+  expect((await sync.preflight()).findings.filter(({ severity }) => severity === "blocking")).toEqual([]);
+  await sync.init();
+  await sync.copy();
+  await followUntilCaughtUp(sync);
+  expect(await contents(pair.target)).toEqual(await contents(pair.source));
+});
