@@ -20,16 +20,26 @@ base_type as (
   join pg_catalog.pg_type t on t.oid = b.typbasetype
   where b.typtype = 'd'
 ),
+level as (
+  select c.oid, pg_catalog.jsonb_build_object(
+           'schema', n.nspname, 'name', c.relname, 'bound', pg_catalog.pg_get_expr(c.relpartbound, c.oid),
+           'key', case when c.relkind = 'p' then pg_catalog.pg_get_partkeydef(c.oid) end) as level
+  from pg_catalog.pg_class c
+  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+  where c.relispartition
+),
 leaf as (
-  select w.oid as root, i.inhrelid as oid
+  select w.oid as root, i.inhrelid as oid, pg_catalog.jsonb_build_array(v.level) as path
   from wanted w
   join pg_catalog.pg_inherits i on i.inhparent = w.oid
+  join level v on v.oid = i.inhrelid
   where w.relkind = 'p'
   union all
-  select l.root, i.inhrelid
+  select l.root, i.inhrelid, l.path || v.level
   from leaf l
   join pg_catalog.pg_inherits i on i.inhparent = l.oid
   join pg_catalog.pg_class c on c.oid = l.oid and c.relkind = 'p'
+  join level v on v.oid = i.inhrelid
 ),
 equality as (
   select oc.oid as opclass, 'operator(' || pg_catalog.quote_ident(n.nspname) || '.' || o.oprname || ')' as equals
@@ -80,6 +90,7 @@ select
   pg_catalog.pg_has_role(w.relowner, 'USAGE') as "isOwned",
   coalesce(pg_catalog.pg_relation_filenode(w.oid), 0)::text as "file",
   w.relispartition as "isPartition",
+  case when w.relkind = 'p' then pg_catalog.pg_get_partkeydef(w.oid) end as "partitionKey",
   w.relpersistence::text as "persistence",
   w.relhasrules as "hasRules",
   exists (
@@ -178,6 +189,7 @@ select
       'name', c.relname,
       'kind', c.relkind,
       'bound', pg_catalog.pg_get_expr(c.relpartbound, c.oid),
+      'path', l.path,
       'file', coalesce(pg_catalog.pg_relation_filenode(c.oid), 0)::text,
       'rowSecurityActive', pg_catalog.row_security_active(c.oid),
       'heapBytes', case when c.relkind = 'r' then pg_catalog.pg_relation_size(c.oid) else 0 end,

@@ -67,6 +67,15 @@ export interface Key {
   readonly columns: readonly KeyColumn[];
 }
 
+/** A partition on the way from the root to a leaf. */
+export interface PartitionLevel {
+  readonly schema: string;
+  readonly name: string;
+  readonly bound: string;
+  /** What it is divided by in turn: `RANGE (day)`; null for the leaf. */
+  readonly key: string | null;
+}
+
 export interface Leaf {
   readonly oid: number;
   readonly schema: string;
@@ -75,6 +84,8 @@ export interface Leaf {
   readonly kind: string;
   /** `FOR VALUES …`, or DEFAULT. */
   readonly bound: string;
+  /** From below the root down to the leaf itself. */
+  readonly path: readonly PartitionLevel[];
   readonly file: string;
   /** Row security would hide rows from the session's role where the partition is named itself. */
   readonly rowSecurityActive: boolean;
@@ -94,6 +105,8 @@ export interface Table {
   /** Physical file; another one after a rewrite or TRUNCATE. "0" for a partitioned table. */
   readonly file: string;
   readonly isPartition: boolean;
+  /** `RANGE (day)`; null unless partitioned. */
+  readonly partitionKey: string | null;
   /** p permanent, u unlogged, t temporary. */
   readonly persistence: string;
   /** ON CONFLICT is refused where a rule acts on INSERT or UPDATE, even a disabled one. */

@@ -4,6 +4,7 @@ import { changedKeysSql, deltaTables, isKeyless, keyMatchSql } from "../catalog/
 import type { TableMapping } from "../catalog/mapping.ts";
 import { ownColumns, rowsSql } from "../catalog/rows.ts";
 import { applicationPathSql, asApplication } from "../catalog/search-path.ts";
+import { missingPartitions } from "../catalog/missing-partitions.ts";
 import { tableLabel, tableSql } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
@@ -11,7 +12,7 @@ import { relayCopy, RelayError, type RelayResult } from "../postgres/copy-relay.
 import { failpoint } from "../postgres/failpoint.ts";
 import { ident, literal, load, qualified } from "../postgres/sql.ts";
 import {
-  asReplicateError, isConnectionFailure, isRefusal, isRetryableConflict, QUERY_CANCELED, sqlstateOf, UNDEFINED_TABLE,
+  asReplicateError, isConnectionFailure, isRefusal, isRetryableConflict, lacksPartition, QUERY_CANCELED, sqlstateOf, UNDEFINED_TABLE,
 } from "../postgres/sqlstate.ts"; // prettier-ignore
 import { wantsPark } from "../refusals/policy.ts";
 import type { RefusedRow } from "../state/parked.ts";
@@ -285,6 +286,17 @@ function refusal(run: CopyRun, error: RelayError, table: CopyTable): Error {
   if (error.side === "source") return asReplicateError(cause, `cannot read ${table.label} on the source`);
   const into = tableLabel(table.target);
   const what = `the target refused a row of ${table.label}${into === table.label ? "" : ` for ${into}`}`;
+  if (lacksPartition(cause)) {
+    return new ReplicateError("TABLE_SHAPE_CHANGED", asReplicateError(cause, what).message, {
+      cause,
+      problems: missingPartitions(table.source, table.target).map(({ subject, message, remedy }) => ({
+        subject,
+        message,
+        remedy,
+      })),
+      hint: "Create the partition on the target, then run the command again.",
+    });
+  }
   if (isRefusal(cause)) {
     const said = asReplicateError(cause, what);
     const isLost = isKeyless(table.capture) && wantsPark(run.context.config, run.hooks, table.source);

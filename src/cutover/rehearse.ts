@@ -7,6 +7,8 @@ import { sleep } from "../postgres/sleep.ts";
 import { ident, load } from "../postgres/sql.ts";
 import type { SyncContext } from "../state/context.ts";
 import { baseName, isKeyless, loadCaptures } from "../catalog/delta.ts";
+import { keepsColumns } from "../catalog/mapping.ts";
+import { goneBounds, missingPartitions } from "../catalog/missing-partitions.ts";
 import { missingSettings, viewsToFill } from "../catalog/left-behind.ts";
 import { describeTables, hidingRelations, tableBytes, tableLabel, tableSql } from "../catalog/table.ts";
 import { findNewcomers, newcomerProblem } from "../state/newcomers.ts";
@@ -64,6 +66,7 @@ export async function rehearse(
       const newcomers = await findNewcomers(active.config, source, target);
       blockers.push(...newcomers.map((label) => newcomerProblem(label, isReverse)));
     }
+    blockers.push(...(await checkPartitions(source, target, entries)));
     const writing = await watchWriters(source, entries, active.signal, blockers, warnings);
     refuseRemapping(active.config, entries);
     warnings.push(...(await missingSettings(source, target)), ...(await viewsToFill(source, target)));
@@ -182,6 +185,25 @@ async function expectedReloads(
   }
   const basis = `${expected.length === 1 ? "one table" : `${expected.length} tables`} without a key, ${Math.ceil(bytes / 1024 ** 2)} MB`;
   return [{ step: "reload", seconds, basis }];
+}
+
+/** Without them the application could not write on the new side what it writes on the old one. */
+async function checkPartitions(
+  source: Connection,
+  target: Connection,
+  entries: readonly SyncTable[],
+): Promise<Problem[]> {
+  const [sources, targets] = await Promise.all([
+    describeTables(source, entries.map(({ sourceRelid }) => sourceRelid)),
+    describeTables(target, entries.map(({ targetRelid }) => targetRelid)),
+  ]); // prettier-ignore
+  return entries.flatMap((entry) => {
+    const from = sources.find(({ oid }) => oid === entry.sourceRelid);
+    const to = targets.find(({ oid }) => oid === entry.targetRelid);
+    if (from === undefined || to === undefined || !keepsColumns(entry.mapping)) return [];
+    const missing = missingPartitions(from, to, goneBounds(entry));
+    return missing.map(({ subject, message, remedy }) => ({ subject, message, remedy }));
+  });
 }
 
 interface Writing {

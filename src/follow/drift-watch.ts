@@ -2,7 +2,7 @@
 import { noteOldRows, noteRereadNow } from "../capture/note-changes.ts";
 import { isKeyless } from "../catalog/delta.ts";
 import { parseFingerprint, readForms, type TableForm } from "../catalog/fingerprint.ts";
-import { fromSql } from "../catalog/table.ts";
+import { fromSql, tableLabel } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { load } from "../postgres/sql.ts";
@@ -11,6 +11,7 @@ import type { SyncTable } from "../state/sync-table.ts";
 import { arePartitionsKnown, isSameShape, settleDrift, settlePartitions } from "./drift.ts";
 import type { FollowedTables } from "./followed-tables.ts";
 import { compareOldRows, isSameForm } from "./old-rows.ts";
+import { lackedBy } from "./partition-refusals.ts";
 import { readPartitions, type Examination, type Partition, type Reader } from "./read-batch.ts";
 import { loadShapes, type Shape } from "./shape.ts";
 
@@ -20,6 +21,8 @@ export class DriftWatch {
   readonly #source: Connection;
   readonly #target: Connection;
   readonly #tables: FollowedTables;
+  /** Oids of partitions that the target lacks, and that were told of. */
+  readonly #told = new Set<number>();
 
   constructor(context: SyncContext, reader: Reader, target: Connection, tables: FollowedTables) {
     this.#context = context;
@@ -49,6 +52,7 @@ export class DriftWatch {
     for (const { shape, leaves } of partitioned) await this.#settlePartitions(shape, leaves);
     await this.#settleShapes(changed);
     await this.#tables.load();
+    this.#tellMissing(partitioned.map(({ shape }) => shape.capture.id));
     return true;
   }
 
@@ -79,8 +83,9 @@ export class DriftWatch {
         await this.#tables.store(captureId, { fingerprint: now, targetFingerprint: isThere });
     }
     await this.#settleShapes(changed);
-    const isPartitioned = await this.#sweepPartitions();
-    if (changed.length > 0 || isPartitioned) await this.#tables.load();
+    const partitioned = await this.#sweepPartitions();
+    if (changed.length > 0 || partitioned.length > 0) await this.#tables.load();
+    this.#tellMissing(partitioned);
   }
 
   /** Tables join when their copy is done, and leave when it is begun anew; the copy may be another process. */
@@ -170,12 +175,22 @@ export class DriftWatch {
   }
 
   /** A partition that is attached or detached moves rows without a delta. */
-  async #sweepPartitions(): Promise<boolean> {
+  async #sweepPartitions(): Promise<number[]> {
     const roots = this.#tables.roots;
-    if (roots.length === 0) return false;
+    if (roots.length === 0) return [];
     const strange = this.#strangePartitions(await readPartitions(this.#reader, roots));
     for (const { shape, leaves } of strange) await this.#settlePartitions(shape, leaves);
-    return strange.length > 0;
+    return strange.map(({ shape }) => shape.capture.id);
+  }
+
+  /** Says once which new partitions the target lacks, before a row is refused for it. */
+  #tellMissing(captureIds: readonly number[]): void {
+    for (const { leaf, remedy } of this.#tables.shapesOf(captureIds).flatMap(lackedBy)) {
+      if (this.#told.has(leaf.oid)) continue;
+      this.#told.add(leaf.oid);
+      const message = `the target has no partition for the rows of ${tableLabel(leaf)}, and will refuse them; there: ${remedy}`;
+      this.#context.emit({ type: "warning", message });
+    }
   }
 
   async #settlePartitions(shape: Shape, leaves: readonly Partition[]): Promise<void> {

@@ -23,6 +23,7 @@ import { FollowedTables } from "./followed-tables.ts";
 import { namePartitions } from "./missing-partitions.ts";
 import type { Opposite } from "./opposite.ts";
 import { PutOff } from "./put-off.ts";
+import { partitionRefusal } from "./partition-refusals.ts";
 import { prepareReader, type Dirty } from "./read-batch.ts";
 import { Reloads } from "./reload.ts";
 import { Rotation } from "./rotation.ts";
@@ -183,7 +184,10 @@ export class FollowSession {
     const { hooks, reloads } = this.#parts;
     const counts = await writer.apply({ snapshot: found.snapshot, token }).catch((error: unknown) => {
       this.failedSide = "target";
-      throw error;
+      throw partitionRefusal(
+        error,
+        tables.map(({ shape }) => shape),
+      );
     });
     const rows = [...counts.values()].reduce((sum, count) => sum + count, 0);
     this.#finder.applied(read, rows);

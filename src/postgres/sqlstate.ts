@@ -76,6 +76,11 @@ export function hidesRows(error: unknown): boolean {
   return (error as { routine?: unknown } | null)?.routine === "check_enable_rls";
 }
 
+/** A partitioned table has no partition for a row. The code is that of any check, and the message in the server's language. */
+export function lacksPartition(error: unknown): boolean {
+  return (error as { routine?: unknown } | null)?.routine === "ExecFindPartition";
+}
+
 /** Errors that stay until somebody changes a privilege, a definition or a setting. */
 export function isLasting(error: unknown): boolean {
   const state = error instanceof ReplicateError ? error.sqlstate : sqlstateOf(error);

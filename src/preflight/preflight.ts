@@ -33,6 +33,7 @@ import {
 } from "./pairs.ts";
 import { checkMappings } from "./mapping.ts";
 import { settingsOfTables, type TableSettings } from "./overrides.ts";
+import { checkPartitions } from "./partitions.ts";
 import { checkPlaces } from "./places.ts";
 import { checkReactions } from "./reactions.ts";
 import { checkSchema } from "./schema.ts";
@@ -85,6 +86,7 @@ export async function preflight(
     // The keys of known tables may be away for the time of a copy; but one that has got its key since needs one there.
     const isKnown = known.get(pair.source.oid)?.isKeyless === false;
     findings.push(...checkPair(pair, target, other, isKnown, problems.get(pair.source.oid) ?? []));
+    findings.push(...checkPartitions(pair, config));
   }
   findings.push(...(await checkOppositeSync(config, source, target, pairs)));
   findings.push(...(await checkMappings(source, target, pairs, known, config)));

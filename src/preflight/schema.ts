@@ -1,5 +1,6 @@
 /** What differs between both schemas and is not said already by what stands in the way of rows. */
 import { columnPlan } from "../catalog/columns.ts";
+import { missingPartitions } from "../catalog/missing-partitions.ts";
 import { tableLabel } from "../catalog/table.ts";
 import { targetName } from "../mapping-settings.ts";
 import { compareSchemasIn, type SchemaDifference } from "../schema/compare.ts";
@@ -88,6 +89,13 @@ function saidAlready(
       }),
     ),
   );
+  const lackingPartitions = new Set(
+    pairs.flatMap(({ source, target }) =>
+      missingPartitions(source, target).flatMap(({ leaf }) =>
+        leaf.path.map((level) => plain(tableLabel(level))),
+      ),
+    ),
+  );
   const lackingKeys = new Set(
     pairs.flatMap(({ source, target }) =>
       source.key === null || target.key !== null
@@ -102,6 +110,7 @@ function saidAlready(
     // Extensions have a check of their own.
     if (what === "extension" || withoutCounterpart.has(plain(relation))) return true;
     if (missingRelations.has(relation) && !relationKinds.has(what)) return true;
+    if (kind === "missing" && lackingPartitions.has(plain(relation))) return true;
     if (what === "column" && refusedColumns.has(plain(name))) return true;
     if (kind === "missing" && lackingKeys.has(plain(name))) return true;
     if (what === "index" && constraints.has(plain(`${kind} ${name}`))) return true;
