@@ -107,7 +107,7 @@ select c.oid::bigint as "relid",
                    select pg_catalog.jsonb_object_agg(e.oid::text, e.enumlabel)
                    from pg_catalog.pg_enum e where e.enumtypid = t.oid)
                  else (
-                   select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(a.attnum, a.atttypid::bigint) order by a.attnum)
+                   select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(a.attnum, a.atttypid::bigint, a.attname) order by a.attnum)
                    from pg_catalog.pg_attribute a
                    where a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped) end), '{}'::jsonb)
              from used u

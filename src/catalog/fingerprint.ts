@@ -19,7 +19,7 @@ export interface Fingerprint {
     readonly files: Readonly<Record<string, string>>;
     /** Before 13: version of each partition's link to its table, by oid. */
     readonly links: Readonly<Record<string, string>>;
-    /** Labels of enums by oid, or [attnum, type oid] of composites, by the type's oid. */
+    /** Labels of enums by oid, or [attnum, type oid, name] of composites, by the type's oid. */
     readonly types: Readonly<Record<string, Readonly<Record<string, string>> | readonly unknown[]>>;
   };
   /** What earlier versions have stored instead: the file of a table that is not partitioned, or 0. */

@@ -165,7 +165,8 @@ test("copy", async () => {
   const { sync } = await openCopySync(pair);
   await using _ = sync;
   await sync.init();
-  await pair.source.sql(`create table ev_02 (like ev including all); insert into ev_02 values ('2026-02-05', 1);
+  await pair.source
+    .sql(`create table ev_02 (like ev including all); insert into ev_02 values ('2026-02-05', 1);
     alter table ev attach partition ev_02 ${february}`);
   const [failed] = await Promise.allSettled([sync.copy()]);
   const remedy = `create table "public"."ev_02" partition of "public"."ev" ${FEBRUARY};`;
