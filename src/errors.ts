@@ -53,6 +53,12 @@ export const errorRules = {
     "now",
     "Make room on that server. A command that still runs goes on by itself; else start it again.",
   ),
+  /** The server has no room for more locks, for us and for others. What was begun is rolled back, and tried again for a while. */
+  OUT_OF_LOCKS: rule(
+    3,
+    "now",
+    "Raise max_locks_per_transaction on that server and restart it: `replicate preflight` says to how much.",
+  ),
   /** The server is older than 10. */
   SERVER_TOO_OLD: rule(3, "never", "PostgreSQL 10 is the oldest version supported."),
   /** The server is a hot standby: nothing can be installed there. */

@@ -134,7 +134,7 @@ export async function withSessions<T>(
 
 function stayedAway(side: Side, error: unknown): ReplicateError {
   const { code, message } = asReplicateError(error, "copy");
-  const isTold = code === "OUT_OF_RESOURCES" || code === "TOO_MANY_CONNECTIONS";
+  const isTold = ["OUT_OF_RESOURCES", "OUT_OF_LOCKS", "TOO_MANY_CONNECTIONS"].includes(code);
   return new ReplicateError(isTold ? code : "CONNECTION_LOST", `the ${side} stayed away: ${message}`, {
     cause: error,
   });

@@ -46,7 +46,8 @@ const socketErrors = new Set([
 ]); // prettier-ignore
 
 /** insufficient_resources, disk_full, out_of_memory: the same may work once somebody has made room. */
-const SHORTAGES = ["53000", "53100", "53200"];
+const OUT_OF_MEMORY = "53200";
+const SHORTAGES = ["53000", "53100", OUT_OF_MEMORY];
 const TOO_MANY_CONNECTIONS = "53300";
 
 /** True when the connection is gone or the server cannot do its work now, so that connecting anew may help. */
@@ -121,6 +122,10 @@ export function asReplicateError(error: unknown, doing: string): ReplicateError 
 
 function codeOf(error: unknown, sqlstate: string | undefined): ErrorCode {
   if (sqlstate === TOO_MANY_CONNECTIONS) return "TOO_MANY_CONNECTIONS";
+  // Whatever language it speaks, the server names the setting.
+  const { hint } = (error ?? {}) as { hint?: unknown };
+  if (sqlstate === OUT_OF_MEMORY && typeof hint === "string" && hint.includes("max_locks_per_transaction"))
+    return "OUT_OF_LOCKS";
   if (SHORTAGES.includes(sqlstate ?? "")) return "OUT_OF_RESOURCES";
   if (isConnectionFailure(error)) return "CONNECTION_LOST";
   if (hidesRows(error)) return "ROWS_HIDDEN";

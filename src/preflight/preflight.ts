@@ -31,6 +31,7 @@ import {
   type KnownTables,
   type TablePair,
 } from "./pairs.ts";
+import { checkLocks } from "./locks.ts";
 import { checkMappings } from "./mapping.ts";
 import { settingsOfTables, type TableSettings } from "./overrides.ts";
 import { checkPartitions } from "./partitions.ts";
@@ -156,6 +157,7 @@ const checks: readonly (readonly [about: string, check: (examination: Examinatio
     ["schemas", checkSchema],
     ["what stays behind", checkLeftBehind],
     ["sizes and settings", checkLoad],
+    ["locks", checkLocks],
     ["other syncs", checkHeldDeltas],
   ];
 

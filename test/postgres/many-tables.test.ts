@@ -1,14 +1,17 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { asReplicateError } from "../../src/postgres/sqlstate.ts";
 import { startCluster, type Cluster } from "../support/cluster.ts";
 import { freePair } from "../support/database.ts";
+import { openCopySync } from "./copy-setup.ts";
 import { startFollowed, type Followed } from "./follow-setup.ts";
 
-// What a source has to hold for us does not grow with the tables that have changed: its lock table is small here.
+// What a source has to hold for us does not grow with the tables that have changed, and of a target it is said by name: the lock
+// table is small here.
 
-let source: Cluster;
+let small: Cluster;
 
 beforeAll(async () => {
-  source = await startCluster({
+  small = await startCluster({
     version: "18",
     settings: {
       max_locks_per_transaction: "10",
@@ -23,7 +26,7 @@ beforeAll(async () => {
 });
 
 afterAll(async () => {
-  await source.stop();
+  await small.stop();
 });
 
 const TABLES = 160;
@@ -31,7 +34,7 @@ const TABLES = 160;
 const schema = `do $$ begin
   for n in 1 .. ${TABLES} loop
     execute format('create table t%s (id int primary key, a int, b text)', n);
-    execute format('create index on t%s (a); create index on t%1$s (b)', n);
+    for i in 1 .. 6 loop execute format('create index on t%s (a, b, (a + %s))', n, i); end loop;
     if n % 40 = 0 then commit; end if;
   end loop;
 end $$`;
@@ -52,7 +55,7 @@ async function allDifferences({ differences }: Followed): Promise<unknown[]> {
 }
 
 test("tables beyond what the source's lock table holds change, and a batch brings them all", async () => {
-  await using pair = await freePair({ source });
+  await using pair = await freePair({ source: small });
   await using followed = await startFollowed(pair, schema);
   await followed.drain();
   await pair.source.sql(
@@ -66,4 +69,33 @@ test("tables beyond what the source's lock table holds change, and a batch bring
   expect(more).toEqual([]);
   expect(await allDifferences(followed)).toEqual([]);
   expect(followed.events.filter(({ type }) => type === "connection-lost")).toEqual([]);
+});
+
+test("preflight tells of a server without room for the locks of a batch, and of how much it needs", async () => {
+  await using pair = await freePair({ target: small });
+  for (const side of [pair.source, pair.target]) await side.sql(schema);
+  const { sync } = await openCopySync(pair);
+  await using _ = sync;
+  const { findings } = await sync.preflight();
+  expect(findings.filter(({ subject }) => subject.startsWith("locks of"))).toEqual([
+    expect.objectContaining({
+      severity: "warning",
+      subject: "locks of the target",
+      side: "target",
+      // The tables, seven indexes each, and staging; in steps of 64 for 12 sessions.
+      message: expect.stringContaining(`up to ${TABLES * (1 + 7 + 3)} tables`) as string,
+      remedy: expect.stringContaining("set max_locks_per_transaction = 192;") as string,
+    }),
+  ]);
+});
+
+test("a server that has no room for more locks is told by name", async () => {
+  await using pair = await freePair({ target: small });
+  const failure = await pair.target
+    .sql(`do $$ begin for n in 1 .. 100000 loop perform pg_advisory_xact_lock(n); end loop; end $$`)
+    .catch((error: unknown) => asReplicateError(error, "it"));
+  expect(failure).toMatchObject({
+    code: "OUT_OF_LOCKS",
+    hint: expect.stringContaining("max_locks_per_transaction") as string,
+  });
 });
