@@ -19,6 +19,7 @@ import { checkFreeFunctions } from "./free-functions.ts";
 import { checkHeldDeltas } from "./held-deltas.ts";
 import { checkKeyless } from "./keyless.ts";
 import { checkLeftBehind } from "./left-behind.ts";
+import { checkRightsOfCode } from "./rights-of-code.ts";
 import { checkLoad } from "./load.ts";
 import { checkLocale } from "./locale.ts";
 import { checkOppositeSync } from "./opposite-sync.ts";
@@ -154,6 +155,7 @@ const checks: readonly (readonly [about: string, check: (examination: Examinatio
     ["encodings and collations", checkLocale],
     ["activity", checkActivity],
     ["triggers and subscriptions", checkReactions],
+    ["whose code runs as whom", checkRightsOfCode],
     ["schemas", checkSchema],
     ["what stays behind", checkLeftBehind],
     ["sizes and settings", checkLoad],
