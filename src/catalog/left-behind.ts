@@ -26,9 +26,10 @@ const confidential = /\.|secret|pass|token|key|credential/i;
 export async function missingSettings(source: Connection, target: Connection): Promise<Problem[]> {
   const own = await source.rows<Setting>(load("catalog/database-settings"));
   const there = await target.rows<Setting>(load("catalog/database-settings"));
-  const roles = await target.rows<{ name: string }>(`select rolname::text as name from pg_catalog.pg_roles`);
-  const database = await target.row<{ name: string }>(`select pg_catalog.current_database()::text as name`);
-  const known = new Set(roles.map(({ name }) => name));
+  const database = await target.row<{ name: string; roles: string[] }>(
+    `select pg_catalog.current_database()::text as name, array(select rolname::text from pg_catalog.pg_roles) as roles`,
+  );
+  const known = new Set(database.roles);
   return own
     .filter(({ role }) => role === null || known.has(role))
     .flatMap((setting): Problem[] => {

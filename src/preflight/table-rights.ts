@@ -52,7 +52,10 @@ export async function checkTableRights(
       all,
       needs.anyOf,
     ]);
-  const lacks = [...(await lacking(own, needs.table)), ...(await lacking(leaves, needs.leaf))];
+  const lacks = [
+    ...(await lacking(own, needs.table)),
+    ...(leaves.length === 0 ? [] : await lacking(leaves, needs.leaf)),
+  ];
   return [
     ...lacks.map((lack): Finding => {
       const names = lack.lacks.join(", ").toLowerCase();
