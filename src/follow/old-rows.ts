@@ -113,9 +113,12 @@ function keepsValues(was: number, is: number): boolean {
 function rewriteOf({ before, now, isUnknown }: Side): string | undefined {
   if (isUnknown) return undefined;
   const files = before.rows?.files ?? (before.file === 0 ? undefined : { [onlyFile(now)]: `${before.file}` });
+  // What rewrites one partition in this way rewrites all of them.
+  const known = Object.entries(files ?? {}).filter(([oid]) => now.rows?.files[oid] !== undefined);
   const isMoved =
-    files === undefined ||
-    Object.entries(files).some(([oid, file]) => (now.rows?.files[oid] ?? file) !== file);
+    known.length === 0
+      ? Object.keys(now.rows?.files ?? {}).length > 0
+      : known.some(([oid, file]) => now.rows?.files[oid] !== file);
   if (isMoved && before.rows?.versions !== now.rows?.versions) return "it was rewritten";
   const links = Object.entries(before.rows?.links ?? {});
   if (links.some(([oid, link]) => (now.rows?.links[oid] ?? link) !== link))
@@ -140,10 +143,10 @@ function onlyFile(now: Fingerprint): string {
 
 /** What rows from before have in a column that was added since; null is written as it cannot be a value. */
 function valuesOf({ before, now, missing }: Side, column: string): string[] {
-  const relations = Object.keys(before.rows?.files ?? now.rows?.files ?? {});
-  return relations
-    .filter((oid) => now.rows?.files[oid] !== undefined)
-    .map((oid) => missing.get(Number(oid))?.get(column) ?? "null");
+  const all = Object.keys(now.rows?.files ?? {});
+  // A partition that came later may have got its column at once. Where there is no other, it may have not.
+  const known = all.filter((oid) => before.rows?.files[oid] !== undefined);
+  return (known.length > 0 ? known : all).map((oid) => missing.get(Number(oid))?.get(column) ?? "null");
 }
 
 /** A column of the target, and what it is fed from: a column of the source, or an expression. */
