@@ -40,7 +40,7 @@ export const oldRowsCases: readonly OldRowsCase[] = [
   { what: "column added, texts that are alike", source: "alter table {t} add column x text default 'null'", target: "alter table {t} add column x text", reread: true },
   { what: "column added, an enum", source: "alter table {t} add column x mood_{t} default 'b'", reread: false, since: 11 },
   { what: "column added there earlier, null", first: "alter table {t} add column x int", source: "alter table {t} add column x int", target: "", reread: true },
-  { what: "column added there earlier, its default gone since", first: "alter table {t} add column x int default 5", second: "alter table {t} alter column x drop default", source: "alter table {t} add column x int default 5", target: "", reread: true },
+  { what: "column added there earlier, its default gone since", first: "alter table {t} add column x int default 5", second: "alter table {t} alter column x drop default", source: "alter table {t} add column x int default 5", target: "", reread: true, since: 11 },
   { what: "column written to there", first: "alter table {t} add column x int; update {t} set x = 7", source: "alter table {t} add column x int", target: "", reread: true },
   { what: "column dropped and added again", source: "alter table {t} drop column amount, add column amount numeric(8,2)", reread: false },
   { what: "column dropped and added again here", source: "alter table {t} drop column amount, add column amount numeric(8,2)", target: "", reread: true },
