@@ -16,10 +16,17 @@ import {
 } from "./sequences/interleave.ts";
 import { carrySequences, type SequencesOptions, type SequencesReport } from "./sequences/carry.ts";
 import { switchSides, type SwitchOptions, type SwitchReport } from "./cutover/cutover.ts";
-import { assertForward, assertOneWay, directionOf, followEitherWay } from "./cutover/direction.ts";
+import {
+  assertForward,
+  assertNoSwitch,
+  assertOneWay,
+  directionOf,
+  followEitherWay,
+} from "./cutover/direction.ts";
 import { finishSwitch } from "./cutover/finish.ts";
 import { openWays, type OpenWay } from "./cutover/ways.ts";
-import { dropSync, type DropOptions, type DropReport } from "./drop/drop.ts";
+import type { DropOptions, DropReport } from "./drop/drop.ts";
+import { dropEitherWay } from "./drop-either-way.ts";
 import { ReplicateError } from "./errors.ts";
 import type { Batch, OnEvent, Side } from "./events.ts";
 import type { FollowOptions } from "./follow/follow.ts";
@@ -32,7 +39,6 @@ import { compareSchemas, type SchemaComparison } from "./schema/compare.ts";
 import { createSchema, type SchemaOptions, type SchemaReport } from "./schema/schema.ts";
 import { ShownNames } from "./shown-names.ts";
 import type { Logger, SyncContext } from "./state/context.ts";
-import type { Lease } from "./state/lease.ts";
 import { makeContext, Sessions } from "./state/open-context.ts";
 import { readStatus, type Status } from "./status/status.ts";
 import { explainTargetAway } from "./status/target-away.ts";
@@ -64,6 +70,10 @@ export interface CutoverOptions extends SwitchOptions {
    * rollback it goes on from source to target.
    */
   readonly finish?: boolean;
+  /**
+   * With `finish`, after a cutover: the old source goes on refusing writes, until `drop` with `sourceOnly`. Default false.
+   */
+  readonly keepClosed?: boolean;
 }
 
 export interface PreflightReport {
@@ -200,10 +210,14 @@ export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync
       }),
     compareSchemas: async (call = {}) => await run("verify", call, compareSchemas),
     schema: async (call = {}) =>
-      await run("schema", call, async (each) => await createSchema(each, call, env ?? process.env)),
+      await run("schema", call, async (each) => {
+        await assertNoSwitch(ways(call), "schema");
+        return await createSchema(each, call, env ?? process.env);
+      }),
     init: async (call = {}) =>
       await run("init", call, async (each) => {
         const open = ways(call);
+        await assertNoSwitch(open, "init");
         await assertForward(open, "init");
         const report = await initSync(each, call);
         if (each.config.isTwoSided && !report.dryRun) await initBack(open);
@@ -211,6 +225,7 @@ export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync
       }),
     copy: async (call = {}) =>
       await run("copy", call, async (each) => {
+        await assertNoSwitch(ways(call), "copy");
         await assertCopy(each, call);
         try {
           return await copySync(each, call);
@@ -250,6 +265,7 @@ export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync
       }),
     interleave: async (call = {}) =>
       await run("sequences", call, async (each) => {
+        await assertNoSwitch(ways(call), "sequences --interleave");
         await assertForward(ways(call), "sequences --interleave");
         return await interleaveSequences(each, call);
       }),
@@ -262,9 +278,11 @@ export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync
         // To undo one, its state need not be there.
         if (call.undo !== true) await assertOneWay(each);
         if (call.finish !== true) return await switchSides(ways(call), "cutover", call);
+        const { keepClosed = false } = call;
         const isCutOver = await finishSwitch(
           ways(call),
-          async (ours) => await dropEitherWay(each, ways(call), {}, ours),
+          async (ours) => await dropEitherWay(each, ways(call), { keepsFence: keepClosed }, ours),
+          { keepClosed },
         );
         return finished(isCutOver ? "target" : "source");
       }),
@@ -305,7 +323,7 @@ async function readStatusEitherWay(context: SyncContext, open: OpenWay): Promise
   try {
     const back = await readStatus(open("reverse"));
     const { sync, phase, fence, source, target } = status;
-    if (isBack) return { ...back, sync, source, target, phase, switch: known, fence };
+    if (isBack) return { ...turned(back), sync, source, target, phase, switch: known, fence };
     const { lag, follow, lastError } = back;
     return {
       ...status,
@@ -323,46 +341,21 @@ async function readStatusEitherWay(context: SyncContext, open: OpenWay): Promise
   }
 }
 
+/** What the way back says of its own source and target, in the words of the sync. */
+function turned(back: Status): Status {
+  const other = (side: Side): Side => (side === "source" ? "target" : "source");
+  return {
+    ...back,
+    owed: { ...back.owed, side: other(back.owed.side) },
+    waits: back.waits.map((wait) => ({ ...wait, side: other(wait.side) })),
+  };
+}
+
 type LastError = NonNullable<Status["lastError"]>;
 
 function moreUrgent(one: LastError, other: LastError): number {
   if (one.cleared !== other.cleared) return one.cleared ? 1 : -1;
   return one.at < other.at ? 1 : -1;
-}
-
-/** Drops the way back too, where there is one. `ours`: the lease by which nobody else follows that. */
-async function dropEitherWay(
-  context: SyncContext,
-  open: OpenWay,
-  options: DropOptions,
-  ours?: Lease,
-): Promise<DropReport> {
-  const reverse = open("reverse");
-  const { sourceOnly = false, targetOnly = false, dryRun = false } = options;
-  const back = await dropSync(
-    reverse,
-    { sourceOnly: targetOnly, targetOnly: sourceOnly, dryRun },
-    ours,
-  ).catch((error: unknown) => {
-    if (error instanceof ReplicateError && error.code === "SYNC_UNKNOWN") return undefined;
-    throw error;
-  });
-  const own = await dropSync(context, options).catch((error: unknown) => {
-    if (back !== undefined && error instanceof ReplicateError && error.code === "SYNC_UNKNOWN")
-      return undefined;
-    throw error;
-  });
-  if (back === undefined && own !== undefined) return own;
-  const turned = (back?.removed ?? []).map(({ side, object }) => ({
-    side: side === "source" ? ("target" as const) : ("source" as const),
-    object,
-  }));
-  return {
-    removed: [...turned, ...(own?.removed ?? [])],
-    restored: (back?.restored ?? 0) + (own?.restored ?? 0),
-    leftInvalid: [...(back?.leftInvalid ?? []), ...(own?.leftInvalid ?? [])],
-    dryRun,
-  };
 }
 
 /** Fails at once where a server cannot be reached; work that has begun waits for servers to come back. */

@@ -177,6 +177,7 @@ export const options = {
   "no-verify": { type: "flag", help: "compare only what changes meanwhile, not both sides as a whole" },
   undo: { type: "flag", help: "give up what was begun: the old side takes writes again" },
   finish: { type: "flag", help: "end the time in which it can be switched back" },
+  "keep-closed": { type: "flag", help: "with --finish: the old source goes on refusing writes" },
   kind: {
     type: "list",
     value: "KIND…",

@@ -28,6 +28,8 @@ export function statusLines(status: Status, now: Date): string[] {
   const { copy, follow, lag } = status;
   const name = status.sync === "default" ? "" : ` --name ${status.sync}`;
   const away = status.sourceError === null ? "" : `: ${status.sourceError}`;
+  // The side that changes are applied to: the old source once the sync is cut over.
+  const receiver = status.owed.side;
   const rows: (readonly [string, string])[] = [
     ["source", `${placeText(status.source)}${away}`],
     ["target", placeText(status.target)],
@@ -48,13 +50,13 @@ export function statusLines(status: Status, now: Date): string[] {
     ]);
   }
   if (status.runner.batch !== null) rows.push(["batch", batchText(status.runner.batch, now)]);
-  if (status.phase !== "new") rows.push(["lag", lagText(lag)]);
+  if (status.phase !== "new") rows.push(["lag", lagText(lag, receiver)]);
   if (status.back !== null) rows.push(["back", backText(status.back)]);
   for (const wait of status.waits) rows.push(["waits", waitText(wait)]);
   if (status.phase !== "copying" && status.owed.open > 0) {
     rows.push([
       "owed",
-      `${count(status.owed.open, "index, constraint or trigger", "indexes, constraints and triggers")} of the target to be restored`,
+      `${count(status.owed.open, "index, constraint or trigger", "indexes, constraints and triggers")} of the ${receiver} ${receiver === "target" ? "to be restored" : "are away while it is kept current: they come back with a rollback, or at the end"}`,
     ]);
   }
   rows.push(...switchRows(status, now));
@@ -65,7 +67,10 @@ export function statusLines(status: Status, now: Date): string[] {
       `${number(status.conflicts)} to be resolved: replicate conflicts --pending${name}`,
     ]);
   if (status.parked > 0)
-    rows.push(["parked", `${count(status.parked, "row")} that the target refuses: replicate parked${name}`]);
+    rows.push([
+      "parked",
+      `${count(status.parked, "row")} that the ${receiver} refuses: replicate parked${name}`,
+    ]);
   return [
     `${status.sync}: ${status.phase} - ${phaseText(status)}`,
     ...columns(rows.map(([label, text]) => [`  ${label}`, text])),
@@ -116,9 +121,10 @@ function backText({ lag, follow }: NonNullable<Status["back"]>): string {
   return `${applied} from the target to the source; lag ${lagText(lag)}`;
 }
 
-function lagText(lag: Status["lag"]): string {
+function lagText(lag: Status["lag"], receiver: Status["owed"]["side"] = "target"): string {
   const blocked = lag.blockedBy === null ? "" : `; held up by ${lag.blockedBy}`;
-  if (lag.rows === null) return `unknown, because the source cannot be asked${blocked}`;
+  if (lag.rows === null)
+    return `unknown, because the ${receiver === "target" ? "source" : "target"} cannot be asked${blocked}`;
   if (lag.rows === 0) return `none${blocked}`;
   const age = lag.seconds === null ? "" : `${duration(lag.seconds)}, `;
   return `${age}${count(lag.rows, "change")} waiting${trendText(lag)}${blocked}`;

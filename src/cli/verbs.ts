@@ -175,7 +175,7 @@ export const verbs = {
     ],
     options: [
       "rehearse", "timeout", "margin", "on-open", "no-reverse", "no-verify", "accept-parked", "accept-unreplicated", "on-refusal",
-      "undo", "finish", "yes", "dry-run",
+      "undo", "finish", "keep-closed", "yes", "dry-run",
     ], // prettier-ignore
     examples: [
       { command: "cutover --rehearse", says: "how long could applications not write?" },

@@ -53,6 +53,28 @@ export async function assertForward(open: OpenWay, doing: string): Promise<void>
   );
 }
 
+/**
+ * Throws RUNNER_ACTIVE while a process switches the sync, and CUTOVER_STATE where one has begun and did not end: what is
+ * asked for would change what was prepared.
+ */
+export async function assertNoSwitch(open: OpenWay, doing: string): Promise<void> {
+  const forward = open("forward");
+  const { name } = forward.config;
+  await using state = await forward.target("direction");
+  const known = await readSwitch(state, name);
+  if (known === undefined || known.step === "open") return;
+  if (await isSwitching(state, name)) {
+    throw new ReplicateError(
+      "RUNNER_ACTIVE",
+      `${doing} is not possible now: sync ${name} is being switched`,
+      {
+        hint: "Look at `replicate status`, and wait for it to end.",
+      },
+    );
+  }
+  throw interrupted(name, known);
+}
+
 const WAIT_MS = 500;
 
 /**

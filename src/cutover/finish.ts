@@ -6,6 +6,8 @@ import { payOwed } from "../state/pay-owed.ts";
 import { forgetWay } from "./opposite.ts";
 import { takeOver } from "./hand-over.ts";
 import type { Lease } from "../state/lease.ts";
+import { load } from "../postgres/sql.ts";
+import type { SyncContext } from "../state/context.ts";
 import type { OpenWay } from "./ways.ts";
 
 /**
@@ -13,11 +15,17 @@ import type { OpenWay } from "./ways.ts";
  * had never been cut over: returns false. After a cutover nothing of it is needed any more: whoever follows the way back is asked
  * to end, `drop` is called, under the lease that keeps others from following it, and it returns true. Throws CUTOVER_STATE.
  */
-export async function finishSwitch(open: OpenWay, drop: (ours: Lease) => Promise<unknown>): Promise<boolean> {
+export async function finishSwitch(
+  open: OpenWay,
+  drop: (ours: Lease) => Promise<unknown>,
+  { keepClosed = false }: { readonly keepClosed?: boolean } = {},
+): Promise<boolean> {
   if (!(await endSwitch(open))) return false;
   const reverse = open("reverse");
   await using target = await reverse.target("cutover");
-  await drop(await takeOver(reverse, target, "replicate cutover --finish"));
+  const ours = await takeOver(reverse, target, "replicate cutover --finish");
+  if (!keepClosed) await nameSessions(open("forward"));
+  await drop(ours);
   return true;
 }
 
@@ -49,4 +57,20 @@ async function endSwitch(open: OpenWay): Promise<boolean> {
   await dropFence(forward, "target", name);
   await endUndone(state, name, undefined);
   return false;
+}
+
+/** How many sessions are named. */
+const MOST_SESSIONS = 5;
+
+/** Who is still connected to the old side, which takes writes again from here on. */
+async function nameSessions(forward: SyncContext): Promise<void> {
+  await using source = await forward.source("cutover");
+  const sessions = await source.rows<{ session: string }>(load("cutover/sessions"));
+  if (sessions.length === 0) return;
+  const named = sessions.slice(0, MOST_SESSIONS).map(({ session }) => session);
+  const more = sessions.length > MOST_SESSIONS ? `, and ${sessions.length - MOST_SESSIONS} more` : "";
+  forward.emit({
+    type: "warning",
+    message: `the source takes writes again, and these are still connected to it: ${named.join("; ")}${more}; --keep-closed keeps it closed`,
+  });
 }

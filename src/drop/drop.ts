@@ -33,6 +33,11 @@ export interface DropOptions {
   readonly dryRun?: boolean;
 }
 
+export interface SourceOptions extends DropOptions {
+  /** The fence around the source's tables stays, and so does schema replicate there. */
+  readonly keepsFence?: boolean;
+}
+
 export interface DropReport {
   readonly removed: readonly { readonly side: Side; readonly object: string }[];
   /** Objects of the target that were given back. */
@@ -48,7 +53,7 @@ export interface DropReport {
  */
 export async function dropSync(
   context: SyncContext,
-  options: DropOptions = {},
+  options: SourceOptions = {},
   ours?: Lease,
 ): Promise<DropReport> {
   const removed: { side: Side; object: string }[] = [];
@@ -145,16 +150,20 @@ async function knows(connection: Connection, table: "sync" | "source_sync", sync
 async function dropSource(
   context: SyncContext,
   source: Connection,
-  { dryRun = false, sourceOnly = false }: DropOptions,
+  { dryRun = false, sourceOnly = false, keepsFence = false }: SourceOptions,
   note: (side: Side, object: string) => void,
 ): Promise<boolean> {
   const { name } = context.config;
   const isKnown = await knows(source, "source_sync", name);
-  await dropFence(context, source, dryRun, note);
+  // It refuses where somebody reads on.
+  if (isKnown && sourceOnly && !dryRun) {
+    await migrateOlder(source);
+    await endReader(source, name);
+  }
+  if (!keepsFence) await dropFence(context, source, dryRun, note);
   if (isKnown) {
     if (!dryRun) {
       await migrateOlder(source);
-      if (sourceOnly) await endReader(source, name);
       // First of all: interrupted from here on, nobody may follow what is not recorded any more.
       await closeSource(source, name);
     }
@@ -264,6 +273,16 @@ async function dropSchema(
       [gone("sync"), gone("source_sync")],
     );
     if (syncs > 0) return;
+    // A fence that was to stay.
+    if (
+      (await stateVersion(connection)) >= SWITCH_VERSION &&
+      (
+        await connection.rows(`select 1 from replicate.fence where sync is distinct from $1`, [
+          pretending?.name,
+        ])
+      ).length > 0
+    )
+      return;
     note(connection.side, "schema replicate");
     if (pretending === undefined) await connection.script("drop schema replicate cascade");
   });

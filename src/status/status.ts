@@ -88,7 +88,12 @@ export interface Status {
   readonly lastError: StoredError | null;
   /** Upkeep that a server refuses at the time: batches go on, and it is tried again by itself. */
   readonly upkeep: StoredUpkeep | null;
-  readonly owed: { readonly open: number; readonly leftInvalid: readonly LeftInvalid[] };
+  /** `side`: whose objects they are, after a cutover those of the old source. */
+  readonly owed: {
+    readonly side: Side;
+    readonly open: number;
+    readonly leftInvalid: readonly LeftInvalid[];
+  };
   /** The last cutover or rollback; null: never begun, or undone. `isRunning`: a process is at it now. */
   readonly switch: (Switch & { readonly isRunning: boolean }) | null;
   /** The side whose tables refuse writes of applications, and since when. Null: neither, or not known. */
@@ -248,7 +253,7 @@ export async function readStatus(context: SyncContext): Promise<Status> {
     parked: [...parked.values()].reduce((total, rows) => total + rows, 0),
     lastError: row.lastError,
     upkeep: row.upkeep,
-    owed: { open: row.owedOpen, leftInvalid },
+    owed: { side: "target", open: row.owedOpen, leftInvalid },
     switch: known === undefined ? null : { ...known, isRunning },
     fence: fenced === undefined ? null : { side: fenced.side, since: fenced.since.toISOString() },
     held: waiting.held.map(({ sync, since, bytes, giveUp }) => ({

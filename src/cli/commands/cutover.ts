@@ -44,6 +44,7 @@ function switchOptions({ values }: CommandContext, verb: "cutover" | "rollback")
     ...(values["on-open"] === undefined ? {} : { onOpen: values["on-open"] }),
     ...(values.undo === true ? { undo: true } : {}),
     ...(values.finish === true ? { finish: true } : {}),
+    ...(values["keep-closed"] === true ? { keepClosed: true } : {}),
     ...(values["accept-parked"] === true ? { acceptParked: true } : {}),
     ...(values["accept-unreplicated"] === true ? { acceptUnreplicated: true } : {}),
     ...(values["no-verify"] === true ? { verify: false } : {}),
@@ -73,7 +74,9 @@ async function isConfirmed(
     throw usageInvalid([{ subject: "--yes", message }], verb);
   }
   const name = options.name ?? "default";
-  let question = `End the time in which sync ${name} can be switched back? [y/N] `;
+  let question = `End the time in which sync ${name} can be switched back? After a cutover the source ${
+    values["keep-closed"] === true ? "stays closed" : "takes writes again then (unless --keep-closed)"
+  }. [y/N] `;
   if (values.finish !== true) {
     const rehearsal = await rehearse();
     output.print(...rehearsalLines(rehearsal));
@@ -116,7 +119,13 @@ function reportLines(
   if (result === "nothing-to-do") return [`the ${verb} is done already; ${side}`];
   if (result === "finished") {
     return [
-      primary === "target" ? "finished: the sync is gone, the target stands alone" : `finished; ${side}`,
+      primary === "target"
+        ? `finished: the sync is gone, the target stands alone; the source ${
+            context.values["keep-closed"] === true
+              ? `refuses writes until \`${nextCommand(context, "drop --source-only")}\``
+              : "takes writes again"
+          }`
+        : `finished; ${side}`,
     ];
   }
   const missing = (sequences?.missing ?? []).map((name) => `  sequence ${name} is missing on the new side`);

@@ -45,7 +45,7 @@ function status(changes: Partial<Status> = {}): Status {
     parked: 0,
     lastError: null,
     upkeep: null,
-    owed: { open: 0, leftInvalid: [] },
+    owed: { side: "target", open: 0, leftInvalid: [] },
     switch: null,
     fence: null,
     held: [],
@@ -146,10 +146,14 @@ it("shows the last error with its remedy, and whether it is over", () => {
 
 it("lists what the target is owed", () => {
   const owed = {
+    side: "target" as const,
     open: 1,
     leftInvalid: [{ table: "public.b", constraint: "b_fk", reason: "3 rows have no partner" }],
   };
   expect(text({ owed })).toContain("owed     1 index, constraint or trigger of the target to be restored");
+  expect(text({ owed: { ...owed, side: "source" } })).toMatch(
+    /owed +1 index, constraint or trigger of the source are away/,
+  );
   expect(text({ owed })).toContain("b_fk on public.b stays NOT VALID:\n      3 rows have no partner");
 });
 
