@@ -43,9 +43,9 @@ export type Direction = "one-way" | "both";
 export interface SyncOptions {
   /** Default "default". Letters, digits, `_` and `-`, at most 50. */
   readonly name?: string;
-  /** URL or libpq keyword string. */
-  readonly source: string;
-  readonly target: string;
+  /** URL or libpq keyword string. Needed: undefined, as of a variable that is not set, is CONFIG_INVALID. */
+  readonly source: string | undefined;
+  readonly target: string | undefined;
   /** Patterns, default every table outside of system schemas. */
   readonly tables?: readonly string[];
   readonly exclude?: readonly string[];

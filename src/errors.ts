@@ -231,9 +231,21 @@ export interface Problem {
 export interface ReplicateErrorOptions {
   readonly hint?: string;
   readonly problems?: readonly Problem[];
+  /** The message without the problems, where it repeats them. */
+  readonly summary?: string;
   readonly cause?: unknown;
   /** SQLSTATE, if a server said it. */
   readonly sqlstate?: string;
+}
+
+/** The error for several problems: its message holds them all, for those who see no more of it than that. */
+export function problemsError(
+  code: ErrorCode,
+  summary: string,
+  problems: readonly Problem[],
+): ReplicateError {
+  const all = problems.map(({ subject, message }) => `${subject}: ${message}`).join("; ");
+  return new ReplicateError(code, `${summary}: ${all}`, { problems, summary });
 }
 
 /** The only error class that leaves the library. `message` never holds a secret. */
@@ -244,6 +256,8 @@ export class ReplicateError extends Error {
   readonly retry: Retry;
   readonly exitCode: 1 | 2 | 3 | 4;
   readonly problems: readonly Problem[];
+  /** The message, without the problems where it repeats them: for who lists them. */
+  readonly summary: string;
   readonly sqlstate: string | undefined;
 
   constructor(code: ErrorCode, message: string, options: ReplicateErrorOptions = {}) {
@@ -254,6 +268,7 @@ export class ReplicateError extends Error {
     this.retry = retry;
     this.hint = options.hint ?? hint;
     this.problems = options.problems ?? [];
+    this.summary = options.summary ?? message;
     this.sqlstate = options.sqlstate;
   }
 }

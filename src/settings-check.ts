@@ -1,6 +1,6 @@
 /** The check of settings that reports every mistake at once, and the forms of sizes and times. */
 import { parsePattern } from "./catalog/patterns.ts";
-import { ReplicateError, type Problem } from "./errors.ts";
+import { problemsError, ReplicateError, type Problem } from "./errors.ts";
 import { resolveConnection, type ConnectionSettings } from "./postgres/conninfo.ts";
 import { didYouMean } from "./spelling.ts";
 
@@ -9,7 +9,7 @@ const megabyte = 1024 ** 2;
 /** The error for settings that are wrong. */
 export function configInvalid(problems: readonly Problem[]): ReplicateError {
   const count = problems.length === 1 ? "one setting is" : `${problems.length} settings are`;
-  return new ReplicateError("CONFIG_INVALID", `${count} wrong`, { problems });
+  return problemsError("CONFIG_INVALID", `${count} wrong`, problems);
 }
 
 /** Bytes of a size: a number, or text with a unit of 1024 (`B`, `kB`, `MB`, `GB`, `TB`). Undefined if it is none. */
@@ -109,7 +109,7 @@ export class Check {
       const variable = `REPLICATE_${side.toUpperCase()}`;
       return this.problem(
         side,
-        `is missing: give --${side}, the variable ${variable}, or a line in the file`,
+        `is missing: give --${side}, the variable ${variable}, or a line in the file; in a program, the option ${side}`,
       );
     }
     const text = this.text(side, value);

@@ -22,6 +22,7 @@ export class ShownNames {
     return new ReplicateError(code, this.text(message), {
       hint: this.text(hint),
       problems: problems.map((problem) => this.#strings(problem)),
+      summary: this.text(error.summary),
       cause,
       ...(sqlstate === undefined ? {} : { sqlstate }),
     });

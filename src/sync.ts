@@ -34,6 +34,7 @@ import { loadHooks } from "./hooks.ts";
 import { initSync, type InitOptions, type InitReport } from "./init/init.ts";
 import { listParked, type ParkedOptions, type ParkedReport } from "./parked/parked.ts";
 import { examine, type Finding, type PreflightOptions, type TableSettings } from "./preflight/preflight.ts";
+import { withoutValues } from "./postgres/server-words.ts";
 import { asReplicateError } from "./postgres/sqlstate.ts";
 import { compareSchemas, type SchemaComparison } from "./schema/compare.ts";
 import { createSchema, type SchemaOptions, type SchemaReport } from "./schema/schema.ts";
@@ -153,6 +154,13 @@ export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync
     const heard = call.onEvent ?? onEvent;
     return heard === undefined ? undefined : (event) => heard(shown.event(event));
   };
+  let isDisposed = false;
+  const assertOpen = (doing: string): void => {
+    if (isDisposed)
+      throw new ReplicateError("USAGE_INVALID", `${doing}: sync ${config.name} is disposed`, {
+        hint: "Open it again with openSync.",
+      });
+  };
 
   const context = (call: CallOptions, isCutBySignal = true): SyncContext =>
     makeContext(config, sessions, {
@@ -167,6 +175,7 @@ export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync
     call: CallOptions,
     work: (context: SyncContext) => Promise<T>,
   ): Promise<T> => {
+    assertOpen(doing);
     try {
       return await work(context(call));
     } catch (error) {
@@ -174,7 +183,9 @@ export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync
       // A stop cuts the sessions, so what they say then is no failure of the servers.
       const isCut =
         call.signal?.aborted === true && (!(error instanceof ReplicateError) || known.retry === "now");
-      throw isCut ? new ReplicateError("ABORTED", `${doing} was stopped`, { cause: error }) : known;
+      throw isCut
+        ? new ReplicateError("ABORTED", `${doing} was stopped`, { cause: withoutValues(error) })
+        : known;
     }
   };
 
@@ -237,6 +248,7 @@ export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync
         }
       }),
     follow: async function* (call = {}) {
+      assertOpen("follow");
       try {
         await reach(context(call), "follow");
       } catch (error) {
@@ -293,7 +305,10 @@ export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync
       }),
     drop: async (call = {}) =>
       await run("drop", call, async (each) => await dropEitherWay(each, ways(call), call)),
-    [Symbol.asyncDispose]: async () => await sessions.closeAll(),
+    [Symbol.asyncDispose]: async () => {
+      isDisposed = true;
+      await sessions.closeAll();
+    },
   };
 }
 

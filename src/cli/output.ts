@@ -87,7 +87,7 @@ export class Output {
 
   /** An error for people on stderr, and with --json for programs on stdout, in one line if others came before. */
   error(error: ReplicateError, options: { readonly withStack: boolean; readonly isLine: boolean }): void {
-    const { code, message, hint, problems } = error;
+    const { code, summary: message, hint, problems } = error;
     const lines = [`error ${code}: ${message}`];
     for (const problem of problems) {
       lines.push(`  ${problem.subject}: ${problem.message}`);

@@ -97,7 +97,7 @@ export const verbs = {
   follow: {
     summary: "applies the changes until it is stopped",
     details: [
-      "One batch is one transaction on the target, which so always equals the source at some moment. SIGINT or SIGTERM ends it cleanly with exit code 0; started again it goes on. Lost connections are opened again.",
+      "One batch is one transaction on the target, which so always equals the source at some moment. SIGINT or SIGTERM ends it cleanly with exit code 0, or 3 where --until-caught-up or --once was not reached; started again it goes on. Lost connections are opened again.",
       "A second one ends at once with exit code 4, or waits with --standby: it takes over when the first one ends, dies, or does not answer for ten seconds.",
     ],
     options: [
@@ -236,7 +236,7 @@ export const exitCodes = [
   [0, "done"],
   [1, "the answer is no: blocking findings, differences, target tables that are not empty, conflicts"],
   [2, "wrong usage or configuration; all problems are listed"],
-  [3, "failed: a server cannot be reached, the source was lost, an internal error"],
+  [3, "failed: a server cannot be reached, the source was lost, an internal error; or stopped halfway"],
   [4, "another runner holds the sync"],
 ] as const;
 

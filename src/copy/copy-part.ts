@@ -301,7 +301,7 @@ function refusal(run: CopyRun, error: RelayError, table: CopyTable): Error {
     const said = asReplicateError(cause, what);
     const isLost = isKeyless(table.capture) && wantsPark(run.context.config, run.hooks, table.source);
     return new ReplicateError("ROW_REFUSED", said.message, {
-      cause,
+      cause: said.cause,
       ...(sqlstate === undefined ? {} : { sqlstate }),
       ...(isLost
         ? {

@@ -1,6 +1,7 @@
 /** Tells of other syncs that take nothing and so make the source keep deltas; and that this one is alive. */
 import { indexDeltas } from "../capture/delta-index.ts";
 import { baseName } from "../catalog/delta.ts";
+import { saidBy } from "../postgres/server-words.ts";
 import type { Connection } from "../postgres/connect.ts";
 import type { SyncContext } from "../state/context.ts";
 import { readHeldDeltas } from "../state/held-deltas.ts";
@@ -39,7 +40,7 @@ export class HeldWatch {
         if (!this.#isEnded) await indexDeltas(connection, captureIds);
       })
       // It is only to be faster, and is tried again.
-      .catch((error: unknown) => log.debug({ error: String(error) }, "delta tables could not be indexed"))
+      .catch((error: unknown) => log.debug({ error: saidBy(error) }, "delta tables could not be indexed"))
       .then(async () => {
         await this.#indexSession?.close();
         this.#indexing = undefined;

@@ -1,11 +1,10 @@
 /** What an error says of the row that the target has refused. */
 import { ReplicateError } from "../errors.ts";
+import { isUnknownLabel, saidBy, withoutValues } from "../postgres/server-words.ts";
 import { isRefusal, sqlstateOf } from "../postgres/sqlstate.ts";
 import type { Shape } from "./shape.ts";
 
 interface ServerError {
-  readonly message: string;
-  readonly detail?: string;
   readonly schema?: string;
   readonly table?: string;
   /** What the server was at: for a COPY, the table and the line. */
@@ -15,19 +14,15 @@ interface ServerError {
 /** ROW_REFUSED for such an error, any other as it is. */
 export function refused(error: unknown): unknown {
   if (!isRefusal(error)) return error;
-  const { message, detail, schema, table } = error as ServerError;
+  const { schema, table } = error as ServerError;
   const where = table === undefined ? "" : ` in ${schema}.${table}`;
-  return new ReplicateError(
-    "ROW_REFUSED",
-    `the target refused a row${where}: ${message}${detail ? ` (${detail})` : ""}`,
-    {
-      cause: error,
-      ...(sqlstateOf(error) === undefined ? {} : { sqlstate: sqlstateOf(error) as string }),
-      ...(/invalid input value for enum/.test(message)
-        ? { hint: "Add the new value to the type on the target: alter type … add value …; then start again." }
-        : {}),
-    },
-  );
+  return new ReplicateError("ROW_REFUSED", `the target refused a row${where}: ${saidBy(error)}`, {
+    cause: withoutValues(error),
+    ...(sqlstateOf(error) === undefined ? {} : { sqlstate: sqlstateOf(error) as string }),
+    ...(isUnknownLabel(error)
+      ? { hint: "Add the new value to the type on the target: alter type … add value …; then start again." }
+      : {}),
+  });
 }
 
 /** Where the error came while rows were put into staging: whose, and whether that takes them as text already. */

@@ -8,6 +8,7 @@ import { isKeyless } from "../catalog/delta.ts";
 import { fromSql } from "../catalog/table.ts";
 import { outputText } from "../catalog/text-form.ts";
 import { ReplicateError } from "../errors.ts";
+import { saidBy, stageIn, withoutValues } from "../postgres/server-words.ts";
 import { ident } from "../postgres/sql.ts";
 import { isRefusal, sqlstateOf } from "../postgres/sqlstate.ts";
 import { stagingOf } from "./refused.ts";
@@ -20,8 +21,8 @@ const ENCODING = ["22021", "22P05"];
 /** Whether a row could not be staged because of its key, as far as the error tells. */
 export function isAboutKey(error: unknown): boolean {
   if (!isRefusal(error) || stagingOf(error) === undefined) return false;
-  const where = (error as { where?: string }).where ?? "";
-  return ENCODING.includes(sqlstateOf(error) ?? "") || /\bcolumn k\d+\b/.test(where);
+  const stage = stageIn((error as { where?: string }).where);
+  return ENCODING.includes(sqlstateOf(error) ?? "") || / k\d+$/.test(stage ?? "");
 }
 
 export class UnreadableKeys {
@@ -99,9 +100,9 @@ function refusedKey({ label, capture }: Shape, error: unknown): ReplicateError {
   const sqlstate = sqlstateOf(error) ?? "";
   return new ReplicateError(
     "ROW_REFUSED",
-    `the target cannot take in a row of ${label} (key: ${key}): ${error instanceof Error ? error.message : String(error)} [${sqlstate}]`,
+    `the target cannot take in a row of ${label} (key: ${key}): ${saidBy(error)} [${sqlstate}]`,
     {
-      cause: error,
+      cause: withoutValues(error),
       sqlstate,
       hint: ENCODING.includes(sqlstate)
         ? REPAIR_BYTES

@@ -5,6 +5,7 @@ import { tableSettings } from "../config-overrides.ts";
 import { pruneConflicts } from "../conflict/log.ts";
 import { finishResolutions } from "../conflict/resolve.ts";
 import type { Connection } from "../postgres/connect.ts";
+import { saidBy } from "../postgres/server-words.ts";
 import { isRetryableConflict } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
 import type { BatchTable } from "./batch-script.ts";
@@ -32,7 +33,7 @@ export async function vacuumReloaded(
     if (mode.kind !== "reload" || mode.isLarge) continue;
     await target.script(`vacuum ${tableSql(shape.target)}`).catch((error: unknown) => {
       if (target.isBroken) throw error;
-      context.log.debug({ table: shape.label, error: String(error) }, "could not be vacuumed");
+      context.log.debug({ table: shape.label, error: saidBy(error) }, "could not be vacuumed");
     });
   }
 }
@@ -52,6 +53,6 @@ export async function tendConflicts(
       await pruneConflicts(connection, config.name, config.conflictLog.keepSeconds);
   } catch (error) {
     if (!isRetryableConflict(error)) throw error;
-    log.debug({ error: String(error) }, "the log of conflicts could not be tended");
+    log.debug({ error: saidBy(error) }, "the log of conflicts could not be tended");
   }
 }

@@ -6,6 +6,7 @@ import type { Socket } from "node:net";
 import pg from "pg";
 import { ReplicateError } from "../errors.ts";
 import type { Side } from "../events.ts";
+import type { Client, QueryResult } from "./client.ts";
 import { requireChannelBinding } from "./channel-binding.ts";
 import type { ConnectionSettings } from "./conninfo.ts";
 import { watchLiveness } from "./liveness.ts";
@@ -42,15 +43,15 @@ const CROWD_PAUSE_MS = 100;
 export type Row = Record<string, unknown>;
 
 /** Array results of a multi-statement string, one per statement. */
-export type Results = readonly pg.QueryResult[];
+export type Results = readonly QueryResult[];
 
 /** The driver's socket, which it does not show. */
-function wire(client: pg.Client): Pick<Socket, "destroy" | "destroyed" | "bytesRead"> {
+function wire(client: pg.Client | Client): Pick<Socket, "destroy" | "destroyed" | "bytesRead"> {
   return (client as unknown as { connection: { stream: Socket } }).connection.stream;
 }
 
 /** The driver has asked nothing that is not answered yet; it does not say so itself. */
-function isReady(client: pg.Client): boolean {
+function isReady(client: pg.Client | Client): boolean {
   return (client as unknown as { readyForQuery: boolean }).readyForQuery;
 }
 
@@ -69,7 +70,7 @@ interface SessionFacts {
 /** One session on one server. Not to be shared between concurrent callers. */
 export class Connection {
   readonly side: Side;
-  readonly client: pg.Client;
+  readonly client: Client;
   /** `server_version_num`, for example 130023. */
   readonly version: number;
   readonly pid: number;
@@ -80,7 +81,7 @@ export class Connection {
   readonly #lastWork: (() => Promise<void>)[] = [];
   #broken: Error | undefined;
 
-  constructor(client: pg.Client, side: Side, session: SessionFacts) {
+  constructor(client: Client, side: Side, session: SessionFacts) {
     this.client = client;
     this.side = side;
     this.version = session.version;
@@ -126,7 +127,7 @@ export class Connection {
 
   /** Runs several statements in one round trip. No parameters: holes are quoted by the caller. */
   async script(text: string): Promise<Results> {
-    const result = (await this.client.query(text)) as pg.QueryResult | pg.QueryResult[];
+    const result = (await this.client.query(text)) as QueryResult | QueryResult[];
     return Array.isArray(result) ? result : [result];
   }
 
@@ -279,7 +280,7 @@ async function open(settings: ConnectionSettings, options: ConnectOptions): Prom
       await assertOursAlone(client, facts.pid, settings, options);
       facts = { ...(await beginSession(client, facts.pid, options)), isPooled: true };
     }
-    const connection = new Connection(client, side, facts);
+    const connection = new Connection(client as unknown as Client, side, facts);
     const stopWatching = watchLiveness({
       settings,
       bytesRead: () => wire(client).bytesRead,

@@ -6,7 +6,6 @@
  * leaves as a single frame. Nothing is gathered beyond one such buffer (64 KiB): memory does not grow with
  * the size of a row.
  */
-import type pg from "pg";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "./connect.ts";
 
@@ -126,7 +125,7 @@ async function answered(answer: Promise<unknown>, target: Connection): Promise<u
 
 function submit(connection: Connection, query: CopyIn | CopyOut): void {
   query.done.catch(() => undefined);
-  connection.client.query(query as unknown as pg.Submittable);
+  connection.client.query(query as unknown as { submit(connection: never): void });
 }
 
 /** COPY FROM STDIN, as the driver's submittable. */

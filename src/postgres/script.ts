@@ -6,7 +6,6 @@
  * If a statement before the COPY fails, the server ignores the data (protocol: CopyData outside of COPY mode is
  * discarded), and the script fails as a whole.
  */
-import type pg from "pg";
 import type { Connection } from "./connect.ts";
 
 /** What one statement of a script answered. Values are text, as the server sent them. */
@@ -192,7 +191,7 @@ class CopyTap {
 
 function submit(connection: Connection, query: ScriptQuery): void {
   query.done.catch(() => undefined);
-  connection.client.query(query as unknown as pg.Submittable);
+  connection.client.query(query as unknown as { submit(connection: never): void });
 }
 
 /** Runs a script without COPY FROM STDIN. Throws the driver's error of the first statement that fails. */

@@ -1,5 +1,6 @@
 /** What SQLSTATEs and socket errors mean to us. Source: PostgreSQL documentation, appendix A. */
 import { ReplicateError, type ErrorCode } from "../errors.ts";
+import { saidBy, withoutValues } from "./server-words.ts";
 
 export const UNIQUE_VIOLATION = "23505";
 export const EXCLUSION_VIOLATION = "23P01";
@@ -108,13 +109,11 @@ function hintFor(sqlstate: string | undefined, said: string): string | undefined
 export function asReplicateError(error: unknown, doing: string): ReplicateError {
   if (error instanceof ReplicateError) return error;
   const sqlstate = sqlstateOf(error);
-  const said = error instanceof Error ? error.message : String(error);
-  const detail = (error as { detail?: string } | null)?.detail;
   const code = codeOf(error, sqlstate);
-  const message = `${doing}: ${said}${detail ? ` (${detail})` : ""}${sqlstate ? ` [${sqlstate}]` : ""}`;
-  const hint = hintFor(sqlstate, said);
+  const message = `${doing}: ${saidBy(error)}${sqlstate ? ` [${sqlstate}]` : ""}`;
+  const hint = hintFor(sqlstate, error instanceof Error ? error.message : "");
   return new ReplicateError(code, message, {
-    cause: error,
+    cause: withoutValues(error),
     ...(sqlstate ? { sqlstate } : {}),
     ...(hint === undefined ? {} : { hint }),
   });

@@ -1,5 +1,5 @@
 /** What a check says: how bad it is, what it is about, why, and the statement that repairs it. */
-import { ReplicateError, type Problem } from "../errors.ts";
+import { problemsError, type Problem } from "../errors.ts";
 import type { Side } from "../events.ts";
 
 /**
@@ -42,9 +42,6 @@ export function some(names: readonly string[], most = 5): string {
 export function refuseBlocking(findings: readonly Finding[]): void {
   const blocking = findings.filter((finding) => finding.severity === "blocking");
   if (blocking.length === 0) return;
-  throw new ReplicateError(
-    "PREFLIGHT_BLOCKED",
-    `${blocking.length} finding${blocking.length > 1 ? "s" : ""} must be settled first`,
-    { problems: blocking },
-  );
+  const count = `${blocking.length} finding${blocking.length > 1 ? "s" : ""}`;
+  throw problemsError("PREFLIGHT_BLOCKED", `${count} must be settled first`, blocking);
 }

@@ -3,6 +3,7 @@ import { columnPlan } from "../catalog/columns.ts";
 import { isFitting, refit } from "../catalog/refit.ts";
 import { tableLabel, type Table } from "../catalog/table.ts";
 import type { Problem } from "../errors.ts";
+import { saidBy } from "../postgres/server-words.ts";
 import type { Connection } from "../postgres/connect.ts";
 import type { SyncContext } from "../state/context.ts";
 import { columnsBefore } from "../state/fitting.ts";
@@ -183,7 +184,7 @@ export async function examine(context: SyncContext, options: PreflightOptions = 
       all.push(...(await check(examination)));
     } catch (error) {
       if (source.isBroken || target.isBroken) throw error;
-      const message = `could not be checked: ${error instanceof Error ? error.message : String(error)}`;
+      const message = `could not be checked: ${saidBy(error)}`;
       all.push({ severity: "warning", subject: about, message });
     }
   }

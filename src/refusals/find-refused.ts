@@ -1,6 +1,7 @@
 /** Finds the rows that the target refuses, by halving on the server. In the transaction that writes the others. */
 import type { Capture } from "../catalog/delta.ts";
 import { fromText, outputText } from "../catalog/text-form.ts";
+import { saidBy } from "../postgres/server-words.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { literal, load } from "../postgres/sql.ts";
 import { REFUSALS } from "../postgres/sqlstate.ts";
@@ -17,9 +18,6 @@ export interface FoundRow extends Omit<RefusedRow, "captureId" | "relid" | "tabl
 export function finderSql(): string {
   return load("refusals/find-refused");
 }
-
-/** For these, the detail names other rows' keys; elsewhere it holds the row's own values, which are not kept. */
-const TELLING_DETAILS = ["23503", "23505", "23P01"];
 
 /**
  * The rows of `from`, numbered from 1 in column `n` and with the key in k1 …, that the statements `attempt` fail for:
@@ -62,16 +60,17 @@ export async function findRows(
       : `pg_temp.read_key(${literal(`select ${keyOf(typed)} from ${how.from} as r where r.n = $1`)}, f.n)`;
   const rows = await target.rows<
     Omit<FoundRow, "key" | "keyTexts"> & {
+      readonly detail: string;
       readonly read: { readonly key: Readonly<Record<string, unknown>>; readonly texts: (string | null)[] };
     }
   >(
     `select q.*, array(select pg_catalog.jsonb_array_elements_text(q.read -> 'texts')) in (
-              select p.key_texts from replicate.parked as p where p.sync = $7 and p.capture_id = ${id}) as "isParked"
+              select p.key_texts from replicate.parked as p where p.sync = $6 and p.capture_id = ${id}) as "isParked"
      from (
        select f.n, coalesce(k.typed, ${keyOf(plain)}) as read, k.typed is not null as "isKeyTyped", ${how.at ?? "''"} as at,
               f.code as sqlstate, f.broken as constraint,
-              f.message || case when f.code = any ($6::text[]) and f.detail <> '' then ' (' || f.detail || ')' else '' end as message
-       from pg_temp.find_refused($1::text[], $2::text[], (select count(*) from ${how.from}), $3, $4, $5, $8, $9) as f
+              f.message, f.detail
+       from pg_temp.find_refused($1::text[], $2::text[], (select count(*) from ${how.from}), $3, $4, $5, $7, $8) as f
        join ${how.from} as r on r.n = f.n
        cross join lateral (select ${readKey} as typed) as k
      ) as q
@@ -82,11 +81,16 @@ export async function findRows(
       how.step ?? Number.MAX_SAFE_INTEGER,
       how.most,
       how.keeps,
-      TELLING_DETAILS,
       sync,
       how.refusals ?? REFUSALS,
       how.passed ?? [],
     ],
   );
-  return rows.map(({ read, ...row }) => ({ ...row, key: read.key, keyTexts: read.texts }));
+  return rows.map(({ read, message, detail, ...row }) => ({
+    ...row,
+    // Values are not kept.
+    message: saidBy({ code: row.sqlstate, message, detail }),
+    key: read.key,
+    keyTexts: read.texts,
+  }));
 }

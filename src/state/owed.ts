@@ -309,7 +309,7 @@ export function restoreFailure(failure: RestoreError): ReplicateError {
   const error = asReplicateError(failure.cause, failure.message);
   if (error.code !== "STATEMENT_FAILED") return error;
   return new ReplicateError("STATEMENT_FAILED", error.message, {
-    cause: failure.cause,
+    cause: error.cause,
     hint: `Repair what the message says and run the command again. The statement is: ${failure.owed.statements.join("; ")}`,
     ...(error.sqlstate === undefined ? {} : { sqlstate: error.sqlstate }),
   });

@@ -1,6 +1,7 @@
 /** Pays what is owed: restores everything in the ledger, and validates the foreign keys among it. */
 import type { OwedKind } from "../catalog/definitions.ts";
 import type { Problem } from "../errors.ts";
+import { saidBy } from "../postgres/server-words.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
 import { sleep } from "../postgres/sleep.ts";
@@ -97,7 +98,7 @@ export async function payOwed(context: SyncContext, options: PayOptions = {}): P
       if (error.owed.kind === "foreign-key") {
         await target.rows(`update replicate.owed set left_invalid = $2 where id = $1`, [
           error.owed.id,
-          error.cause instanceof Error ? error.cause.message : String(error.cause),
+          saidBy(error.cause),
         ]);
       }
       context.emit({ type: "warning", message: restoreFailure(error).message });
@@ -208,9 +209,7 @@ async function validateAll(
         continue;
       }
       await target.script("rollback to savepoint validation");
-      const said = error instanceof Error ? error.message : String(error);
-      const detail = (error as { detail?: string }).detail;
-      const reason = `${said}${detail === undefined ? "" : ` (${detail})`}${sqlstateOf(error) === "23503" ? "" : ` [${sqlstateOf(error)}]`}`;
+      const reason = `${saidBy(error)}${sqlstateOf(error) === "23503" ? "" : ` [${sqlstateOf(error)}]`}`;
       await target.rows(`update replicate.owed set left_invalid = $2 where id = $1`, [id, reason]);
       await target.script("commit");
       context.emit({ type: "constraint-left-invalid", table, constraint, reason });

@@ -160,7 +160,8 @@ export async function readTotal(
 ): Promise<Total> {
   const total = checksum.totalSql(side.fields, rowsFrom(side, conditions));
   const results = await connection.script(`${applicationPathSql(side)};\n${total}`);
-  return results.at(-1)?.rows[0] as Total;
+  const [row] = (results.at(-1)?.rows ?? []) as Total[];
+  return row as Total;
 }
 
 interface Position {

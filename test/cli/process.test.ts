@@ -53,6 +53,29 @@ describe("follow", () => {
     },
   );
 
+  it.each([
+    ["follow", "--until-caught-up"],
+    ["follow", "--once"],
+  ])("ends with exit code 3 where the end that was asked for is not reached: %s %s", async (...args) => {
+    const blocker = await pair.target.client();
+    await blocker.query("begin; lock table a");
+    await pair.source.sql("update a set x = 'later'");
+    const follow = begin(...args, "--json");
+    await follow.says("applying changes");
+    await sleep(1000);
+    follow.child.kill("SIGINT");
+    await sleep(200);
+    await blocker.query("rollback");
+    const finished = await follow.finished;
+    expect(finished).toMatchObject({ code: 3, signal: null });
+    expect(finished.stderr).toContain("error ABORTED: follow was stopped before ");
+    const [result, error] = jsonLines<Record<string, unknown>>(finished).slice(-2);
+    expect(JSON.stringify(result)).toContain('"reason":"stopped"');
+    expect(error).toMatchObject({ error: { code: "ABORTED" } });
+    // The same command does the rest.
+    expect(await replicate([...args], { env })).toMatchObject({ code: 0 });
+  });
+
   it("ends at once at the second signal", async () => {
     const follow = begin("follow");
     await pair.source.sql("update a set x = 'first'");

@@ -48,6 +48,22 @@ test("the whole way, with what it tells", async () => {
   expect((await sync.drop()).removed.length).toBeGreaterThan(0);
   await expect(sync.drop()).rejects.toMatchObject({ code: "SYNC_UNKNOWN", exitCode: 2 });
   await expect(sync.copy()).rejects.toMatchObject({ code: "SYNC_UNKNOWN" });
+  await sync[Symbol.asyncDispose]();
+  const calls: Record<string, () => Promise<unknown>> = {
+    preflight: async () => await sync.preflight(),
+    init: async () => await sync.init(),
+    copy: async () => await sync.copy(),
+    follow: async () => await sync.follow()[Symbol.asyncIterator]().next(),
+    verify: async () => await sync.verify(),
+    status: async () => await sync.status(),
+    drop: async () => await sync.drop(),
+  };
+  for (const [name, call] of Object.entries(calls))
+    await expect(call(), name).rejects.toMatchObject({
+      code: "USAGE_INVALID",
+      message: `${name}: sync library is disposed`,
+      hint: "Open it again with openSync.",
+    });
   const told = new Set(events.map((event) => event.type));
   for (const type of [
     "capture-installed",

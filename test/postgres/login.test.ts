@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { ReplicateError } from "../../src/errors.ts";
 import { connect } from "../../src/postgres/connect.ts";
 import { resolveConnection } from "../../src/postgres/conninfo.ts";
+import { literal } from "../../src/postgres/sql.ts";
 import { type Cluster, startCluster } from "../support/cluster.ts";
 import { hasOpenssl, superuser, superuserPassword } from "../support/data-directory.ts";
 import { freePort } from "../support/free-port.ts";
@@ -91,7 +92,7 @@ describe("a server without encryption", () => {
       side: "source",
       purpose: "test",
     });
-    await admin.rows(`create role awkward login password ${admin.client.escapeLiteral(password)}`);
+    await admin.rows(`create role awkward login password ${literal(password)}`);
     expect(await isEncrypted(cluster.urlFor("postgres", "awkward", password))).toBe(false);
     const quoted = password.replaceAll(/['\\]/g, String.raw`\$&`);
     const text = `host=127.0.0.1 port=${cluster.port} dbname=postgres user=awkward password='${quoted}'`;

@@ -5,7 +5,7 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 
 import { loadOptions, readConfigFile } from "../../src/config-file.ts";
 import { resolveConfig, type SyncOptions } from "../../src/config.ts";
-import { ReplicateError } from "../../src/errors.ts";
+import { problemsError, ReplicateError } from "../../src/errors.ts";
 import { parseDuration, parseSize } from "../../src/settings-check.ts";
 
 let folder: string;
@@ -47,6 +47,17 @@ describe("resolveConfig", () => {
       overrides: {},
       copy: { jobs: 4, indexJobs: 2, partBytes: 128 * 1024 ** 2, indexMemoryBytes: 1024 ** 3 },
     });
+  });
+
+  it("says in the message what is wrong, also of a variable that is not set", () => {
+    const wrong = { source: undefined, target: "host=t", copy: { jobs: 0 } };
+    expect(() => resolveConfig(wrong, {})).toThrow(
+      /^2 settings are wrong: source: is missing: .*in a program, the option source; copy\.jobs: has to be a whole number from 1 to 64$/,
+    );
+    const error = problemsError("CONFIG_INVALID", "2 settings are wrong", [
+      { subject: "a", message: "is b" },
+    ]);
+    expect([error.message, error.summary]).toEqual(["2 settings are wrong: a: is b", "2 settings are wrong"]);
   });
 
   it("is frozen", () => {
@@ -100,7 +111,8 @@ describe("resolveConfig", () => {
     expect(problemsOf(() => resolveConfig(wrong as unknown as SyncOptions, {}))).toEqual({
       name: "has to consist of 1 to 50 letters, digits, _ and -",
       source: "sslmode has to be one of disable, allow, prefer, require, verify-ca, verify-full",
-      target: "is missing: give --target, the variable REPLICATE_TARGET, or a line in the file",
+      target:
+        "is missing: give --target, the variable REPLICATE_TARGET, or a line in the file; in a program, the option target",
       tables: expect.stringContaining("a.b.c: it has more than one dot"),
       exclude: 'has to be a list of patterns such as ["public.*"]',
       "conflict.lastest": 'is no setting; did you mean "latest"?',

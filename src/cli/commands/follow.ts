@@ -1,4 +1,4 @@
-import type { Sync } from "../../index.ts";
+import { ReplicateError, type Sync } from "../../index.ts";
 import { open, printResult, wasStopped, type Command, type CommandContext } from "../command.ts";
 import { count } from "../format.ts";
 
@@ -16,6 +16,7 @@ export const follow: Command = async (context) => {
   const result = await applyBatches(sync, context);
   printResult(context, result);
   printFollow(context, result);
+  refuseUnfinished(context, result);
   return 0;
 };
 
@@ -47,6 +48,13 @@ export async function applyBatches(
     output.endProgress(true);
   }
   return { batches, rows, position, reason: signal.aborted ? "stopped" : once ? "once" : "caught-up" };
+}
+
+/** Who asked for an end that was not reached must not go on as if it had been: throws ABORTED. */
+export function refuseUnfinished({ values }: CommandContext, { reason }: FollowResult): void {
+  if (reason !== "stopped" || (values["until-caught-up"] !== true && values.once !== true)) return;
+  const end = values.once === true ? "one batch was applied" : "the target had caught up";
+  throw new ReplicateError("ABORTED", `follow was stopped before ${end}`);
 }
 
 export function printFollow({ output }: CommandContext, { batches, rows, reason }: FollowResult): void {
