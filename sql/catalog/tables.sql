@@ -56,7 +56,7 @@ leaf_index as (
   from leaf l
   join pg_catalog.pg_class c on c.oid = l.oid and c.relkind <> 'p'
   join pg_catalog.pg_index i on i.indrelid = l.oid
-    and i.indisunique and i.indisvalid and i.indpred is null and i.indexprs is null
+    and i.indisunique and i.indisvalid and i.indpred is null and i.indexprs is null and 0 < all (i.indkey::int2[])
   cross join pg_catalog.unnest(i.indkey::int2[]) as k (attnum)
   join pg_catalog.pg_attribute a on a.attrelid = l.oid and a.attnum = k.attnum
   where pg_catalog.current_setting('server_version_num')::int < 110000
@@ -90,6 +90,8 @@ select
   pg_catalog.pg_has_role(w.relowner, 'USAGE') as "isOwned",
   coalesce(pg_catalog.pg_relation_filenode(w.oid), 0)::text as "file",
   w.relispartition as "isPartition",
+  (select coalesce((pg_catalog.to_jsonb(c) ->> 'relhasoids')::boolean, false)
+   from pg_catalog.pg_class c where c.oid = w.oid) as "hasOids",
   case when w.relkind = 'p' then pg_catalog.pg_get_partkeydef(w.oid) end as "partitionKey",
   w.relpersistence::text as "persistence",
   w.relhasrules as "hasRules",
@@ -152,6 +154,8 @@ select
    join pg_catalog.pg_am am on am.oid = ic.relam and am.amname = 'btree'
    where i.indrelid = w.oid
      and i.indisunique and i.indisvalid and i.indpred is null and i.indexprs is null
+     -- Before 12, a table may have an index on its hidden column oid.
+     and 0 < all (i.indkey::int2[])
      and not exists (
        select 1 from pg_catalog.unnest(i.indkey::int2[]) with ordinality as k (attnum, position)
        join pg_catalog.pg_attribute a on a.attrelid = w.oid and a.attnum = k.attnum

@@ -78,6 +78,8 @@ from relations c
 join pg_catalog.pg_index i on i.indrelid = c.oid
 join pg_catalog.pg_class x on x.oid = i.indexrelid
 where not exists (select from pg_catalog.pg_inherits h where h.inhrelid = i.indexrelid)
+  -- On the hidden column oid, which servers from 12 on do not have.
+  and not -2 = any (i.indkey::int2[])
 union all
 select 'trigger', pg_catalog.quote_ident(t.tgname) || ' on ' || c.label, c.nspname, c.label,
        pg_catalog.jsonb_build_object('definition', pg_catalog.pg_get_triggerdef(t.oid), 'enabled', t.tgenabled)

@@ -105,6 +105,8 @@ export interface Table {
   /** Physical file; another one after a rewrite or TRUNCATE. "0" for a partitioned table. */
   readonly file: string;
   readonly isPartition: boolean;
+  /** Made WITH OIDS, as it could be before 12: rows have a hidden column that is not replicated. */
+  readonly hasOids: boolean;
   /** `RANGE (day)`; null unless partitioned. */
   readonly partitionKey: string | null;
   /** p permanent, u unlogged, t temporary. */

@@ -4,6 +4,7 @@
  */
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "./connect.ts";
+import { literal } from "./sql.ts";
 import { LOCK_NOT_AVAILABLE, sqlstateOf } from "./sqlstate.ts";
 import { sleep } from "./sleep.ts";
 
@@ -68,7 +69,7 @@ export async function showWait(connection: Connection, what: string | undefined)
   );
 }
 
-/** In words: the oldest other transaction of this database, which is most likely who we wait for. */
+/** In words: the oldest other transaction of this database, which is most likely who we wait for, and those that are prepared. */
 async function oldestTransaction(connection: Connection): Promise<string> {
   const [oldest] = await connection.rows<{ pid: number; user: string; state: string; seconds: number }>(
     `select pid, coalesce(usename, '?')::text as user, coalesce(state, 'state not shown') as state,
@@ -78,7 +79,21 @@ async function oldestTransaction(connection: Connection): Promise<string> {
        and xact_start is not null
      order by xact_start limit 1`,
   );
-  return oldest === undefined
-    ? "its holder is not visible to this role"
-    : `the oldest transaction is pid ${oldest.pid} of ${oldest.user}, ${oldest.state}, open for ${oldest.seconds} s`;
+  // Nobody's session has them any more: they hold their locks until somebody ends them by name.
+  const prepared = await connection.rows<{ gid: string; owner: string; since: string }>(
+    `select gid, owner::text as owner, pg_catalog.to_char(prepared, 'YYYY-MM-DD HH24:MI:SS TZ') as since
+     from pg_catalog.pg_prepared_xacts where database = pg_catalog.current_database() order by prepared limit 5`,
+  );
+  const holders = [
+    ...prepared.map(({ gid, owner, since }) => {
+      const name = literal(gid);
+      return `prepared transaction ${name} of ${owner}, since ${since} (end it with: commit prepared ${name}; or: rollback prepared ${name};)`;
+    }),
+    ...(oldest === undefined
+      ? []
+      : [
+          `the oldest transaction is pid ${oldest.pid} of ${oldest.user}, ${oldest.state}, open for ${oldest.seconds} s`,
+        ]),
+  ];
+  return holders.length === 0 ? "its holder is not visible to this role" : holders.join("; ");
 }

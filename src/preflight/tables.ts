@@ -40,6 +40,20 @@ export function checkSourceTable(table: Table, source: Connection, server: Serve
       remedy: `-- leave the table out: --exclude-tables '${subject}'`,
     });
   }
+  if (table.hasOids) {
+    findings.push({
+      severity: "warning",
+      subject,
+      message:
+        "was made WITH OIDS: its hidden column oid is not replicated, and servers from 12 on have none. Rows that the application finds by oid, it would not find on the target",
+      ...run(
+        "source",
+        table.owner,
+        `alter table ${tableSql(table)} add column row_oid oid; update ${tableSql(table)} set row_oid = oid;  -- keeps the numbers in an ordinary column, if they are needed`,
+        `-- or, if nobody needs them: alter table ${tableSql(table)} set without oids;  -- rewrites the table`,
+      ),
+    });
+  }
   if (table.persistence === "u") {
     findings.push({
       severity: "warning",
