@@ -61,7 +61,7 @@ const config: ViteUserConfig = defineConfig({
       ? {}
       : { outputFile: { json: join(resultsFolder, `${process.pid}.json`) } }),
     projects: [
-      project("unit", ["test/unit/**/*.test.ts"], false),
+      project("unit", ["test/unit/**/*.test.ts", "test/documents/**/*.test.ts"], false),
       project(
         "postgres",
         ["test/postgres/**/*.test.ts", "test/cli/**/*.test.ts", "test/package/**/*.test.ts"],

@@ -1,5 +1,5 @@
 -- What: the foreign keys of a table or partition tree, and those of other tables that point into it.
--- Runs on: target. $1: oid[] of the relations.
+-- Runs on: target, and source where a sync goes two ways. $1: oid[] of the relations.
 -- Returns: one row per foreign key. Those that a partition has from its parent are left out: they come and go with it.
 select
   k.oid::bigint::float8 as "oid",

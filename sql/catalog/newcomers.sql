@@ -1,5 +1,5 @@
 -- What: tables that are not among those known: what an application has created since, or what nobody chose.
--- Runs on: the side that a way of the sync reads from. $1: oid[] of the tables known.
+-- Runs on: source or target, whichever a way of the sync reads from. $1: oid[] of the tables known.
 -- Returns: oid, schema, name, and of the schema and the session as in catalog/relations; by name. Partitions go with their root; temporary tables, those of extensions, of the server
 --          and our own are left out.
 select c.oid::bigint::float8 as "oid", n.nspname::text as "schema", c.relname::text as "name",

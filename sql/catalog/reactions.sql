@@ -1,6 +1,6 @@
 -- What: what would act on rows written to a table or partition tree: enabled triggers and rules of the application.
 --       Foreign keys' own triggers are not among them, nor are those of a capture, which has to see the rows.
--- Runs on: target. $1: oid[] of the relations.
+-- Runs on: target, and source where a sync goes two ways. $1: oid[] of the relations.
 -- Returns: kind ('trigger' or 'rule'), relid, schema, table, name, enabled (O origin, A always, R replica).
 select 'trigger' as "kind", t.tgrelid::bigint::float8 as "relid", n.nspname::text as "schema", c.relname::text as "table",
        t.tgname::text as "name", t.tgenabled::text as "enabled"

@@ -1,6 +1,6 @@
 -- What: makes a session one whose changes the captures of a two-way sync leave out, and forgets those that have ended.
 --       Where there is no state yet, nothing is captured either.
--- Runs on: the side that is written to, at the start of a session. Hole: token, as a literal.
+-- Runs on: source or target, whichever is written to, at the start of a session. Hole: token, as a literal.
 -- Returns: nothing.
 do $declare$
 begin

@@ -32,6 +32,20 @@ const files = readdirSync(`${root}sql`, { recursive: true, encoding: "utf8" })
   .filter((path) => path.endsWith(".sql"))
   .toSorted();
 
+/** What is under src, without its comments, which may name files too. */
+const sources = new Map(
+  readdirSync(`${root}src`, { recursive: true, encoding: "utf8" })
+    .filter((path) => path.endsWith(".ts"))
+    .toSorted()
+    .map((path) => [`src/${path}`, read(`src/${path}`).replaceAll(/\/\*.*?\*\/|(?<=^|\s)\/\/[^\n]*/gs, "")]),
+);
+
+/** Who reads a file of sql, by its name without the ending. Migrations are read by their number, all in a row. */
+function readersOf(name: string): string[] {
+  if (/^state\/\d/.test(name)) return ["src/state/migrate.ts"];
+  return [...sources].filter(([, text]) => text.includes(`"${name}"`)).map(([path]) => path);
+}
+
 describe("sql/README.md", () => {
   it("lists every file, once, and no other", () => {
     expect(rows.map(({ file }) => file).toSorted()).toEqual(files);
@@ -42,10 +56,16 @@ describe("sql/README.md", () => {
     expect(["source", "target"].filter((side) => place.includes(side))).toEqual(sides);
   });
 
-  it.each(rows)("$file is read by the callers named", ({ file, callers }) => {
-    const name = file.replace(/\.sql$/, "");
-    // Migrations are read by their number, all in a row.
-    const word = name.startsWith("state/") ? "sql/state/" : `"${name}"`;
-    expect(callers.filter((caller) => !read(caller).includes(word))).toEqual([]);
+  it.each(rows)("$file is read by the callers named, and by no others", ({ file, callers }) => {
+    expect(callers.toSorted()).toEqual(readersOf(file.replace(/\.sql$/, "")));
+  });
+
+  it("names no file in code that is not there", () => {
+    const folders = [...new Set(files.map((file) => file.split("/")[0]))].join("|");
+    const named = [...sources.values()].flatMap((text) =>
+      [...text.matchAll(new RegExp(`"((?:${folders})/[\\w-]+)"`, "g"))].map(([, name]) => `${name}.sql`),
+    );
+    expect(named.length).toBeGreaterThan(50);
+    expect(named.filter((file) => !files.includes(file))).toEqual([]);
   });
 });
