@@ -30,8 +30,16 @@ export interface Entry {
 export async function startLogged(pair: Pair): Promise<LoggedSync> {
   const url = { source: pair.source.url, target: pair.target.url };
   for (const side of [pair.source, pair.target]) await side.sql(users);
+  await pair.source.sql(`create table others (like users including all)`);
   const sync = await openSync({ name: "shop", ...url, tables: ["users"] });
-  const back = await openSync({ name: "back", source: url.target, target: url.source, tables: ["users"] });
+  // Another sync has the target's captured: into a table of its own, as no sync may go back into this one.
+  const back = await openSync({
+    name: "back",
+    source: url.target,
+    target: url.source,
+    tables: ["users"],
+    overrides: { "public.users": { target: "others" } },
+  });
   for (const each of [sync, back]) await each.init();
   for (const side of [pair.source, pair.target]) {
     for (const delta of ["a", "b"])
