@@ -2,7 +2,8 @@
 -- Runs on: source and target. $1: oid[] of ordinary or partitioned tables.
 -- Returns: the fields of `Table` in src/catalog/table.ts. columns and leaves are JSON arrays, key is JSON or null. Types
 --          are written so that they can be used in a cast; `baseType` has domains resolved and no length or precision.
--- Reads through to_jsonb() where a column does not exist on every version.
+-- Reads through to_jsonb() where a column does not exist on every version; not of pg_attribute, as that would call a cast that a
+-- user may have made for the type of a missing value: there, the column is the one of its name outside of the subquery.
 with recursive
 wanted as (
   select c.oid, c.relname, c.relnamespace, c.relkind, c.relowner, c.relpersistence, c.reltoastrelid, c.reltuples,
@@ -120,7 +121,10 @@ select
       'hasDefault', a.atthasdef,
       'default', case when a.atthasdef then pg_catalog.pg_get_expr(ad.adbin, ad.adrelid) end,
       'identity', a.attidentity,
-      'generated', coalesce(pg_catalog.to_jsonb(a) ->> 'attgenerated', ''),
+      'generated', (select g.generated from (select '' as attgenerated) as before12
+           cross join lateral (
+             select attgenerated::text as generated from pg_catalog.pg_attribute x
+             where x.attrelid = a.attrelid and x.attnum = a.attnum) as g),
       'collation', case when a.attcollation <> 0 then
           pg_catalog.quote_ident(cn.nspname) || '.' || pg_catalog.quote_ident(co.collname) end
       ) order by a.attnum), '[]'::jsonb)

@@ -2,7 +2,8 @@
 -- Runs on: source and target.
 -- Returns: kind; name, unique within the kind; schema; relation ("schema"."name" unquoted as in messages, null where
 --          the object is on none); details, an object of texts. Our own objects and members of extensions are left out;
---          columns that a version does not have are read through to_jsonb().
+--          columns that a version does not have are read through to_jsonb(), but for those of pg_attribute (see
+--          catalog/tables).
 with
 spaces as (
   select n.oid, n.nspname from pg_catalog.pg_namespace n
@@ -49,13 +50,16 @@ select case when c.relkind = 'c' then 'attribute' else 'column' end,
        pg_catalog.jsonb_build_object(
          'type', pg_catalog.format_type(a.atttypid, a.atttypmod),
          'not null', a.attnotnull,
-         'default', case when coalesce(pg_catalog.to_jsonb(a) ->> 'attgenerated', '') = '' then pg_catalog.pg_get_expr(d.adbin, d.adrelid) end,
-         'generated', case when coalesce(pg_catalog.to_jsonb(a) ->> 'attgenerated', '') <> ''
-                           then (pg_catalog.to_jsonb(a) ->> 'attgenerated') || ' ' || pg_catalog.pg_get_expr(d.adbin, d.adrelid) end,
+         'default', case when v.generated = '' then pg_catalog.pg_get_expr(d.adbin, d.adrelid) end,
+         'generated', case when v.generated <> '' then v.generated || ' ' || pg_catalog.pg_get_expr(d.adbin, d.adrelid) end,
          'identity', nullif(a.attidentity, ''),
          'collation', (select o.collname from pg_catalog.pg_collation o where o.oid = a.attcollation))
 from relations c
 join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+cross join lateral (select (select g.generated from (select '' as attgenerated) as before12
+           cross join lateral (
+             select attgenerated::text as generated from pg_catalog.pg_attribute x
+             where x.attrelid = a.attrelid and x.attnum = a.attnum) as g)) as v (generated)
 left join pg_catalog.pg_attrdef d on d.adrelid = c.oid and d.adnum = a.attnum
 where c.relkind <> 'S'
 union all

@@ -64,8 +64,11 @@ const CAREFUL_TOAST_BYTES = 64 * 1024;
 export const shapeSql = (relid: number | string): string =>
   `(select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(
        a.attnum, a.attname, a.atttypid::bigint, a.atttypmod, a.attcollation::bigint,
-       coalesce(pg_catalog.to_jsonb(a) ->> 'attgenerated', '')) order by a.attnum), '[]'::jsonb)::text
-    from pg_catalog.pg_attribute a where a.attrelid = ${relid} and a.attnum > 0 and not a.attisdropped)`;
+       a.generated) order by a.attnum), '[]'::jsonb)::text
+    from (select '' as attgenerated) as before12
+    cross join lateral (
+      select x.attnum, x.attname, x.atttypid, x.atttypmod, x.attcollation, attgenerated::text as generated
+      from pg_catalog.pg_attribute x where x.attrelid = ${relid} and x.attnum > 0 and not x.attisdropped) as a)`;
 
 /**
  * Makes the plans of some tables. Throws TABLE_SHAPE_CHANGED, with all problems, where the sides do not fit each other
