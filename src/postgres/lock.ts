@@ -16,12 +16,15 @@ export interface LockRetryOptions {
   onWait?(blockedBy: string, attempt: number): void;
   /** Give up after this many milliseconds. Default 15 minutes. */
   readonly budgetMs?: number;
-  /** No attempt waits for longer, in milliseconds; the pauses are as long as ever. Default 1000. */
+  /** No attempt waits for longer, in milliseconds; the pauses are as long as ever. Default 400. */
   readonly longestMs?: number;
 }
 
-/** Milliseconds that each attempt may wait; the last one repeats. */
-const waits = [50, 150, 400, 1000];
+/**
+ * Milliseconds that each attempt may wait; the last one repeats. Well below the server's deadlock_timeout (1 s unless it was
+ * changed): where a table and its partitions are locked one after the other, it is we who give up, not an application.
+ */
+const waits = [50, 150, 400];
 /** Pause after an attempt, as a multiple of its wait: most of the time nobody queues behind us. */
 const pauseFactor = 3;
 
