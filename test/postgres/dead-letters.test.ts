@@ -45,9 +45,22 @@ test.for([
     bad: "n = 3",
     sqlstate: "23514",
   },
-  { what: "a value too long", alter: "alter v type short", bad: "v = 'much too long'", sqlstate: "22001" },
+  {
+    what: "a value too long",
+    alter: "add check (short(v))",
+    bad: "v = 'much too long'",
+    sqlstate: "22001",
+  },
+  { what: "a domain's check", alter: "alter v type brief", bad: "v = 'much too long'", sqlstate: "23514" },
+  { what: "a domain that is not null", alter: "alter v type given", bad: "v = null", sqlstate: "23502" },
+  { what: "a domain over a domain", alter: "alter d type tiny", bad: "d = 12345", sqlstate: "23514" },
   { what: "a column that is not null", alter: "alter v set not null", bad: "v = null", sqlstate: "23502" },
-  { what: "a number too large", alter: "alter d type small", bad: "d = 12345", sqlstate: "22003" },
+  {
+    what: "a number too large",
+    alter: "add check ((d * 1000000)::int is not null)",
+    bad: "d = 12345",
+    sqlstate: "22003",
+  },
   {
     what: "an exclusion constraint",
     alter: "add exclude using gist (span with &&)",
@@ -77,7 +90,11 @@ test.for([
   await using followed = await parking(
     pair,
     `create table t ${columns}`,
-    `create domain short as varchar(5); create domain small as numeric(4); alter table t ${alter}`,
+    `create domain brief as text check (length(value) <= 5); create domain given as text not null;
+     create domain small as numeric check (value < 10000); create domain tiny as small;
+     create function short(v text) returns boolean language plpgsql as
+       $$ begin if length(v) > 5 then raise exception using errcode = '22001', message = 'too long'; end if; return true; end $$;
+     alter table t ${alter}`,
   );
   await pair.source.sql(
     "insert into t (id) select generate_series(1, 5000); insert into t (id, span) values (6000, '[5,6)')",

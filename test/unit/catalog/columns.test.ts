@@ -75,6 +75,17 @@ test("domains count as their base type; types of extensions go as text, whatever
   expect(plan(column("a", "public.citext"), column("a", "public.hstore")).problems).toHaveLength(1);
 });
 
+test.each([
+  // A check is a matter of rows; less room cuts trailing spaces, and rounds, without a word.
+  ["text", "text", true], ["numeric", "numeric", true], ["character varying(5)", "character varying(9)", true], ["character varying(5)", "text", true],
+  ["text", "character varying(5)", false], ["numeric", "numeric(4)", false], ["numeric(10,2)", "numeric(10,1)", false],
+  ["timestamp without time zone", "timestamp(2) without time zone", false], ["integer", "smallint", false],
+])("%s to a domain over %s", (from, to, isTaken) => {
+  const over = to.replace(/\(.*?\)/, "");
+  const domain = column("a", "public.d", { baseType: over, baseOid: oids[over] ?? 9000, isBuiltin: true, plainType: to, isDomain: true });
+  expect(plan(column("a", from), domain).problems).toHaveLength(isTaken ? 0 : 1);
+}); // prettier-ignore
+
 test("pairs by name, in the source's order, and leaves generated columns out", () => {
   const source = table(
     column("a", "integer"),
