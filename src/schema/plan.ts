@@ -57,6 +57,8 @@ export interface PlanInput {
   readonly outsideSchemas: ReadonlyMap<string, string | null>;
   /** What refers to them: the reference by `classid:objid`. */
   readonly outside: ReadonlyMap<string, { readonly schema: string; readonly name: string }>;
+  /** What is made on the hidden column oid of a table, by `classid:objid`. */
+  readonly onHiddenOid: ReadonlyMap<string, { readonly schema: string; readonly name: string }>;
   /** Objects that the ledger of a copy gives back: `name on schema.table`, without quotes. */
   readonly owed: ReadonlySet<string>;
   /** Whether a table belongs to the sync; a reason where it does not. Undefined: all do. */
@@ -193,6 +195,10 @@ function whyLeftOut(
   }
   const schema = entry.kind === "EXTENSION" ? extensionSchema(input.sourceExtensions, object) : undefined;
   if (schema !== undefined && input.outsideSchemas.has(schema)) return input.outsideSchemas.get(schema);
+  const table = input.onHiddenOid.get(`${entry.classid}:${entry.objid}`);
+  if (table !== undefined) {
+    return `uses the hidden column oid of ${table.schema}.${table.name}, which is not replicated, and which servers from 12 on do not have`;
+  }
   const reference = input.outside.get(`${entry.classid}:${entry.objid}`);
   if (reference === undefined) return undefined;
   const reason = input.outsideSchemas.has(reference.schema)

@@ -136,10 +136,11 @@ async function decide(
 ): Promise<SchemaPlan> {
   const entries = await archive.entries(signal);
   const there = await target.row<TargetFacts>(load("schema/target"));
-  const references = await source.rows<{ classid: number; objid: number; schema: string; name: string }>(
-    load("schema/outside"),
-    [[...outsideSchemas.keys()], unreadable.map(({ oid }) => oid)],
-  );
+  const references = await source.rows<Reference>(load("schema/outside"), [
+    [...outsideSchemas.keys()],
+    unreadable.map(({ oid }) => oid),
+  ]);
+  const onHiddenOid = await source.rows<Reference>(load("schema/hidden-oids"));
   const owed = there.hasLedger
     ? await target.rows<{ objectName: string; tableName: string }>(load("schema/owed"))
     : [];
@@ -152,11 +153,24 @@ async function decide(
     targetExtensions: there.extensions,
     available: await availableExtensions(target, facts.extensions, there.extensions),
     outsideSchemas,
-    outside: new Map(references.map((each) => [`${each.classid}:${each.objid}`, each])),
+    outside: byObject(references),
+    onHiddenOid: byObject(onHiddenOid),
     owed: new Set(owed.map((each) => `${each.objectName} on ${each.tableName.replaceAll('"', "")}`)),
     ...(whyNot === undefined ? {} : { whyNot }),
     withPrivileges: options.privileges ?? false,
   });
+}
+
+/** An object, and the table, function or type that it refers to. */
+interface Reference {
+  readonly classid: number;
+  readonly objid: number;
+  readonly schema: string;
+  readonly name: string;
+}
+
+function byObject(references: readonly Reference[]): Map<string, Reference> {
+  return new Map(references.map((each) => [`${each.classid}:${each.objid}`, each]));
 }
 
 /** What the target could have, where it has to be asked. A server that cannot tell is not in the way: it will. */
