@@ -75,6 +75,9 @@ export interface Unvalidated {
   readonly name: string;
   readonly definition: string;
   readonly comment: string | null;
+  readonly isMerged: boolean;
+  readonly role: string;
+  readonly isOurs: boolean;
 }
 
 export interface Definitions {
@@ -101,6 +104,7 @@ export const stages = {
   tree: 30,
   analyze: 40,
   foreignKey: 50,
+  merged: 55,
   reaction: 60,
 } as const;
 
@@ -207,7 +211,8 @@ function unvalidatedRemoval(check: Unvalidated): Removal {
     objectName: check.name,
     tableName: tableLabel({ schema: check.schema, name: check.owner }),
     relid: check.relid,
-    stage: stages.reaction,
+    // A child that has it by then keeps it as its own when its parent's comes.
+    stage: check.isMerged ? stages.merged : stages.reaction,
     drop: drop.join("; "),
     restore: [
       ...(check.kind === "domain" ? drop : []),

@@ -122,6 +122,32 @@ function chapters(facts: RunbookFacts): Chapter[] {
       ],
     },
     {
+      part: "settings",
+      title: "What tables do not bring",
+      text: [
+        "Settings of the database and its roles (`ALTER DATABASE … SET`, `ALTER ROLE … SET`) are no part of a schema. The target has to have them before the switch: sessions of the application begin with them.",
+      ],
+      steps: [
+        {
+          says: "warns of each setting that the target lacks; run the statements it prints",
+          command: `replicate preflight${setup}`,
+        },
+      ],
+    },
+    {
+      part: "views",
+      title: "Fill the materialized views",
+      text: [
+        "They hold the rows of the moment at which they were filled: do it shortly before the switch, and again right after it. Each comes after those that it reads, and those that are not filled on the source stay empty. Without pg_dump, run the `refresh materialized view` statements that `preflight` prints, in their order.",
+      ],
+      steps: [
+        {
+          says: "fills them, and adds what the target still lacks; needs pg_dump",
+          command: `replicate schema --section post-data${selection}`,
+        },
+      ],
+    },
+    {
       part: "rehearse",
       title: "Before the day",
       text: ["How many seconds nobody could write, and what would be in the way. Changes nothing."],

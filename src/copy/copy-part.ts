@@ -211,7 +211,7 @@ async function openSnapshot(
     }
     if (sqlstateOf(error) === UNDEFINED_TABLE)
       throw new PlanOutdated("it was renamed or dropped", { cause: error });
-    throw asReplicateError(error, `cannot read ${table.label} on the source`);
+    throw asReplicateError(error, `cannot read ${table.label} on the source`, [table.source]);
   }
   const reason = outdated(checked, part);
   if (reason === null) return checked?.hasDeltas ?? false;
@@ -283,7 +283,8 @@ function refusal(run: CopyRun, error: RelayError, table: CopyTable): Error {
   if (isRetryableConflict(cause) || sqlstate === QUERY_CANCELED) {
     return new PartGivenBack(`the ${error.side} interrupted the copy`, { cause });
   }
-  if (error.side === "source") return asReplicateError(cause, `cannot read ${table.label} on the source`);
+  if (error.side === "source")
+    return asReplicateError(cause, `cannot read ${table.label} on the source`, [table.source]);
   const into = tableLabel(table.target);
   const what = `the target refused a row of ${table.label}${into === table.label ? "" : ` for ${into}`}`;
   if (lacksPartition(cause)) {
@@ -310,5 +311,5 @@ function refusal(run: CopyRun, error: RelayError, table: CopyTable): Error {
         : {}),
     });
   }
-  return asReplicateError(cause, `cannot write ${into} on the target`);
+  return asReplicateError(cause, `cannot write ${into} on the target`, [table.target]);
 }

@@ -193,7 +193,7 @@ export async function prepareTable(
   }).catch((error: unknown) => {
     if (error instanceof PartGivenBack || error instanceof PlanOutdated || isConnectionFailure(error))
       throw error;
-    throw asReplicateError(error, `cannot prepare ${tableLabel(table.target)} on the target`);
+    throw asReplicateError(error, `cannot prepare ${tableLabel(table.target)} on the target`, [table.target]);
   });
   // It is in the ledger now, where others may change it.
   run.remapped.delete(captureId);

@@ -42,7 +42,12 @@ function stagedNames(shape: Shape): string[] {
 const copyOptions = (shape: Shape): string => (shape.plan.binary ? " with (format binary)" : "");
 
 export function copyInSql(shape: Shape, mode: TableMode): string {
-  if (!isDirect(mode)) return `copy ${stageName(shape)} from stdin${copyOptions(shape)}`;
+  if (!isDirect(mode)) {
+    const stage = `copy ${stageName(shape)} from stdin${copyOptions(shape)}`;
+    // Staging is in base types, but what is within an array, a range or a composite may be a domain.
+    const isPlain = shape.plan.columns.every((pair) => pair.target.isBuiltin);
+    return isPlain ? stage : asApplication(shape.target, [stage]).join(";\n");
+  }
   const names = shape.plan.columns.map((pair) => ident(pair.target.name)).join(", ");
   const list = names === "" ? "" : ` (${names})`;
   // A large table is reloaded when somebody waits for it: deleting would take as long again and leave as much behind.

@@ -74,9 +74,9 @@ export async function stageTexts(
   const { sync, shape, texts, columns, most } = search;
   const names = columns.map(({ name }) => name).join(", ");
   const values = columns.map(({ name, type }) => fromText(`t.${name}`, type)).join(", ");
-  const attempt = [
+  const attempt = asApplication(shape.target, [
     `insert into ${stageName(shape)} (${names}) select ${values} from ${texts} as t where t.n between $1 and $2`,
-  ];
+  ]);
   await target.script([`create unique index on ${texts} (n)`, `analyze ${texts}`, finderSql()].join(";\n"));
   const keyTypes = shape.targetKey.map(({ column }) => column.baseType);
   return await findRows(target, sync, shape.capture, { from: texts, keyTypes, attempt, most, keeps: true });

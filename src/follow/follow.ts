@@ -332,8 +332,15 @@ class FollowRun {
       // A refusal of the target cuts the source, which is still reading.
       (this.#isCut() && !isLasting(error));
     const side = this.#brokenSide(error);
-    // The server names the table, which is called the same on both sides.
-    const failure = asReplicateError(error, hidesRows(error) ? `follow, on the ${side}` : "follow");
+    // The server names the table, without its schema.
+    const tables = this.#session?.tables ?? [];
+    const sources = tables.map((each) => ({ schema: each.sourceSchema, name: each.sourceName }));
+    const targets = tables.map((each) => ({ schema: each.targetSchema, name: each.targetName }));
+    const failure = asReplicateError(
+      error,
+      hidesRows(error) ? `follow, on the ${side}` : "follow",
+      side === "source" ? [...sources, ...targets] : [...targets, ...sources],
+    );
     // A row that is refused may have cut the session that was still reading others.
     const isRetrying =
       isPassing &&

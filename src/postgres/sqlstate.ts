@@ -1,6 +1,7 @@
 /** What SQLSTATEs and socket errors mean to us. Source: PostgreSQL documentation, appendix A. */
 import { ReplicateError, type ErrorCode } from "../errors.ts";
 import { saidBy, withoutValues } from "./server-words.ts";
+import { qualified } from "./sql.ts";
 
 export const UNIQUE_VIOLATION = "23505";
 export const EXCLUSION_VIOLATION = "23P01";
@@ -89,29 +90,56 @@ export function isLasting(error: unknown): boolean {
   return /^(0A|2B|42|55000)/.test(state ?? "");
 }
 
-/** What to do about a lack of rights, and about a publication that wants rows to be identified. */
-function hintFor(sqlstate: string | undefined, said: string): string | undefined {
-  const [, kind, name] =
-    /permission denied for (table|relation|sequence|schema|column) (.+)/.exec(said) ?? [];
-  if (sqlstate === "42501" && kind !== undefined) {
-    const on = kind === "relation" || kind === "column" ? "table" : kind;
-    return `Run \`replicate preflight\`: it names every privilege that is missing, with its GRANT. This one, as the owner: grant ${kind === "schema" ? "usage" : "all"} on ${on} ${name} to the role of this connection.`;
-  }
-  const [, table] =
-    /^cannot (?:update|delete from) table "(.*)" because it does not have a replica identity/.exec(said) ??
-    [];
-  if (table !== undefined)
-    return `A publication wants its rows to be identified: alter table "${table}" replica identity full; or take the table out of the publication.`;
-  return undefined;
+/** A publication wants rows to be identified. The message is in the server's language. */
+function lacksIdentity(error: unknown): boolean {
+  return (error as { routine?: unknown } | null)?.routine === "CheckCmdReplicaIdentity";
 }
 
-/** Wraps whatever the driver threw, so that a code, a hint and an exit code come with it. */
-export function asReplicateError(error: unknown, doing: string): ReplicateError {
+interface Named {
+  readonly schema: string;
+  readonly name: string;
+}
+
+/** Which of these tables a message names, whatever its language: names are in it as they are. */
+function namedIn(said: string, tables: readonly Named[]): Named | undefined {
+  const isNamed = ({ name }: Named): boolean => {
+    for (let at = said.indexOf(name); at !== -1; at = said.indexOf(name, at + 1)) {
+      if (!/\w$/.test(said.slice(0, at)) && !/^\w/.test(said.slice(at + name.length))) return true;
+    }
+    return false;
+  };
+  return tables.filter(isNamed).toSorted((a, b) => b.name.length - a.name.length)[0];
+}
+
+/** What to do about a lack of rights, and about a publication that wants rows to be identified. */
+function hintFor(error: unknown, said: string, tables: readonly Named[]): string | undefined {
+  const table = namedIn(said, tables);
+  const name = table === undefined ? undefined : qualified(table.schema, table.name);
+  if (lacksIdentity(error)) {
+    return `A publication wants its rows to be identified: alter table ${name ?? "…"} replica identity full; or take the table out of the publication.`;
+  }
+  if (sqlstateOf(error) !== INSUFFICIENT_PRIVILEGE || hidesRows(error)) return undefined;
+  const grant =
+    name === undefined
+      ? ""
+      : ` This one, as the owner: grant all on table ${name} to the role of this connection.`;
+  return `Run \`replicate preflight\`: it names every privilege that is missing, with its GRANT.${grant}`;
+}
+
+/**
+ * Wraps whatever the driver threw, so that a code, a hint and an exit code come with it. `tables`: those that the statement
+ * was about.
+ */
+export function asReplicateError(
+  error: unknown,
+  doing: string,
+  tables: readonly Named[] = [],
+): ReplicateError {
   if (error instanceof ReplicateError) return error;
   const sqlstate = sqlstateOf(error);
   const code = codeOf(error, sqlstate);
   const message = `${doing}: ${saidBy(error)}${sqlstate ? ` [${sqlstate}]` : ""}`;
-  const hint = hintFor(sqlstate, error instanceof Error ? error.message : "");
+  const hint = hintFor(error, error instanceof Error ? error.message : "", tables);
   return new ReplicateError(code, message, {
     cause: withoutValues(error),
     ...(sqlstate ? { sqlstate } : {}),
@@ -128,7 +156,7 @@ function codeOf(error: unknown, sqlstate: string | undefined): ErrorCode {
   if (SHORTAGES.includes(sqlstate ?? "")) return "OUT_OF_RESOURCES";
   if (isConnectionFailure(error)) return "CONNECTION_LOST";
   if (hidesRows(error)) return "ROWS_HIDDEN";
-  if (sqlstate === "42501") return "PERMISSION_DENIED";
+  if (sqlstate === INSUFFICIENT_PRIVILEGE) return "PERMISSION_DENIED";
   if (sqlstate === LOCK_NOT_AVAILABLE) return "LOCK_NOT_AVAILABLE";
   return sqlstate === undefined ? "INTERNAL" : "STATEMENT_FAILED";
 }

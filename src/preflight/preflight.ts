@@ -45,6 +45,7 @@ import { checkContents, checkPublications, checkServer, readServer, type Server 
 import { checkTableRights } from "./table-rights.ts";
 import { checkTwoSided } from "./two-sided.ts";
 import { checkPair, checkSourceTable } from "./tables.ts";
+import { checkUnvalidated } from "./unvalidated.ts";
 
 export { gather } from "./gather.ts";
 export { refuseBlocking, type Finding, type Severity } from "./finding.ts";
@@ -99,6 +100,7 @@ export async function preflight(
     ...(await checkTwoSided(config, source, target, pairs)),
     ...places.flat(),
     ...(await checkFreeFunctions(source, target, pairs)),
+    ...(await checkUnvalidated(target, other.role, pairs)),
     ...(await checkTableRights(source, own, tables, config)),
     ...(await checkTableRights(target, other, targets, config)),
     ...checkPublications(source, own, tables),

@@ -26,6 +26,8 @@ export interface NotCreated {
   /** `table public.users` */
   readonly object: string;
   readonly reason: string;
+  /** The statement that brings it, where it is one that can be told. */
+  readonly remedy?: string;
 }
 
 export interface Planned {

@@ -2,6 +2,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { missingSettings } from "../catalog/left-behind.ts";
 import { selectTables } from "../catalog/patterns.ts";
 import { tableLabel } from "../catalog/table.ts";
 import type { ResolvedConfig } from "../config.ts";
@@ -96,7 +97,11 @@ export async function createSchema(
       section,
       signal,
     });
-    const leftOut = [...generalNotes(facts, outsideSchemas, unreadable), ...plan.leftOut];
+    const leftOut = [
+      ...generalNotes(facts, outsideSchemas, unreadable),
+      ...plan.leftOut,
+      ...(await settingNotes(source, target)),
+    ];
     if (plan.problems.length > 0) throw blocked(plan.problems);
 
     const report = { section, clientVersion: programs.major, existing: plan.existing, sql: null, refreshed: [], dryRun: false } as const; // prettier-ignore
@@ -254,6 +259,15 @@ function generalNotes(
       reason: `tablespaces belong to the server: its ${relations} tables and indexes go to the target's default`,
     })),
   ];
+}
+
+/** Of the database and its roles: no dump of a database has them. */
+async function settingNotes(source: Connection, target: Connection): Promise<NotCreated[]> {
+  return (await missingSettings(source, target)).map(({ subject, remedy = "" }) => ({
+    object: subject,
+    reason: "settings of the database and its roles are no part of it; on the target, as an administrator",
+    remedy,
+  }));
 }
 
 /** Errors of comments are worth a word; what failed because something else had failed before is told as that. */

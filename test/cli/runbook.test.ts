@@ -34,6 +34,10 @@ it(
     await pair.source.sql(
       "create table item (id bigint generated always as identity primary key, v text); create table note (v text)",
     );
+    await pair.source.sql(
+      `create materialized view first as select id, v from item; create materialized view second as select count(*) as n from first`,
+    );
+    await pair.source.asAdmin(`alter database "${pair.source.name}" set lock_timeout = '7s'`);
     await pair.source.sql("insert into item (v) select 'v' from generate_series(1, 500)");
     const given = ["--name", "move-1", "--source", pair.source.url, "--target", pair.target.url];
     const selected = [
@@ -86,7 +90,7 @@ it(
     });
     expect(await run("")).toMatchObject({
       code: 2,
-      out: expect.stringContaining("start|follow|look|rehearse|cutover"),
+      out: expect.stringContaining("start|follow|look|settings|views|rehearse|cutover"),
     });
     const done = async (part: string): Promise<string> => {
       const { code, out } = await run(part);
@@ -101,8 +105,13 @@ it(
       await follower.says("following");
       await pair.source.sql("insert into item (v) values ('later')");
       expect(await done("look")).toMatch(/following.*equal/s);
+      expect(await done("settings")).toContain("alter database");
+      expect(await pair.target.sql("select relispopulated from pg_class where relname = 'first'")).toEqual([{ relispopulated: false }]); // prettier-ignore
+      expect(await done("views")).toContain("2 materialized views filled");
+      expect(await pair.target.sql("select n::int from second")).toEqual([{ n: 501 }]);
       expect(await done("rehearse")).toContain("nothing was changed");
       expect(await done("cutover")).toContain("applications write to the target");
+      await done("views");
       await pair.target.sql("insert into item (v) values ('there')");
       expect(await done("back")).toContain("applications write to the source");
       expect(await pair.source.sql("select v from item where v = 'there'")).toHaveLength(1);

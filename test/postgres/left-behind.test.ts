@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import { replicate } from "../cli/replicate.ts";
 import { quoteName } from "../support/admin.ts";
 import { freePair } from "../support/database.ts";
 import { followUntilCaughtUp, onBoth, openCopySync } from "./copy-setup.ts";
@@ -41,6 +42,14 @@ test("settings of the database and of its roles, and materialized views", async 
     for (const remedy of remedies)
       expect(told.some((finding) => finding.remedy?.includes(remedy))).toBe(true);
     expect(JSON.stringify(findings)).not.toContain("hunter2");
+    const settings = remedies.filter((remedy) => remedy.startsWith("alter "));
+    const { leftOut } = await sync.schema({ dryRun: true });
+    expect(leftOut.flatMap((each) => each.remedy ?? []).toSorted()).toEqual(settings.toSorted());
+    const printed = await replicate(["schema", "--dry-run"], {
+      env: { REPLICATE_SOURCE: pair.source.url, REPLICATE_TARGET: pair.target.url },
+    });
+    for (const remedy of settings) expect(printed.stdout).toContain(`  ${remedy}\n`);
+    expect(printed.stdout).not.toContain("hunter2");
     await sync.init();
     await sync.copy();
     await followUntilCaughtUp(sync);

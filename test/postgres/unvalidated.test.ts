@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 import { freePair } from "../support/database.ts";
+import { leastPrivilegedPair } from "../support/least-privileged-pair.ts";
 import { differences, followUntilCaughtUp, openCopySync, schemaOf } from "./copy-setup.ts";
 
 // Constraints that old rows break are legal on the source, and pg_dump has them come after the rows. So do we: the old rows
@@ -34,6 +35,28 @@ const members: readonly { name: string; table: string; rows: string; open: strin
     open: "alter table up add constraint z_pos check (z > 0) not valid",
   },
   {
+    name: "a child's own that is inherited too",
+    table: "create table up (id int primary key, z int); create table m (primary key (id)) inherits (up)",
+    rows: "insert into m select g, -g from generate_series(1, 5) g; insert into up values (7, -7)",
+    open: `alter table m add constraint z_pos check (z > 0) not valid; comment on constraint z_pos on m is 'why';
+      alter table up add constraint z_pos check (z > 0) not valid`,
+  },
+  {
+    name: "a grandchild's and a child's own that two parents have too",
+    table: `create table up (id int primary key, z int); create table other (z int);
+      create table mid (primary key (id)) inherits (up, other); create table m (primary key (id)) inherits (mid)`,
+    rows: "insert into m select g, -g from generate_series(1, 5) g; insert into mid values (7, -7)",
+    open: `alter table m add constraint z_pos check (z > 0) not valid; alter table mid add constraint z_pos check (z > 0) not valid;
+      alter table other add constraint z_pos check (z > 0) not valid; alter table up add constraint z_pos check (z > 0) not valid`,
+  },
+  {
+    name: "NOT NULL of a child's own, by another name than its parent's",
+    since: 18,
+    table: "create table up (id int primary key, z int); create table m (primary key (id)) inherits (up)",
+    rows: "insert into m select g, null from generate_series(1, 5) g; insert into up values (7, null)",
+    open: "alter table m add constraint own not null z not valid; alter table up add constraint theirs not null z not valid",
+  },
+  {
     name: "a domain of two tables, within another domain",
     table:
       "create domain d as int; create domain e as d; create table m (id int primary key, z e); create table n (id int primary key, z d)",
@@ -57,7 +80,7 @@ test.each(members.flatMap((member) => ["13", "18"].map((version) => ({ ...member
     await pair.source.sql(`${table}; ${rows}; ${open}; analyze`);
     await pair.target.sql(`${table}; ${open}`);
     const before = await schemaOf(pair.target);
-    const { sync } = await openCopySync(pair);
+    const { sync } = await openCopySync(pair, { keyless: "reload" });
     await using _ = sync;
     await sync.init();
     await sync.copy();
@@ -107,4 +130,49 @@ test("a unique index over columns that are NOT NULL for new rows alone is no key
   const { sync } = await openCopySync(pair);
   await using _ = sync;
   await expect(sync.init()).rejects.toMatchObject({ code: "PREFLIGHT_BLOCKED" });
+});
+
+test("what belongs to another role, and cannot be taken away: preflight says so, with what settles it", async () => {
+  await using pair = await leastPrivilegedPair();
+  const target = pair.target.owner.name;
+  await pair.source.asAdmin("create domain d as int; create domain within as d; create domain whole as int");
+  await pair.target.asAdmin("create domain d as int; create domain within as d; create domain whole as int");
+  for (const side of [pair.source, pair.target])
+    await side.sql("create table m (id int primary key, z within[], w whole)");
+  await pair.source.sql("insert into m values (1, '{-1}', 1)");
+  for (const side of [pair.source, pair.target])
+    await side.asAdmin(
+      "alter domain d add constraint pos check (value > 0) not valid; alter domain whole add constraint pos check (value > 0) not valid",
+    );
+  const { sync } = await openCopySync(pair);
+  await using _ = sync;
+  const blocking = async (): Promise<readonly { subject: string; message: string; remedy?: string }[]> =>
+    (await sync.preflight()).findings.filter(({ severity }) => severity === "blocking");
+  const told = await blocking();
+  expect(told.map(({ subject }) => subject).toSorted()).toEqual(["domain public.d", "domain public.whole"]);
+  expect(told[0]?.message).toContain("belongs to postgres");
+  await expect(sync.init()).rejects.toMatchObject({ code: "PREFLIGHT_BLOCKED" });
+  // Each of the ways that it tells.
+  await pair.target.asAdmin(`alter domain "public"."whole" validate constraint "pos"`);
+  expect(told.map(({ remedy }) => remedy).join()).toContain(
+    `alter domain "public"."whole" validate constraint "pos"`,
+  );
+  const left = await blocking();
+  expect(left.map(({ remedy }) => remedy?.split("\n")[1])).toEqual([`grant "postgres" to "${target}";`]);
+  await pair.target.asAdmin(`create role ${target}_types; alter domain d owner to ${target}_types`);
+  try {
+    const [changed] = await blocking();
+    await pair.target.asAdmin(changed?.remedy ?? "");
+    expect(await blocking()).toEqual([]);
+    await sync.init();
+    await sync.copy();
+    expect(await pair.target.sql("select z::text from m")).toEqual([{ z: "{-1}" }]);
+    await sync.drop();
+    const [found] = await pair.target.sql<{ definition: string }>(
+      "select pg_get_constraintdef(oid) as definition from pg_constraint where contypid = 'd'::regtype",
+    );
+    expect(found?.definition).toBe("CHECK ((VALUE > 0)) NOT VALID");
+  } finally {
+    await pair.target.asAdmin(`alter domain d owner to postgres; drop role ${target}_types`);
+  }
 });

@@ -70,12 +70,18 @@ export function printSchema(context: CommandContext, report: SchemaReport): void
 
 function leftOutLines({ leftOut }: SchemaReport): string[] {
   const byReason = new Map<string, string[]>();
-  for (const { object, reason } of leftOut) byReason.set(reason, [...(byReason.get(reason) ?? []), object]);
-  return [...byReason].flatMap(([reason, objects]) => {
-    const hidden = objects.length - mostNames;
+  const statements = new Set<string>();
+  for (const { object, reason, remedy } of leftOut) {
+    byReason.set(reason, [...(byReason.get(reason) ?? []), remedy ?? object]);
+    // Half of what has to be run would be of no use.
+    if (remedy !== undefined) statements.add(reason);
+  }
+  return [...byReason].flatMap(([reason, lines]) => {
+    const shown = statements.has(reason) ? lines : lines.slice(0, mostNames);
+    const hidden = lines.length - shown.length;
     return [
       `left out (${reason}):`,
-      ...objects.slice(0, mostNames).map((each) => `  ${each}`),
+      ...shown.map((each) => `  ${each}`),
       ...(hidden > 0 ? [`  and ${count(hidden, "more", "more")}; --json lists all`] : []),
     ];
   });
