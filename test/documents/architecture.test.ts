@@ -1,0 +1,175 @@
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { join, posix } from "node:path";
+import { fileURLToPath } from "node:url";
+import { describe, expect, it } from "vitest";
+
+import { failpoints } from "../../src/postgres/failpoint.ts";
+
+// What ARCHITECTURE.md and the documents beside it say of the code is so. Where a test fails, the document is behind.
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+const read = (path: string): string => readFileSync(join(root, path), "utf8");
+
+const architecture = read("ARCHITECTURE.md");
+const decisions = readdirSync(join(root, "docs/decisions")).map((name) => `docs/decisions/${name}`);
+const documents = ["ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", ...decisions];
+
+/** The cells of the table between two marks, without its head. */
+function tableOf(mark: string): string[][] {
+  const [, text] = new RegExp(`<!-- ${mark} -->\n(.*?)<!-- /${mark} -->`, "s").exec(architecture) ?? [];
+  if (text === undefined) throw new Error(`ARCHITECTURE.md has no part ${mark}`);
+  const rows = text.split("\n").filter((line) => line.startsWith("|"));
+  return rows.slice(2).map((line) =>
+    line
+      .split("|")
+      .slice(1, -1)
+      .map((cell) => cell.trim()),
+  );
+}
+
+/** What a cell has in backquotes. */
+const quoted = (cell = ""): string[] => [...cell.matchAll(/`([^`]+)`/g)].map(([, text = ""]) => text);
+
+const firstCells = (mark: string): string[] => tableOf(mark).flatMap(([cell]) => quoted(cell));
+
+function filesUnder(folder: string, ending: string): string[] {
+  return readdirSync(join(root, folder), { recursive: true, encoding: "utf8" })
+    .filter((path) => path.endsWith(ending))
+    .map((path) => posix.join(folder, path));
+}
+
+const sourceFiles = filesUnder("src", ".ts");
+const folders = readdirSync(join(root, "src"), { withFileTypes: true })
+  .filter((entry) => entry.isDirectory())
+  .map(({ name }) => name)
+  .toSorted();
+
+describe.each(documents)("%s", (document) => {
+  const text = read(document);
+
+  it("names files and folders that are there", () => {
+    const paths = [...text.matchAll(/`((?:src|sql|test|docs|benchmarks|\.ci)\/[^`\s*…]*)`/g)].map(
+      ([, path = ""]) => path,
+    );
+    expect(paths.filter((path) => !existsSync(join(root, path)))).toEqual([]);
+  });
+
+  it("has links that lead somewhere", () => {
+    const links = [...text.matchAll(/\]\(([^)\s]+)\)/g)].map(([, link = ""]) => link);
+    const missing = links.filter((link) => {
+      if (/^https?:/.test(link)) return false;
+      const [path = "", anchor] = link.split("#");
+      const file = path === "" ? document : posix.join(posix.dirname(document), path);
+      if (!existsSync(join(root, file))) return true;
+      return anchor !== undefined && !anchorsOf(read(file)).includes(anchor);
+    });
+    expect(missing).toEqual([]);
+  });
+});
+
+/** As the headings of a file are linked to. */
+function anchorsOf(text: string): string[] {
+  return [...text.matchAll(/^#+ (.*)$/gm)].map(([, heading = ""]) =>
+    heading
+      .toLowerCase()
+      .replaceAll(/[^\w\s-]/g, "")
+      .trim()
+      .replaceAll(" ", "-"),
+  );
+}
+
+describe("ARCHITECTURE.md", () => {
+  it("lists the tables of schema replicate", () => {
+    const created = filesUnder("sql/state", ".sql").flatMap((path) =>
+      [...read(path).matchAll(/^create table replicate\.(\w+)/gm)].map(([, name = ""]) => name),
+    );
+    expect(firstCells("state-tables").toSorted()).toEqual(created.toSorted());
+  });
+
+  it.each(tableOf("state-tables"))("names all who write to table %s", (table, _side, _holds, writers) => {
+    const [name = ""] = quoted(table);
+    const writes = new RegExp(`(insert into|update|delete from) replicate\\.${name}\\b`);
+    const files = [...sourceFiles, ...filesUnder("sql", ".sql")].filter((path) => {
+      const whole = read(path);
+      // What a migration does once is nobody's writing; what a function does that it creates is.
+      const functions = [...whole.matchAll(/\$function\$.*?\$function\$/gs)].join("\n");
+      const text = path.startsWith("sql/state/") ? functions : whole;
+      if (writes.test(text)) return true;
+      // The same statement for a list of tables.
+      const lists = [...text.matchAll(/for \(const table of \[(.*?)\]\)/g)].map(([, list = ""]) => list);
+      return (
+        text.includes("delete from replicate.${table}") && lists.some((list) => list.includes(`"${name}"`))
+      );
+    });
+    expect(quoted(writers).toSorted()).toEqual(files.toSorted());
+  });
+
+  it("lists the failpoints", () => {
+    const listed = tableOf("failpoints").flatMap(([, steps]) => quoted(steps));
+    expect(listed.toSorted()).toEqual([...failpoints].toSorted());
+  });
+
+  it("lists the folders", () => {
+    expect(firstCells("folders")).toEqual(folders);
+  });
+
+  it.each(tableOf("folders"))("says what folder %s imports", (folder, _does, imports) => {
+    const [name = ""] = quoted(folder);
+    const imported = new Set<string>();
+    for (const path of sourceFiles.filter((each) => each.startsWith(`src/${name}/`))) {
+      for (const [, from = ""] of read(path).matchAll(/from "(\.[^"]+)"/g)) {
+        const [, first = "", ...rest] = posix.join(posix.dirname(path), from).split("/");
+        // Files of src itself may be imported by all but the command line.
+        if (rest.length === 0 && name !== "cli") continue;
+        if (first !== name) imported.add(first);
+      }
+    }
+    expect(new Set(quoted(imports).map((each) => each.split("/")[0]))).toEqual(imported);
+  });
+
+  it.each(tableOf("folders"))("says what lint allows folder %s", (folder, _does, imports, besides) => {
+    const [name = ""] = quoted(folder);
+    const allowed = allowedBy(name).filter((each) => each !== name);
+    expect([...quoted(imports), ...quoted(besides)].toSorted()).toEqual(allowed.toSorted());
+  });
+});
+
+interface Lint {
+  readonly overrides: readonly {
+    readonly files: readonly string[];
+    readonly rules: Readonly<Record<string, unknown>>;
+  }[];
+}
+
+/** Folders and files that the last rule for a folder allows, besides the files of src. */
+function allowedBy(folder: string): string[] {
+  const { overrides } = JSON.parse(read(".oxlintrc.json")) as Lint;
+  const patterns = [`src/${folder}/**`, `src/${folder}/*.ts`, "src/*/**"];
+  const rule = overrides.findLast(
+    ({ files, rules }) =>
+      rules["eslint/no-restricted-imports"] !== undefined && files.some((each) => patterns.includes(each)),
+  )?.rules["eslint/no-restricted-imports"] as [string, { patterns: [{ group: string[] }] }] | undefined;
+  const group = rule?.[1].patterns[0].group ?? [];
+  return group.flatMap((each) => {
+    const [, name] = /^!(?:\*\*|\.\.)\/(.+?)(?:\/\*\*)?$/.exec(each) ?? [];
+    return name === undefined || name === "*.ts" ? [] : [name];
+  });
+}
+
+describe("docs/decisions", () => {
+  it("has an index of all", () => {
+    const index = read("docs/decisions/README.md");
+    const linked = [...index.matchAll(/\]\(([\w-]+\.md)\)/g)].map(([, name]) => `docs/decisions/${name}`);
+    expect(linked.toSorted()).toEqual(
+      decisions.filter((path) => path !== "docs/decisions/README.md").toSorted(),
+    );
+  });
+
+  it.each(decisions.filter((path) => path !== "docs/decisions/README.md"))(
+    "%s says why and what of it",
+    (path) => {
+      const headings = [...read(path).matchAll(/^## (.*)$/gm)].map(([, heading]) => heading);
+      expect(headings).toEqual(["Context", "Decision", "Facts", "Consequences"]);
+    },
+  );
+});
