@@ -53,7 +53,7 @@ export const errorRules = {
     "now",
     "Make room on that server. A command that still runs goes on by itself; else start it again.",
   ),
-  /** The server has no room for more locks, for us and for others. What was begun is rolled back, and tried again for a while. */
+  /** The server has no room for more locks. A batch is not begun then, what was begun is rolled back, and it is tried again, with long pauses, for a while. */
   OUT_OF_LOCKS: rule(
     3,
     "now",

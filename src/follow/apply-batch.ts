@@ -10,6 +10,7 @@ import { BatchScript, type BatchTable, type Position } from "./batch-script.ts";
 import { layoutOf } from "./carry-rows.ts";
 import type { DeadLetters } from "./dead-letters.ts";
 import { BatchRetry } from "./retry-batch.ts";
+import { expectLockRoom } from "./lock-room.ts";
 import type { SessionParts } from "./session-parts.ts";
 import { Settlement } from "./settle-conflicts.ts";
 import { isAboutKey } from "./unreadable-keys.ts";
@@ -64,8 +65,9 @@ export class BatchWriter {
     });
   }
 
-  /** Creates what the session lacks, so that nothing has to be asked while rows arrive. */
+  /** Creates what the session lacks, so that nothing has to be asked while rows arrive. Throws OUT_OF_LOCKS. */
   async prepare(): Promise<void> {
+    await expectLockRoom(this.#target, this.#script.reads);
     const staging = this.#script.reads.filter(({ mode }) => isStaged(mode));
     await ensureStages(this.#target, staging.map(({ shape }) => shape)); // prettier-ignore
   }

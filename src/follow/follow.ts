@@ -356,7 +356,7 @@ class FollowRun {
     if (this.#partner !== undefined) this.#partner.isHeld = this.#hold.isTaken;
     if (signal.aborted) return;
     if (!isRetrying) throw failure;
-    await this.#outage.pause(side, failure.message);
+    await this.#outage.pause(side, failure);
   }
 
   #brokenSide(error: unknown): Side {

@@ -1,4 +1,5 @@
 /** The time in which a side cannot be used: since when, and the pauses between tries. */
+import type { ReplicateError } from "../errors.ts";
 import type { Side } from "../events.ts";
 import { sleep } from "../postgres/sleep.ts";
 import type { SyncContext } from "../state/context.ts";
@@ -25,9 +26,10 @@ export class Outage {
     return this.#since !== undefined && Date.now() - this.#since > this.#budgetMs;
   }
 
-  /** A try has failed: waits before the next one, each time for longer. */
-  async pause(side: Side, message: string): Promise<void> {
+  /** A try has failed: waits before the next one, each time for longer. What others suffer from as well is not hurried. */
+  async pause(side: Side, { code, message }: Pick<ReplicateError, "code" | "message">): Promise<void> {
     const { emit, signal } = this.#context;
+    if (code === "OUT_OF_LOCKS") this.#pauseMs = LONGEST_PAUSE_MS;
     this.#since ??= Date.now();
     this.#side = side;
     emit({ type: "connection-lost", side, message, retryInMs: this.#pauseMs });

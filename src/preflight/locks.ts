@@ -1,5 +1,6 @@
 /** Whether the servers have room for the locks of our largest transactions: where it is too small, other sessions fail as well. */
 import type { Side } from "../events.ts";
+import { OTHERS_SHARE, STAGE_LOCKS, wantedPerTransaction } from "../postgres/lock-table.ts";
 import { load } from "../postgres/sql.ts";
 import { withLeaves, type Examination } from "./examination.ts";
 import { administrator, run, type Finding } from "./finding.ts";
@@ -11,13 +12,6 @@ export interface Locks {
   readonly capacity: number;
   readonly indexes: number;
 }
-
-/** What is to be left for everybody else, as a share of the room. */
-const OTHERS_SHARE = 0.1;
-/** A staging table of a batch, and what belongs to it. */
-const STAGE_LOCKS = 3;
-/** Values of the setting are its default and multiples of it. */
-const STEP = 64;
 
 export async function checkLocks({ source, target, tables, pairs }: Examination): Promise<Finding[]> {
   const targets = pairs.map((pair) => pair.target);
@@ -36,7 +30,7 @@ export async function checkLocks({ source, target, tables, pairs }: Examination)
 export function lockFindings(side: Side, locks: Locks, needed: number, who: string): Finding[] {
   const { capacity, perTransaction, sessions } = locks;
   if (needed <= capacity * (1 - OTHERS_SHARE)) return [];
-  const wanted = Math.ceil(needed / (1 - OTHERS_SHARE) / sessions / STEP) * STEP;
+  const wanted = wantedPerTransaction(needed, sessions);
   return [
     {
       severity: "warning",
