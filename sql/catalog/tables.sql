@@ -27,7 +27,8 @@ level as (
            'key', case when c.relkind = 'p' then pg_catalog.pg_get_partkeydef(c.oid) end) as level
   from pg_catalog.pg_class c
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-  where c.relispartition
+  -- pg_class has no index by which partitions are found: where none is asked for, it is not read.
+  where c.relispartition and exists (select 1 from wanted w where w.relkind = 'p')
 ),
 leaf as (
   select w.oid as root, i.inhrelid as oid, pg_catalog.jsonb_build_array(v.level) as path
@@ -41,6 +42,10 @@ leaf as (
   join pg_catalog.pg_inherits i on i.inhparent = l.oid
   join pg_catalog.pg_class c on c.oid = l.oid and c.relkind = 'p'
   join level v on v.oid = i.inhrelid
+),
+-- Read once: it has no index by what is referenced.
+referenced as (
+  select distinct f.confrelid as oid from pg_catalog.pg_constraint f where f.contype = 'f'
 ),
 equality as (
   select oc.oid as opclass, 'operator(' || pg_catalog.quote_ident(n.nspname) || '.' || o.oprname || ')' as equals
@@ -96,10 +101,8 @@ select
   case when w.relkind = 'p' then pg_catalog.pg_get_partkeydef(w.oid) end as "partitionKey",
   w.relpersistence::text as "persistence",
   w.relhasrules as "hasRules",
-  exists (
-    select 1 from pg_catalog.pg_constraint f
-    where f.contype = 'f' and (f.confrelid = w.oid or f.confrelid in (select l.oid from leaf l where l.root = w.oid)))
-    as "isReferenced",
+  w.oid in (select r.oid from referenced r)
+    or exists (select 1 from leaf l where l.root = w.oid and l.oid in (select r.oid from referenced r)) as "isReferenced",
   w.relrowsecurity as "rowSecurity",
   pg_catalog.row_security_active(w.oid) as "rowSecurityActive",
   greatest(w.reltuples, 0)::float8 as "estimatedRows",

@@ -6,6 +6,7 @@ import {
   type Capture,
   type CaptureKeyColumn,
 } from "../catalog/delta.ts";
+import type { DescribedTables } from "../catalog/described.ts";
 import { describeTables, tableLabel, tableSql, type Key, type Table } from "../catalog/table.ts";
 import type { CaptureMethod, KeylessPolicy } from "../config.ts";
 import { ReplicateError } from "../errors.ts";
@@ -22,7 +23,7 @@ import { installTriggers, installTruncateTrigger } from "./triggers.ts";
  * Makes sure that the table is captured and that this sync reads the capture. One transaction; the lock waits out
  * writers in flight, so every transaction that commits later has its deltas. Returns the capture.
  * A table without a key is captured only if `keyless` allows it; one that has got a key since is captured by its key from
- * now on. Throws LOCK_NOT_AVAILABLE; the driver's errors where privileges are missing.
+ * now on. `described`: of this session, where many tables are captured. Throws LOCK_NOT_AVAILABLE; the driver's errors where privileges are missing.
  */
 export async function attachCapture(
   context: SyncContext,
@@ -30,6 +31,7 @@ export async function attachCapture(
   table: Table,
   method: CaptureMethod,
   keyless: KeylessPolicy,
+  described?: DescribedTables,
 ): Promise<Capture> {
   const label = tableLabel(table);
   const onWait = (blockedBy: string, attempt: number): void =>
@@ -53,7 +55,7 @@ export async function attachCapture(
     if (known?.isSubscribed && !getsKey && !getsTold) return await loadOne(source, known.id);
     await source.script(`lock table ${tableSql(table)} in share row exclusive mode`);
     // Under the lock the shape cannot change any more.
-    const [locked] = await describeTables(source, [table.oid]);
+    const locked = await (described?.now(table.oid) ?? describeOne(source, table.oid));
     if (locked === undefined || (locked.key === null && keyless === "refuse"))
       throw new ReplicateError("CAPTURE_BROKEN", `${label} has no key any more`);
     const id = known?.id ?? (await createCapture(source, locked, locked.key === null ? "statement" : method));
@@ -99,6 +101,10 @@ export async function holdCapture(
 async function recordNoops(source: Connection, capture: Capture): Promise<void> {
   await source.rows(`update replicate.capture set skip_noop = false where id = $1`, [capture.id]);
   await installFunction(source, { ...capture, skipNoop: false });
+}
+
+async function describeOne(source: Connection, oid: number): Promise<Table | undefined> {
+  return (await describeTables(source, [oid]))[0];
 }
 
 async function loadOne(source: Connection, id: number): Promise<Capture> {
@@ -181,12 +187,15 @@ export async function detachCapture(
   source: Connection,
   captureId: number,
 ): Promise<string[]> {
-  const { relid } = await source.row<{ relid: number }>(
-    `select relid::bigint::float8 as relid from replicate.capture where id = $1`,
+  const { relid, schema, name } = await source.row<{ relid: number; schema: string | null; name: string }>(
+    `select k.relid::bigint::float8 as relid, n.nspname::text as schema, c.relname::text as name
+     from replicate.capture k
+     left join pg_catalog.pg_class c on c.oid = k.relid
+     left join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+     where k.id = $1`,
     [captureId],
   );
-  const [table] = await describeTables(source, [relid]);
-  const what = table === undefined ? `relation ${relid}` : tableLabel(table);
+  const what = schema === null ? `relation ${relid}` : tableLabel({ schema, name });
   return await withBriefLocks(source, { what, signal: context.signal }, async () => {
     await source.rows(`delete from replicate.subscription where sync = $1 and capture_id = $2`, [
       context.config.name,

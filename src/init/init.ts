@@ -2,6 +2,7 @@
 import { randomUUID } from "node:crypto";
 import { attachCapture, detachCapture } from "../capture/capture.ts";
 import { isKeyless, type Capture } from "../catalog/delta.ts";
+import { DescribedTables } from "../catalog/described.ts";
 import { tableLabel } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
@@ -60,6 +61,10 @@ export async function initSync(context: SyncContext, options: InitOptions = {}):
   // Before the captures: what is created meanwhile is known to be missing.
   await rememberSelection(target, context.config);
   await forgetDropped(context, source, target);
+  const described = await DescribedTables.of(
+    source,
+    pairs.map((pair) => pair.source.oid),
+  );
   for (const pair of pairs) {
     const capture = await attachCapture(
       context,
@@ -67,6 +72,7 @@ export async function initSync(context: SyncContext, options: InitOptions = {}):
       pair.source,
       pair.override.capture ?? "row",
       pair.keyless,
+      described,
     );
     await failpoint("init.captured");
     const registered = await registerTable(source, target, context.config.name, capture, pair);
