@@ -215,8 +215,9 @@ export function toldChangesSql(capture: Capture, window: string, byImage = false
 
 /** A query for `changed_at` of each TRUNCATE in the window. For captures that tell. */
 export function emptiedSql(captureId: number, window: string): string {
+  const others = [REREAD, RELOAD_NOW, REREAD_OLD].join(", ");
   return deltaTables(captureId)
-    .map((delta) => `select changed_at from ${delta} where truncated is not null and ${window}`)
+    .map((delta) => `select changed_at from ${delta} where truncated not in (${others}) and ${window}`)
     .join(" union all ");
 }
 

@@ -9,6 +9,7 @@ import { keepLeaseSql, type Lease } from "../state/lease.ts";
 import { applySql } from "./carry-rows.ts";
 import { completeRereadSql } from "./complete-reread.ts";
 import type { DeadLetters } from "./dead-letters.ts";
+import { disputeUnknownSql } from "./dispute-unknown.ts";
 import { expectTwinsSql } from "./emptied-leaves.ts";
 import { meetSql, takeTurnsSql } from "./find-conflicts.ts";
 import { leavePendingSql, type KeyTexts } from "./pending-keys.ts";
@@ -172,6 +173,7 @@ export class BatchScript {
       ...asApplication(shape.target, completeRereadSql(shape, sides, mode, emptiedAt)),
       ...leavePendingSql(shape, sides, kept),
       ...asApplication(shape.target, noteEmptiedSql(shape, sides)),
+      ...asApplication(shape.target, disputeUnknownSql(shape, sides, mode)),
       ...noteDisputedSql(shape),
     ]);
     const [first] = met;

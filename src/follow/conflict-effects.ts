@@ -45,7 +45,7 @@ export function agreeSql(met: Met, isTimed: boolean): string[] {
 }
 
 /** True where both sides have the same row, or none. */
-function isSame(shape: TwoSided): string {
+export function isSame(shape: TwoSided): string {
   const pairs = stagedColumns(shape);
   const there = pairs.map((pair) => `(t.${ident(pair.target.name)})::${pair.target.baseType}`).join(", ");
   const here = pairs.map((column) => stagedValue(column, "s")).join(", ");

@@ -57,8 +57,8 @@ export class Settlement {
     this.#source = source;
     this.#target = target;
     this.#opposite = opposite;
-    const { base, way, ours, theirs } = opposite;
-    this.sides = { base, way, ours, theirs, delivered: opposite.delivered() };
+    const { base, way, ours, theirs, isLone } = opposite;
+    this.sides = { base, way, ours, theirs, isLone, delivered: opposite.delivered() };
   }
 
   /** From now on, rows here that hold a unique value of the batch under another key are conflicts. */

@@ -23,6 +23,8 @@ export interface Sides {
   /** Names of the databases. */
   readonly ours: string;
   readonly theirs: string;
+  /** Nothing ever brings their changes back: the sync goes one way. */
+  readonly isLone: boolean;
   /** How far the other way has brought their changes over; null: not at all. */
   readonly delivered: string | null;
 }

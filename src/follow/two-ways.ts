@@ -123,7 +123,8 @@ export function lonePartner(context: SyncContext, isOnce: boolean): Partner {
     noteLook: (hasApplied) => (isOver = isOnce || !hasApplied),
     isOver: () => isOver,
     isResting: () => false,
-    opposite: async (source, target) => await oppositeOf(context, "forward", source, target, () => null),
+    opposite: async (source, target) =>
+      await oppositeOf(context, "forward", source, target, () => null, { isLone: true }),
   };
 }
 
@@ -134,11 +135,13 @@ export async function oppositeOf(
   source: Connection,
   target: Connection,
   delivered: () => string | null,
+  { isLone = false } = {},
 ): Promise<Opposite> {
   const base = config.name;
   return {
     base,
     way,
+    isLone,
     ours: await ownNode(source),
     theirs: await ownNode(target),
     sync: way === "forward" ? reverseName(base) : base,

@@ -57,16 +57,30 @@ export class UnreadableKeys {
       return true;
     }
     let mended = 0;
-    for (const { capture, label, opposite } of tables.shapes) {
-      const rows =
-        (await mendKeys(source, capture)) +
-        (opposite === undefined ? 0 : await mendKeys(target, opposite.capture));
+    for (const shape of tables.shapes) {
+      const { label, opposite } = shape;
+      const rows = (await mendKeys(source, shape.capture)) + (await this.#mendTheirs(shape));
       mended += rows;
-      const reason = `${UNREADABLE}${opposite === undefined ? "" : "; whether both sides have changed its row is not known"}`;
+      const reason = `${UNREADABLE}${opposite === undefined ? "" : "; rows that differ are settled as conflicts"}`;
       if (rows > 0) context.emit({ type: "table-reread", table: label, reason });
     }
     if (mended > 0 || !ENCODING.includes(sqlstateOf(error) ?? "")) return mended > 0;
     throw await this.#unreadableRow(error);
+  }
+
+  /**
+   * The same for keys that were changed on the target. Nothing but a comparison of all rows settles them where nobody brings
+   * them back: it is ordered before they are forgotten.
+   */
+  async #mendTheirs({ capture, opposite }: Shape): Promise<number> {
+    const { source, target } = this.#parts;
+    if (opposite === undefined) return 0;
+    await target.script("rollback");
+    return await target.transaction(async () => {
+      const rows = await mendKeys(target, opposite.capture);
+      if (rows > 0 && this.#parts.opposite?.isLone === true) await noteRereadNow(source, capture);
+      return rows;
+    });
   }
 
   /** Names the tables whose rows the source cannot send. */

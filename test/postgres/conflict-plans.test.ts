@@ -42,7 +42,14 @@ test.each(["13", "18"])(
     expect(read).not.toContain("Nested Loop Anti Join");
 
     await ensureStages(target, [shape]);
-    const sides = { base: name, way: "forward", ours: "a", theirs: "b", delivered: null } as const;
+    const sides = {
+      base: name,
+      way: "forward",
+      ours: "a",
+      theirs: "b",
+      isLone: false,
+      delivered: null,
+    } as const;
     for (const kept of [[], [["1", "x"]]])
       for (const statement of leavePendingSql(shape, sides, kept))
         expect(await explain(target, statement)).toContain("hashed SubPlan");
