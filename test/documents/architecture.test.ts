@@ -109,6 +109,18 @@ describe("ARCHITECTURE.md", () => {
     expect(listed.toSorted()).toEqual([...failpoints].toSorted());
   });
 
+  it("has failpoints that the code reaches, and no others", () => {
+    const texts = sourceFiles.filter((path) => path !== "src/postgres/failpoint.ts").map(read);
+    const reached = texts.flatMap((text) =>
+      [
+        ...text.matchAll(/failpoint\("([^"]+)"\)|\["([\w.-]+)", |^ +"((?:owed|copy\.prepare)\.[\w-]+)",$/gm),
+      ].map(([, called, step, wrapped]) => called ?? step ?? wrapped ?? ""),
+    );
+    const stages = new Set(failpoints.map((name) => name.split(".")[0]));
+    const named = reached.filter((name) => name.includes(".") && stages.has(name.split(".")[0]));
+    expect([...new Set(named)].toSorted()).toEqual([...failpoints].toSorted());
+  });
+
   it("lists the folders", () => {
     expect(firstCells("folders")).toEqual(folders);
   });
