@@ -54,7 +54,7 @@ export async function checkExtensions({
     const need =
       holders.length > 0
         ? `, and columns of ${some(holders)} are of its types`
-        : example === null ? ", and no table that is replicated needs it" : `, and ${example} needs it`; // prettier-ignore
+        : example === null ? "; no replicated column is of its types, but functions and indexes may call it" : `, and ${example} needs it`; // prettier-ignore
     const severity = isBlocking ? "blocking" : isNeeded ? "warning" : "note";
     const found = there.find((each) => each.name === name);
     const best = offered?.get(name);

@@ -3,23 +3,15 @@
  * own when it is built and when statistics are taken, and before under that of whoever asks. What would fail then is tried
  * beforehand, with some rows of the source.
  */
+import { pinPath, readFreeIndexes, type FreeIndex } from "../catalog/free-functions.ts";
 import { applicationPathSql } from "../catalog/search-path.ts";
 import { tableLabel, tableSql, type Table } from "../catalog/table.ts";
 import type { Connection } from "../postgres/connect.ts";
-import { ident, literal, load } from "../postgres/sql.ts";
+import { ident, literal } from "../postgres/sql.ts";
 import { sqlstateOf } from "../postgres/sqlstate.ts";
 import { withLeaves } from "./examination.ts";
 import { run, type Finding } from "./finding.ts";
 import type { TablePair } from "./pairs.ts";
-
-interface FreeIndex {
-  readonly relid: number;
-  readonly index: string;
-  readonly columns: readonly string[];
-  readonly expressions: readonly string[];
-  readonly predicate: string | null;
-  readonly functions: readonly string[];
-}
 
 /** Versions from here on evaluate what belongs to an index under `pg_catalog, pg_temp`. */
 const restrictedSince = 170_000;
@@ -31,7 +23,7 @@ export async function checkFreeFunctions(
   pairs: readonly TablePair[],
 ): Promise<Finding[]> {
   const read = async (connection: Connection, tables: readonly Table[]): Promise<FreeIndex[]> =>
-    await connection.rows<FreeIndex>(load("preflight/free-functions"), [withLeaves(tables)]);
+    await readFreeIndexes(connection, withLeaves(tables));
   const findings: Finding[] = [];
   for (const index of await read(
     source,
@@ -77,18 +69,11 @@ const isRestricted = ({ side, version }: Connection): boolean =>
 
 function finding(pair: TablePair, side: "source" | "target", index: FreeIndex, message: string): Finding {
   const { searchPath, owner } = pair[side];
-  const names = [...new Set(searchPath.match(/"(?:[^"]|"")*"|[^,\s]+/g))];
-  const path = names.filter((each) => !['"$user"', "pg_temp"].includes(each)).join(", ");
   return {
     severity: "blocking",
     subject: tableLabel(pair.source),
     message,
-    ...run(
-      side,
-      owner,
-      ...index.functions.map((each) => `alter function ${each} set search_path = ${path};`),
-      "-- with further schemas that the application's sessions have, if it has any",
-    ),
+    ...run(side, owner, ...pinPath(index, searchPath)),
   };
 }
 

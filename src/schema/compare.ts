@@ -1,12 +1,13 @@
 /** Compares the schemas of both sides, object by object, and names what differs. */
 import { keepsColumns } from "../catalog/mapping.ts";
 import { normalise } from "../catalog/expression-text.ts";
-import { parseTableName, selectTables } from "../catalog/patterns.ts";
+import { isSelected, parseTableName, selectTables } from "../catalog/patterns.ts";
 import { tableLabel } from "../catalog/table.ts";
 import { mappingOf, hasMapping, targetName } from "../mapping-settings.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { load } from "../postgres/sql.ts";
 import type { SyncContext } from "../state/context.ts";
+import { loadSelections } from "../state/newcomers.ts";
 import { readSourceFacts, schemasLeftOut, type TargetFacts } from "./facts.ts";
 import { remedyFor } from "./remedy.ts";
 
@@ -89,7 +90,11 @@ async function choice(
   { config }: SyncContext,
 ): Promise<(row: Description) => boolean> {
   const { tables, exclude } = config;
-  if (tables.length === 0 && exclude.length === 0 && !hasMapping(config)) return () => true;
+  // Settings that choose nothing are those of a machine that was told nothing: `init` was.
+  const isTold = tables.length > 0 || exclude.length > 0;
+  const selections = isTold ? [] : await loadSelections(target, config.name);
+  const isAll = selections.every((each) => each.tables.length === 0 && each.exclude.length === 0);
+  if (!isTold && isAll && !hasMapping(config)) return () => true;
   interface Relation {
     readonly schema: string;
     readonly name: string;
@@ -106,7 +111,10 @@ async function choice(
     Object.values(config.overrides).some(
       ({ target: name }) => name != null && tableLabel(parseTableName(name)) === tableLabel(table),
     );
-  const chosen = selectTables(all, tables, exclude).selected.filter((table) => !isOther(table));
+  const selected = isAll
+    ? selectTables(all, tables, exclude).selected
+    : all.filter((table) => isSelected(table, selections));
+  const chosen = selected.filter((table) => !isOther(table));
   const names = new Set(chosen.map(({ schema, name }) => plain(`${schema}.${name}`)));
   const others = new Set(
     all.map(({ schema, name }) => plain(`${schema}.${name}`)).filter((each) => !names.has(each)),

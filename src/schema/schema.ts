@@ -4,7 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { missingSettings } from "../catalog/left-behind.ts";
 import { selectTables } from "../catalog/patterns.ts";
-import { tableLabel } from "../catalog/table.ts";
+import { pinPath, readFreeIndexes } from "../catalog/free-functions.ts";
+import { describeTables, tableLabel } from "../catalog/table.ts";
 import type { ResolvedConfig } from "../config.ts";
 import { ReplicateError, type Problem } from "../errors.ts";
 import { hasMapping, targetName } from "../mapping-settings.ts";
@@ -112,7 +113,8 @@ export async function createSchema(
     if (options.dryRun) return { ...report, created, leftOut, dryRun: true };
 
     const errors = ids.length === 0 ? [] : await archive.restore(config.target, ids, how);
-    const { failures, notes } = sortErrors(errors, plan);
+    const { failures: refused, notes } = sortErrors(errors, plan);
+    const failures = await withPaths(source, refused);
     const refreshed = section === "post-data" ? await refresh(source, target, failures) : [];
     const failed = new Set(failures.map(({ subject }) => subject));
     const done = { ...report, created: created.filter((each) => !failed.has(each)), leftOut: [...leftOut, ...notes], refreshed }; // prettier-ignore
@@ -287,6 +289,23 @@ function sortErrors(
     failures.push({ subject: object, message, ...(remedy === undefined ? {} : { remedy }) });
   }
   return { failures, notes };
+}
+
+/** Has indexes that could not be made say which functions want a search path: pg_restore has none. */
+async function withPaths(source: Connection, failures: readonly Problem[]): Promise<Problem[]> {
+  const isOpen = ({ subject, remedy }: Problem): boolean =>
+    remedy === undefined && subject.startsWith("index ");
+  if (!failures.some(isOpen)) return [...failures];
+  const relations = await source.rows<{ oid: number }>(load("catalog/relations"));
+  const indexes = await readFreeIndexes(source, relations.map(({ oid }) => oid)); // prettier-ignore
+  const tables = await describeTables(source, indexes.map(({ relid }) => relid)); // prettier-ignore
+  return failures.map((failure) => {
+    const index = indexes.find((each) => failure.subject === `index ${each.index}`);
+    const table = tables.find(({ oid }) => oid === index?.relid);
+    if (!isOpen(failure) || index === undefined || table === undefined) return failure;
+    const statements = ["-- on both sides, then run this again", ...pinPath(index, table.searchPath)];
+    return { ...failure, remedy: statements.join("\n") };
+  });
 }
 
 function remedyOf(message: string): string | undefined {

@@ -10,6 +10,7 @@ import type { ResolvedConfig } from "../config.ts";
 import { ReplicateError, type Problem } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { load } from "../postgres/sql.ts";
+import { stateVersion } from "./migrate.ts";
 import { loadTables, type SyncTable } from "./sync-table.ts";
 
 /** Remembers which tables `init` was told to take. */
@@ -26,7 +27,12 @@ export async function rememberSelection(
   );
 }
 
-async function loadSelections(connection: Connection, sync: string): Promise<readonly TableSelection[]> {
+/** What each `init` of a sync was told, in turn; nothing where there is no such sync. */
+export async function loadSelections(
+  connection: Connection,
+  sync: string,
+): Promise<readonly TableSelection[]> {
+  if ((await stateVersion(connection)) === 0) return [];
   const [found] = await connection.rows<{ selections: readonly TableSelection[] | null }>(
     `select settings -> 'selections' as selections from replicate.sync where name = $1`,
     [sync],

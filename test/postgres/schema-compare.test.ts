@@ -98,6 +98,9 @@ test("compares the chosen tables alone, and what the copy took away is no differ
   await using some = await openSync({ ...given, name: "some", tables: ["public.*"], exclude: ["b"] });
   expect(await some.compareSchemas()).toMatchObject({ equal: true, owed: [] });
   await some.init();
+  // From a machine that was told nothing.
+  await using bare = await openSync({ ...given, name: "some" });
+  expect(await bare.compareSchemas()).toMatchObject({ equal: true, owed: [] });
   await pair.target.sql(`
     insert into replicate.owed (sync, capture_id, kind, object_name, table_name, stage, statements)
       values ('some', 1, 'index', 'a_v', 'public.a', 1, '{select 1}');
