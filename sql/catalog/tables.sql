@@ -98,6 +98,8 @@ select
   w.relispartition as "isPartition",
   (select coalesce((pg_catalog.to_jsonb(c) ->> 'relhasoids')::boolean, false)
    from pg_catalog.pg_class c where c.oid = w.oid) as "hasOids",
+  case when pg_catalog.current_setting('server_version_num')::int >= 160000 then 'octal'
+       else pg_catalog.current_setting('server_encoding') end as "byteForm",
   case when w.relkind = 'p' then pg_catalog.pg_get_partkeydef(w.oid) end as "partitionKey",
   w.relpersistence::text as "persistence",
   w.relhasrules as "hasRules",

@@ -5,12 +5,15 @@
 import type { Problem } from "../errors.ts";
 import { ident } from "../postgres/sql.ts";
 import { addColumnSql, retypeColumnSql } from "./column-sql.ts";
+import { sendSingleByte, singleByteForm, type SingleByteForm } from "./single-byte.ts";
 import { tableLabel, tableSql, type Column, type Table } from "./table.ts";
 import { remakeTypeSql, typeDifference, unqualified } from "./types.ts";
 
 export interface ColumnPair {
   readonly source: Column;
   readonly target: Column;
+  /** How a "char" goes as text, where its own form does not do. */
+  readonly byteForm?: SingleByteForm;
 }
 
 export interface ColumnPlan {
@@ -137,7 +140,8 @@ export function columnPlan(
       });
       continue;
     }
-    columns.push({ source: from, target: to });
+    const byteForm = singleByteForm(source, target, from);
+    columns.push({ source: from, target: to, ...(byteForm === null ? {} : { byteForm }) });
   }
 
   for (const extra of targets.values()) {
@@ -157,6 +161,12 @@ export function columnPlan(
     problems.push({ subject, message: "the tables have no column in common that holds data" });
   }
   return { columns, binary: columns.length > 0 && columns.every(isBinarySafe), problems };
+}
+
+/** What COPY reads on the source for a value of the column of this number. */
+export function sentSql({ columns, binary }: ColumnPlan, attnum: number, value: string): string {
+  const pair = binary ? undefined : columns.find((each) => each.source.attnum === attnum);
+  return pair?.byteForm === undefined ? value : sendSingleByte(pair.byteForm, value, pair.source);
 }
 
 /** Of what an expression gives, no more than the type is known. */

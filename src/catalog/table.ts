@@ -107,6 +107,8 @@ export interface Table {
   readonly isPartition: boolean;
   /** Made WITH OIDS, as it could be before 12: rows have a hidden column that is not replicated. */
   readonly hasOids: boolean;
+  /** How its server writes a "char" over 127: `octal`, or as it is, in the encoding of this name. */
+  readonly byteForm: string;
   /** `RANGE (day)`; null unless partitioned. */
   readonly partitionKey: string | null;
   /** p permanent, u unlogged, t temporary. */

@@ -1,4 +1,5 @@
 /** One part: read in a snapshot of its own, written and crossed out in one transaction. */
+import { sentSql } from "../catalog/columns.ts";
 import { mendKeys, UNREADABLE } from "../capture/unreadable-keys.ts";
 import { changedKeysSql, deltaTables, isKeyless, keyMatchSql } from "../catalog/delta.ts";
 import type { TableMapping } from "../catalog/mapping.ts";
@@ -238,7 +239,10 @@ function readSql(
   storage: Storage,
   hasDeltas: boolean,
 ): string {
-  const columns = names.map((name) => `t.${ident(name)}`);
+  const columns = names.map((name) => {
+    const attnum = table.source.columns.find((column) => column.name === name)?.attnum ?? 0;
+    return sentSql(table.columns, attnum, `t.${ident(name)}`);
+  });
   const conditions: string[] = [];
   if (part.split === "pages") {
     // Number and tuple 0 do not exist: page bounds need no tuple.

@@ -1,4 +1,5 @@
 /** Statements that carry the rows of a table over: out of the source, into staging, and from there into the target's table. */
+import { sentSql } from "../catalog/columns.ts";
 import {
   changedImagesSql,
   changedKeysSql,
@@ -79,22 +80,26 @@ export function copyOutSql(
 ): string {
   const others = readStagedSql(shape);
   const keys = shape.capture.keyColumns;
+  const sent = ({ attnum }: { readonly attnum: number }, value: string): string =>
+    sentSql(shape.plan, attnum, value);
   const isTold = shape.opposite !== undefined;
   const window = `${windowSql(position)}${condition}`;
   const told = isTold ? ", d.did, d.changed_at, d.origin" : "";
   if (isDirect(mode)) {
-    const columns = shape.plan.columns.map((pair) => `t.${ident(pair.source.name)}`).join(", ");
+    const columns = shape.plan.columns
+      .map(({ source }) => sentSql(shape.plan, source.attnum, `t.${ident(source.name)}`))
+      .join(", ");
     return `copy (select ${columns} from ${rowsSql(shape.source)} as t) to stdout${copyOptions(shape)}`;
   }
   if (isReread(shape, mode)) {
-    const own = keys.map((key) => `t.${ident(key.name)}::${key.readType}`).join(", ");
+    const own = keys.map((key) => sent(key, `t.${ident(key.name)}::${key.readType}`)).join(", ");
     const changes = isTold
       ? ` left join (${toldChangesSql(shape.capture, window)}) as d on ${keyMatchSql(shape.capture, "t", "d")}`
       : "";
     return `copy (select ${own}, true${others}${told} from ${rowsSql(shape.source)} as t${changes}) to stdout${copyOptions(shape)}`;
   }
   if (tellsKeysApart(shape)) {
-    const columns = keys.map((_, index) => `d.k${index + 1}`).join(", ");
+    const columns = keys.map((key, index) => sent(key, `d.k${index + 1}`)).join(", ");
     const absent = ", null".repeat(stagedFields(shape));
     const [equal, images] = isTold
       ? [toldChangesSql(shape.capture, window), toldChangesSql(shape.capture, window, true)]
@@ -106,7 +111,7 @@ export function copyOutSql(
     const more = except === "" ? "" : ` and ${except}`;
     // What the source takes for one key may be several there, of which all but the present one go.
     return `copy (
-      select ${keys.map((key) => `t.${ident(key.name)}::${key.readType}`).join(", ")}, true${others}${told}
+      select ${keys.map((key) => sent(key, `t.${ident(key.name)}::${key.readType}`)).join(", ")}, true${others}${told}
       from (${equal}) as d join ${rowsSql(shape.source)} as t on ${match}${more}
       union all
       select ${columns}, false${absent}${told} from (${images}) as d
@@ -114,7 +119,7 @@ export function copyOutSql(
     ) to stdout${copyOptions(shape)}`;
   }
   const own = keys
-    .map((key, index) => `coalesce(t.${ident(key.name)}::${key.readType}, d.k${index + 1})`)
+    .map((key, index) => sent(key, `coalesce(t.${ident(key.name)}::${key.readType}, d.k${index + 1})`))
     .join(", ");
   // Not by a key column: a composite with an empty field "is not null" no more than it "is null".
   return `copy (

@@ -1,5 +1,5 @@
 /** The staging tables of a session on the target: made when a batch first needs them, and kept for those that follow. */
-import type { ColumnPair } from "../catalog/columns.ts";
+import { sentSql, type ColumnPair } from "../catalog/columns.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { ident } from "../postgres/sql.ts";
 import { otherColumns, type Shape } from "./shape.ts";
@@ -67,7 +67,9 @@ export function stagedFields(shape: Shape): number {
 /** The columns of the source's rows `t` in the order in which staging takes them, each with a comma before it. */
 export function readStagedSql(shape: Shape): string {
   const columns = stagedColumns(shape);
-  const own = columns.flatMap(({ at, source }) => ("column" in at ? [`, t.${ident(source.name)}`] : []));
+  const own = columns.flatMap(({ at, source }) =>
+    "column" in at ? [`, ${sentSql(shape.plan, source.attnum, `t.${ident(source.name)}`)}`] : [],
+  );
   const packed = columns.flatMap(({ at, source }) =>
     "packed" in at ? [`(t.${ident(source.name)})::pg_catalog.text`] : [],
   );

@@ -21,7 +21,7 @@ const floats: Readonly<Record<string, string>> = {
   circle: "circle_send",
 };
 
-/** Bytes above 127 are written as themselves up to version 15, as \ooo since 16. */
+/** Bytes above 127 are written as themselves up to version 15, in whatever encoding, as \ooo since 16. */
 const singleBytes: Readonly<Record<string, string>> = { '"char"': "charsend" };
 
 /** Send functions of the types whose text forms differ between two servers of these versions. */
@@ -30,7 +30,7 @@ export function unstableTypes(
   targetVersion: number,
 ): Readonly<Record<string, string>> {
   const straddles = (version: number): boolean => sourceVersion >= version !== targetVersion >= version;
-  return { ...(straddles(120_000) ? floats : {}), ...(straddles(160_000) ? singleBytes : {}) };
+  return { ...(straddles(120_000) ? floats : {}), ...singleBytes };
 }
 
 /** Writes values of one server. */

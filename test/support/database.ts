@@ -51,6 +51,8 @@ export interface PairOptions {
   target?: Server;
   /** What follows `create database NAME`, such as "template template0 lc_collate 'C.utf8' lc_ctype 'C.utf8'". */
   createOptions?: string;
+  /** The same for the target's, where it differs. */
+  targetOptions?: string;
   /**
    * Connections that are still open at `dispose` fail the test, since the library promises to free all of
    * its own; a test that kills a process in the middle of a statement has to ignore them.
@@ -64,7 +66,11 @@ export async function freePair(options: PairOptions = {}): Promise<Pair> {
   const source = await DatabaseHandle.create(sides.source, "source", options.createOptions);
   let target: DatabaseHandle;
   try {
-    target = await DatabaseHandle.create(sides.target, "target", options.createOptions);
+    target = await DatabaseHandle.create(
+      sides.target,
+      "target",
+      options.targetOptions ?? options.createOptions,
+    );
   } catch (error) {
     await source.drop("ignore");
     throw error;

@@ -71,8 +71,8 @@ describe("value forms", () => {
 
   test("are the values themselves between versions that write alike", () => {
     expect(unstableTypes(130_000, 180_000)).toEqual({ '"char"': "charsend" });
-    expect(unstableTypes(120_000, 150_000)).toEqual({});
-    expect(Object.keys(unstableTypes(100_000, 110_000))).toEqual([]);
+    expect(unstableTypes(120_000, 150_000)).toEqual({ '"char"': "charsend" });
+    expect(Object.keys(unstableTypes(100_000, 110_000))).toEqual(['"char"']);
     expect(Object.keys(unstableTypes(110_000, 120_000))).toContain("double precision");
     const forms = new ValueForms(types, {});
     for (const oid of types.keys()) expect(forms.write('t."x"', oid)).toBe('t."x"');

@@ -19,7 +19,7 @@ function column(name: string, type: string, more: Partial<Column> = {}): Column 
 
 function table(...columns: Column[]): Table {
   return {
-    oid: 1, schema: "public", name: "t", kind: "r", owner: "o", isOwned: true, file: "1", isPartition: false, partitionKey: null, hasOids: false, persistence: "p",
+    oid: 1, schema: "public", name: "t", kind: "r", owner: "o", isOwned: true, file: "1", isPartition: false, partitionKey: null, hasOids: false, byteForm: "octal", persistence: "p",
     rowSecurity: false, rowSecurityActive: false, estimatedRows: 0, heapBytes: 0, toastBytes: 0, columns, key: null,
     leaves: [], comment: null, hasRules: false, isReferenced: false,
     searchPath: "public",
