@@ -1,7 +1,8 @@
 /** The tables of a sync as a session knows them: what the target's ledger says of each, and the shape of those that follow. */
 import type { ResolvedConfig } from "../config.ts";
-import { ReplicateError } from "../errors.ts";
+import { problemsError, ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
+import { findUserCasts } from "../catalog/user-casts.ts";
 import { refuseRemapping } from "../state/remapping.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
 import { loadShapes, type Shape } from "./shape.ts";
@@ -29,7 +30,8 @@ export class FollowedTables {
 
   /**
    * Reads the tables of the sync anew, to see those whose copy finished meanwhile. Throws COPY_UNFINISHED, and
-   * CONFIG_INVALID where the settings map tables otherwise than they were copied.
+   * CONFIG_INVALID where the settings map tables otherwise than they were copied, and PREFLIGHT_BLOCKED where a cast of a
+   * user's would run.
    */
   async load(): Promise<void> {
     const entries = await loadTables(this.#target, this.#sync);
@@ -37,13 +39,21 @@ export class FollowedTables {
     const ready = entries.filter((entry) => entry.state === "copied" || entry.state === "following");
     if (ready.length === 0)
       throw new ReplicateError("COPY_UNFINISHED", `no table of sync ${this.#sync} is copied yet`);
+    const shapes = await loadShapes(this.#source, this.#target, ready, this.#opposite);
+    await this.#refuseCasts(shapes);
     this.#entries = new Map(entries.map((entry) => [entry.captureId, entry]));
-    this.#shapes = new Map(
-      (await loadShapes(this.#source, this.#target, ready, this.#opposite)).map((shape) => [
-        shape.capture.id,
-        shape,
-      ]),
+    this.#shapes = new Map(shapes.map((shape) => [shape.capture.id, shape]));
+  }
+
+  async #refuseCasts(shapes: readonly Shape[]): Promise<void> {
+    const found = await Promise.all(
+      ([this.#source, this.#target] as const).map(async (connection, n) => {
+        const tables = shapes.map((shape) => (n === 0 ? shape.source : shape.target));
+        return await findUserCasts(connection, tables, this.#opposite === undefined ? [] : tables);
+      }),
     );
+    const casts = found.flat();
+    if (casts.length > 0) throw problemsError("PREFLIGHT_BLOCKED", "casts of users' own would run", casts);
   }
 
   get entries(): readonly SyncTable[] {

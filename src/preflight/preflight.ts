@@ -43,6 +43,7 @@ import { checkSchema } from "./schema.ts";
 import { checkSequences } from "./sequences.ts";
 import { checkContents, checkPublications, checkServer, readServer, type Server } from "./server.ts";
 import { checkTableRights } from "./table-rights.ts";
+import { findUserCasts } from "../catalog/user-casts.ts";
 import { checkTwoSided } from "./two-sided.ts";
 import { checkPair, checkSourceTable } from "./tables.ts";
 import { checkUnvalidated } from "./unvalidated.ts";
@@ -95,10 +96,15 @@ export async function preflight(
   findings.push(...(await checkOppositeSync(config, source, target, pairs)));
   findings.push(...(await checkMappings(source, target, pairs, known, config)));
   const targets = pairs.map((pair) => pair.target);
+  const casts = [
+    ...(await findUserCasts(source, tables, config.isTwoSided ? tables : [])),
+    ...(await findUserCasts(target, targets, config.isTwoSided ? targets : [])),
+  ];
   const places = await Promise.all([checkPlaces(source, own, tables), checkPlaces(target, other, targets)]);
   findings.push(
     ...(await checkTwoSided(config, source, target, pairs)),
     ...places.flat(),
+    ...casts.map((cast) => ({ severity: "blocking" as const, ...cast })),
     ...(await checkFreeFunctions(source, target, pairs)),
     ...(await checkUnvalidated(target, other.role, pairs)),
     ...(await checkTableRights(source, own, tables, config)),

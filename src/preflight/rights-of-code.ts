@@ -12,10 +12,7 @@ export async function checkRightsOfCode({ source, target, servers, pairs }: Exam
     { connection: target, server: servers.target, tables: pairs.map((pair) => pair.target) },
   ];
   const found = await Promise.all(
-    sides.map(async ({ connection, server, tables }) => [
-      ...(await checkRole(connection, server, tables)),
-      ...(await checkCasts(connection, tables)),
-    ]),
+    sides.map(async ({ connection, server, tables }) => await checkRole(connection, server, tables)),
   );
   return found.flat();
 }
@@ -50,20 +47,4 @@ async function checkRole(
       ),
     },
   ];
-}
-
-async function checkCasts(connection: Connection, tables: readonly Table[]): Promise<Finding[]> {
-  const types = tables.flatMap(({ key, columns }) =>
-    (key?.columns ?? []).map(({ attnum }) => columns.find((column) => column.attnum === attnum)?.baseOid),
-  );
-  const casts = await connection.rows<{ type: string; to: string; owner: string }>(
-    load("preflight/implicit-casts"),
-    [types.filter((oid) => oid !== undefined)],
-  );
-  return casts.map(({ type, to, owner }) => ({
-    severity: "blocking",
-    subject: `cast (${type} as ${to})`,
-    message: `is implicit on the ${connection.side}, so that keys of type ${type} are compared through it, or cannot be compared`,
-    ...run(connection.side, owner, `drop cast (${type} as ${to});  -- and create it again, as assignment`),
-  }));
 }
