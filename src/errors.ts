@@ -129,7 +129,13 @@ export const errorRules = {
   SOURCE_LOST: rule(
     3,
     "never",
-    "Changes may be missing. Bring the right source back, or drop the sync and copy again.",
+    "Changes may be missing. Bring the right source back, or have the tables copied anew: `replicate drop`, then `replicate init` and `replicate copy --overwrite`.",
+  ),
+  /** The target is behind what it had told the source: its database was restored from an older copy, or is one. */
+  TARGET_RESTORED: rule(
+    3,
+    "never",
+    "Its tables have to be copied anew: `replicate drop`, then `replicate init` and `replicate copy --overwrite`. Is this database a mere copy of the target, which is still followed elsewhere? Then `replicate drop --target-only`, and nothing else.",
   ),
   /** The sync was given up on the source while its target was away; what the target lacks may be gone. */
   SYNC_EXPELLED: rule(

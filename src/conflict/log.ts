@@ -8,6 +8,7 @@ import { load } from "../postgres/sql.ts";
 import { didYouMean } from "../spelling.ts";
 import { configInvalid, parseDuration } from "../settings-check.ts";
 import type { SyncContext } from "../state/context.ts";
+import { checkPair } from "../state/source-identity.ts";
 import { loadTables } from "../state/sync-table.ts";
 import { parseExact } from "./exact-json.ts";
 
@@ -97,6 +98,7 @@ export async function listConflicts(
   await using target = await context.target("conflicts");
   await loadTables(target, context.config.name);
   await using source = await context.source("conflicts");
+  await checkPair(source, target, context.config.name);
   const [ofSource, ofTarget] = await Promise.all(
     [source, target].map((connection) => ask(connection, context.config.name, question)),
   );

@@ -20,6 +20,7 @@ import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
 import { fill } from "../postgres/sql.ts";
 import type { SyncContext } from "../state/context.ts";
+import { checkPair } from "../state/source-identity.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
 import { hasLog, ownId, pendingIds, publicId, type ConflictFilter } from "./log.ts";
 
@@ -68,6 +69,7 @@ export async function resolveConflicts(
   await using target = await context.target("conflicts");
   const tables = await loadTables(target, sync);
   await using source = await context.source("conflicts");
+  await checkPair(source, target, context.config.name);
   const sides: Sides = { source, target, sync, tables };
   const ids = Array.isArray(which)
     ? [...new Set(which as readonly number[])]

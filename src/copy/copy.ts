@@ -13,7 +13,7 @@ import type { Connection } from "../postgres/connect.ts";
 import { asReplicateError, isConnectionFailure } from "../postgres/sqlstate.ts";
 import { loadHooks, type Hooks } from "../hooks.ts";
 import type { SyncContext } from "../state/context.ts";
-import { refuseExpelled, rememberedToken } from "../state/source-identity.ts";
+import { checkPair } from "../state/source-identity.ts";
 import { clearError, storeError } from "../state/runner-lock.ts";
 import { loadLeftInvalid, type LeftInvalid } from "../state/pay-owed.ts";
 import { migrateOlder } from "../state/migrate.ts";
@@ -98,7 +98,7 @@ export async function copySync(context: SyncContext, options: CopyOptions = {}):
   let isBegun = false;
   try {
     const [source, target] = await sessions.both();
-    await refuseExpelled(source, context.config.name, await rememberedToken(target, context.config.name));
+    await checkPair(source, target, context.config.name);
     for (const [id, table] of await loadCopyTables(run, source, target, options)) run.tables.set(id, table);
     run.unprepared.push(...(await toPrepare(run, target, options)));
     if (options.dryRun === true) {

@@ -13,9 +13,9 @@ import { migrate } from "../state/migrate.ts";
 import { validateOwed, type LeftInvalid } from "../state/pay-owed.ts";
 import type { SyncContext } from "../state/context.ts";
 import { assertRoom } from "../state/room.ts";
-import { checkSource } from "../state/source-identity.ts";
+import { checkPair } from "../state/source-identity.ts";
 import {
-  beginSwitch, isCutOver, lockSwitch, moveSwitch, noteSwitch, openToken, readSwitch, type Switch,
+  beginSwitch, isCutOver, lockSwitch, moveSwitch, noteSwitch, readSwitch, type Switch,
 } from "../state/switch.ts"; // prettier-ignore
 import { loadTables } from "../state/sync-table.ts";
 import { prepare } from "./before-fence.ts";
@@ -201,7 +201,8 @@ async function untilOpen(
   try {
     await using source = await active.source("cutover");
     await using target = await active.target("cutover");
-    await assertSource(source, target, active.config.name);
+    // The old side may have let go of the sync, or be another database by now.
+    await checkPair(source, target, active.config.name);
     const isUp = (await readFence(source, turn.sync))?.isUp === true;
     const { acceptUnreplicated } = options;
     if (!isUp) {
@@ -237,15 +238,6 @@ async function untilOpen(
   } finally {
     await follower.end();
   }
-}
-
-/** The old side may have let go of the sync, or be another database by now. Throws SYNC_EXPELLED, SOURCE_LOST. */
-async function assertSource(source: Connection, target: Connection, way: string): Promise<void> {
-  const { token, snapshot } = await target.row<{ token: string; snapshot: string | null }>(
-    `select token, position as snapshot from replicate.sync where name = $1`,
-    [way],
-  );
-  await checkSource(source, way, { token: openToken(token), snapshot });
 }
 
 /** Undoes, and returns the error to throw. */

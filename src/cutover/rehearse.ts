@@ -14,6 +14,7 @@ import { describeTables, hidingRelations, tableBytes, tableLabel, tableSql } fro
 import { findNewcomers, newcomerProblem } from "../state/newcomers.ts";
 import { irreversible, refuseRemapping } from "../state/remapping.ts";
 import { unfitProblems } from "../state/fitting.ts";
+import { checkPair } from "../state/source-identity.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
 import { countPending } from "./pending.ts";
 import { findWriters, LONG_SECONDS, type Writer } from "./raise-fence.ts";
@@ -54,6 +55,7 @@ export async function rehearse(
 ): Promise<Rehearsal> {
   const { name } = active.config;
   return await withBoth(active, "rehearsal", async (source, target) => {
+    await checkPair(source, target, name);
     const entries = await loadTables(target, name);
     const blockers: Problem[] = [];
     const warnings: Problem[] = [];

@@ -297,6 +297,6 @@ export class BatchFinder {
     const { name } = this.#parts.context.config;
     await this.#source.script("rollback");
     await checkSource(this.#source, name, position);
-    throw sourceLost(name, "it has no state of this sync any more");
+    throw sourceLost(this.#source, name, "it has no state of this sync any more");
   }
 }

@@ -10,7 +10,9 @@ import {
 } from "../postgres/sqlstate.ts"; // prettier-ignore
 import type { SyncContext } from "../state/context.ts";
 import { SequenceKeeper } from "../sequences/keeper.ts";
+import { isStateMissing } from "../state/lease.ts";
 import { takeSource } from "../state/runner-lock.ts";
+import { checkPair } from "../state/source-identity.ts";
 import { Constraints } from "./constraints.ts";
 import { HeldWatch } from "./held-watch.ts";
 import { Hold } from "./hold.ts";
@@ -249,7 +251,10 @@ class FollowRun {
     if (this.#partner !== undefined) this.#partner.isHeld = true;
     const source = await this.#context.source("follow", { isSerial: true });
     try {
-      await takeSource(source, target, name, this.#hold.lease.token);
+      await takeSource(source, target, name, this.#hold.lease.token).catch(async (error: unknown) => {
+        if (isStateMissing(error)) await checkPair(source, target, name);
+        throw error;
+      });
       const session = await FollowSession.open(
         this.#context,
         source,

@@ -12,7 +12,7 @@ import { gather, preflight, refuseBlocking, type Finding, type TablePair } from 
 import type { SyncContext } from "../state/context.ts";
 import { migrate, stateVersion } from "../state/migrate.ts";
 import { rememberSelection } from "../state/newcomers.ts";
-import { refuseExpelled } from "../state/source-identity.ts";
+import { checkPair, refuseExpelled } from "../state/source-identity.ts";
 import { loadKnownTables, loadTables, type KnownPartition } from "../state/sync-table.ts";
 
 export interface InitOptions {
@@ -87,7 +87,7 @@ interface Known {
   readonly source: { readonly token: string; readonly previous: string } | undefined;
 }
 
-/** What both sides know of the sync. Throws SOURCE_LOST and SYNC_MISMATCH where that is not one and the same sync. */
+/** What both sides know of the sync. Throws SOURCE_LOST, TARGET_RESTORED and SYNC_MISMATCH where that is not one and the same sync. */
 async function knownSync(context: SyncContext, source: Connection, target: Connection): Promise<Known> {
   const { name } = context.config;
   const [hasSource, hasTarget] = await Promise.all(
@@ -109,13 +109,7 @@ async function knownSync(context: SyncContext, source: Connection, target: Conne
     found !== undefined &&
     ![found.token, found.previous].includes(remembered.token)
   ) {
-    throw new ReplicateError(
-      "SOURCE_LOST",
-      `the source has another sync named ${name}, or was restored from an older copy`,
-      {
-        hint: "Use another --name, or drop the sync and copy again.",
-      },
-    );
+    await checkPair(source, target, name);
   }
   if (remembered !== undefined && found === undefined) await refuseOtherSource(target, name);
   if (remembered === undefined && found !== undefined) {

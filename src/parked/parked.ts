@@ -3,8 +3,10 @@ import { noteKeys } from "../capture/note-changes.ts";
 import { loadCaptures } from "../catalog/delta.ts";
 import { selectTables } from "../catalog/patterns.ts";
 import { ReplicateError } from "../errors.ts";
+import type { Connection } from "../postgres/connect.ts";
 import type { SyncContext } from "../state/context.ts";
 import { loadParked, type ParkedKey, type ParkedRow } from "../state/parked.ts";
+import { checkPair } from "../state/source-identity.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
 
 export interface ParkedOptions {
@@ -40,7 +42,7 @@ export async function listParked(context: SyncContext, options: ParkedOptions = 
     throw new ReplicateError("USAGE_INVALID", `no row is parked with the id ${unknown.join(", ")}`, {
       hint: "See the ids with `replicate parked`.",
     });
-  if (options.retry === true) await retry(context, found);
+  if (options.retry === true) await retry(context, target, found);
   return {
     rows: found.map(({ id, table, key, error, sqlstate, constraint, parkedAt, triedAt, tries }) => ({
       id,
@@ -69,9 +71,10 @@ function chosen(entries: readonly SyncTable[], patterns: readonly string[]): num
 }
 
 /** Notes the keys as changed on the source: the next batch brings their rows like any other. */
-async function retry(context: SyncContext, rows: readonly ParkedKey[]): Promise<void> {
+async function retry(context: SyncContext, target: Connection, rows: readonly ParkedKey[]): Promise<void> {
   if (rows.length === 0) return;
   await using source = await context.source("parked");
+  await checkPair(source, target, context.config.name);
   const ids = [...new Set(rows.map(({ captureId }) => captureId))];
   for (const capture of await loadCaptures(source, ids)) {
     const keys = rows.filter(({ captureId }) => captureId === capture.id).map(({ keyTexts }) => keyTexts);

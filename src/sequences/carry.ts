@@ -2,6 +2,7 @@
 import { tableLabel } from "../catalog/table.ts";
 import type { SyncContext } from "../state/context.ts";
 import { migrateOlder } from "../state/migrate.ts";
+import { checkPair } from "../state/source-identity.ts";
 import { pairSequences, type Sequence } from "./pairs.ts";
 import { advance, readValues, setValues, type Value } from "./values.ts";
 
@@ -33,6 +34,7 @@ export async function carrySequences(
 ): Promise<SequencesReport> {
   await using source = await context.source("sequences");
   await using target = await context.target("sequences");
+  await checkPair(source, target, context.config.name);
   await migrateOlder(target);
   const { pairs: all, missing } = await pairSequences(context, source, target);
   const pairs = all.filter(({ isInterleaved }) => !isInterleaved);

@@ -1,7 +1,9 @@
 /** Whether a database is the source that the target of a sync knows, and still keeps for it what was not applied. */
+import { setTimeout as sleep } from "node:timers/promises";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { INVALID_SCHEMA, UNDEFINED_TABLE, sqlstateOf } from "../postgres/sqlstate.ts";
+import { isCutOver, openToken, readSwitch } from "./switch.ts";
 import { unknownSync } from "./sync-table.ts";
 
 /** What the target remembers. */
@@ -10,15 +12,44 @@ export interface Remembered {
   readonly snapshot: string | null;
 }
 
+/** How often, and after how many milliseconds, two sides that do not fit are looked at again: a switch may just write them. */
+const LOOKS = 3;
+const LOOK_MS = 150;
+
+/**
+ * Whether the two sides of a sync belong together, for what is done beside its runner or without one. Throws SYNC_UNKNOWN,
+ * SYNC_EXPELLED, SOURCE_LOST, TARGET_RESTORED.
+ */
+export async function checkPair(source: Connection, target: Connection, sync: string): Promise<void> {
+  let position = await remembered(target, sync);
+  // From then on it is the way back that has to fit; the old side may have let go of this one.
+  if (isCutOver(await readSwitch(target, sync))) return await refuseExpelled(source, sync, position.token);
+  for (let looks = 1; ; looks += 1) {
+    // A way that was prepared and has not begun.
+    if (position.token === "") return;
+    try {
+      return await checkSource(source, sync, position);
+    } catch (error) {
+      if (!(error instanceof ReplicateError)) throw error;
+      const now = await remembered(target, sync);
+      // A runner has moved both sides between our looks at them.
+      const isMoved = now.token !== position.token;
+      position = now;
+      if (!isMoved && looks >= LOOKS) throw error;
+      await sleep(isMoved ? 0 : LOOK_MS);
+    }
+  }
+}
+
 /**
  * Source and target must know each other's token, and the source's transaction ids must not have gone back. Throws
- * SYNC_EXPELLED, SOURCE_LOST.
+ * SYNC_EXPELLED, SOURCE_LOST, TARGET_RESTORED.
  */
 export async function checkSource(source: Connection, sync: string, position: Remembered): Promise<void> {
-  let known: { token: string; previous: string; xmax: string } | undefined;
+  let known: { token: string; previous: string; position: string | null; xmax: string } | undefined;
   try {
-    [known] = await source.rows<{ token: string; previous: string; xmax: string }>(
-      `select token, previous_token as previous,
+    [known] = await source.rows<{ token: string; previous: string; position: string | null; xmax: string }>(
+      `select token, previous_token as previous, position,
               pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot())::text as xmax
        from replicate.source_sync where name = $1`,
       [sync],
@@ -28,32 +59,58 @@ export async function checkSource(source: Connection, sync: string, position: Re
   }
   const isOurs = known !== undefined && [known.token, known.previous].includes(position.token);
   if (!isOurs) await refuseExpelled(source, sync, position.token);
-  if (known === undefined) throw sourceLost(sync, "it has no state of this sync");
+  if (known === undefined) throw sourceLost(source, sync, "it has no state of this sync");
+  if (!isOurs && isLater(known.position, position.snapshot)) throw targetRestored(source, sync);
   if (!isOurs) {
     throw sourceLost(
+      source,
       sync,
-      "it lacks what was already applied, so it was restored from an older copy or failed over with loss",
+      "it lacks what was already applied, so it was restored from an older copy or failed over with loss, or its sync of that name is that of another target",
+      "Bring the right source back. Has another target a sync of that name there, use another --name. Was the source restored, have the tables copied anew: `replicate drop`, then `replicate init` and `replicate copy --overwrite`.",
     );
   }
   const xmax = position.snapshot?.split(":")[1];
   if (xmax !== undefined && BigInt(xmax) > BigInt(known.xmax))
-    throw sourceLost(sync, "its transaction ids went back");
+    throw sourceLost(source, sync, "its transaction ids went back");
 }
 
-export function sourceLost(sync: string, why: string): ReplicateError {
-  return new ReplicateError("SOURCE_LOST", `this is not the source that sync ${sync} knows: ${why}`);
+export function sourceLost(source: Connection, sync: string, why: string, hint?: string): ReplicateError {
+  return new ReplicateError(
+    "SOURCE_LOST",
+    `the source ${source.place} is not the one that sync ${sync} knows: ${why}`,
+    hint === undefined ? {} : { hint },
+  );
 }
 
-/** Throws SYNC_UNKNOWN. */
-export async function rememberedToken(target: Connection, sync: string): Promise<string> {
+/** The source was told of more by its target than the target knows of. */
+function targetRestored(source: Connection, sync: string): ReplicateError {
+  return new ReplicateError(
+    "TARGET_RESTORED",
+    `the target of sync ${sync} was restored from an older copy: it lacks changes that it had told the source ${source.place} it had, and the source does not keep them any more`,
+  );
+}
+
+/** Whether a snapshot saw more than another; null has seen nothing. */
+function isLater(one: string | null, other: string | null): boolean {
+  if (one === null || other === null) return one !== null;
+  const parts = ([one, other] as const).map((text) => {
+    const [xmin = "0", xmax = "0", running = ""] = text.split(":");
+    return [BigInt(xmax), BigInt(xmin), -BigInt(running.split(",").length)];
+  });
+  const [own = [], others = []] = parts;
+  const n = own.findIndex((value, index) => value !== others[index]);
+  return n !== -1 && (own[n] as bigint) > (others[n] as bigint);
+}
+
+async function remembered(target: Connection, sync: string): Promise<Remembered> {
   const [found] = await target
-    .rows<{ token: string }>(`select token from replicate.sync where name = $1`, [sync])
+    .rows<Remembered>(`select token, position as snapshot from replicate.sync where name = $1`, [sync])
     .catch((error: unknown) => {
       if (isStateMissing(error)) return [];
       throw error;
     });
   if (found === undefined) throw await unknownSync(target, sync);
-  return found.token;
+  return { ...found, token: openToken(found.token) };
 }
 
 /** Throws SYNC_EXPELLED where the sync with this token was given up on the source. */

@@ -13,7 +13,7 @@ import type { SyncContext } from "../state/context.ts";
 import { readFence, type Fence } from "../state/fence.ts";
 import { readHeldDeltas, type HeldDeltas } from "../state/held-deltas.ts";
 import { findNewcomers } from "../state/newcomers.ts";
-import { refuseExpelled } from "../state/source-identity.ts";
+import { checkPair } from "../state/source-identity.ts";
 import { loadLeftInvalid, type LeftInvalid } from "../state/pay-owed.ts";
 import {
   isRunnerAlive,
@@ -148,7 +148,6 @@ export interface Wait {
 
 interface SyncRow {
   readonly position: string | null;
-  readonly token: string;
   readonly batches: number;
   readonly rowsApplied: number;
   readonly lastBatchAt: Date | null;
@@ -175,7 +174,7 @@ export async function readStatus(context: SyncContext): Promise<Status> {
   await using target = await context.target("status");
   const tables = await loadTables(target, name);
   const row = await target.row<SyncRow>(
-    `select s.position, s.token, s.batches::float8 as batches, s.last_batch_at as "lastBatchAt",
+    `select s.position, s.batches::float8 as batches, s.last_batch_at as "lastBatchAt",
             extract(epoch from now() - r.clear_at)::float8 as "secondsSinceClear",
             (select coalesce(sum(rows_applied), 0)::float8 from replicate.sync_table where sync = s.name) as "rowsApplied",
             r.host, r.pid, r.since, r.seen_at as "seenAt", r.batch, r.lag_trend as "lagTrend", r.rows_per_second as "rowsPerSecond", r.last_error as "lastError",
@@ -362,7 +361,7 @@ async function askSource(
   context: SyncContext,
   target: Connection,
   tables: readonly SyncTable[],
-  { position, token }: Pick<SyncRow, "position" | "token">,
+  { position }: Pick<SyncRow, "position">,
 ): Promise<Waiting> {
   let source: Connection | undefined;
   let fence: Fence | undefined;
@@ -371,7 +370,7 @@ async function askSource(
     source = await context.source("status");
     fence = await readFence(source, context.config.name);
     isFenceKnown = true;
-    await refuseExpelled(source, context.config.name, token);
+    await checkPair(source, target, context.config.name);
     const byCapture = new Map<number, number>();
     const sized = await source.rows<{ id: number; tells: boolean }>(
       `select c.id, coalesce((pg_catalog.to_jsonb(c) ->> 'tells')::boolean, false) as tells from replicate.subscription s join replicate.capture c on c.id = s.capture_id

@@ -13,6 +13,7 @@ import { asReplicateError } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
 import { findNewcomers } from "../state/newcomers.ts";
 import { refuseRemapping } from "../state/remapping.ts";
+import { checkPair } from "../state/source-identity.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
 import { Checksum } from "./checksum.ts";
 import type { Difference, Unpaired } from "./differences.ts";
@@ -168,6 +169,7 @@ async function prepareWhenUnlocked(
 async function prepare(context: SyncContext, watches: Watches, options: VerifyOptions): Promise<Prepared> {
   const pair = await SessionPair.open(context, watches);
   try {
+    await checkPair(pair.source, pair.target, context.config.name);
     const chosen = chooseTables(await loadTables(pair.target, context.config.name), options.tables);
     const entries = chosen.filter((entry) => isComparable(context.config, entry));
     const notCompared = chosen
