@@ -1,6 +1,6 @@
 /** Finds the rows that the target refuses, by halving on the server. In the transaction that writes the others. */
 import type { Capture } from "../catalog/delta.ts";
-import { fromText, outputText } from "../catalog/text-form.ts";
+import { fromText, toText } from "../catalog/text-form.ts";
 import { saidBy } from "../postgres/server-words.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { literal, load } from "../postgres/sql.ts";
@@ -48,16 +48,18 @@ export async function findRows(
     readonly at?: string;
   },
 ): Promise<FoundRow[]> {
-  const keyOf = (values: readonly string[]): string =>
+  // In the form in which keys are looked for elsewhere: it is another one than that of format() for char(n) and boolean.
+  const keyOf = (values: readonly string[], types: readonly string[]): string =>
     `pg_catalog.jsonb_build_object(
-       'texts', array[${values.map(outputText).join(", ")}]::text[],
+       'texts', array[${values.map((value, n) => toText(value, types[n] ?? "text")).join(", ")}]::text[],
        'key', pg_catalog.jsonb_build_object(${keyColumns.map(({ name }, n) => `${literal(name)}::text, ${values[n]}`).join(", ")}))`;
   const plain = keyColumns.map((_, n) => `r.k${n + 1}`);
+  const plainKey = keyOf(plain, how.keyTypes === undefined ? keyColumns.map(({ readType }) => readType) : []);
   const typed = how.keyTypes?.map((type, n) => fromText(`r.k${n + 1}`, type));
   const readKey =
     typed === undefined
-      ? keyOf(plain)
-      : `pg_temp.read_key(${literal(`select ${keyOf(typed)} from ${how.from} as r where r.n = $1`)}, f.n)`;
+      ? plainKey
+      : `pg_temp.read_key(${literal(`select ${keyOf(typed, how.keyTypes ?? [])} from ${how.from} as r where r.n = $1`)}, f.n)`;
   const rows = await target.rows<
     Omit<FoundRow, "key" | "keyTexts"> & {
       readonly detail: string;
@@ -67,7 +69,7 @@ export async function findRows(
     `select q.*, array(select pg_catalog.jsonb_array_elements_text(q.read -> 'texts')) in (
               select p.key_texts from replicate.parked as p where p.sync = $6 and p.capture_id = ${id}) as "isParked"
      from (
-       select f.n, coalesce(k.typed, ${keyOf(plain)}) as read, k.typed is not null as "isKeyTyped", ${how.at ?? "''"} as at,
+       select f.n, coalesce(k.typed, ${plainKey}) as read, k.typed is not null as "isKeyTyped", ${how.at ?? "''"} as at,
               f.code as sqlstate, f.broken as constraint,
               f.message, f.detail
        from pg_temp.find_refused($1::text[], $2::text[], (select count(*) from ${how.from}), $3, $4, $5, $7, $8) as f
