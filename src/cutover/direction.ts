@@ -124,7 +124,8 @@ export async function* followEitherWay(open: OpenWay, options: FollowOptions): A
       if (!isOver && !isTaken && !isClosedNow) throw error;
       // Whoever switches the sync follows it meanwhile where nobody else does, and closes its way before it opens the new
       // side.
-      if (!isOver && !(await isBeingSwitched(open))) throw isTaken ? error : interrupted(name, now?.known);
+      if (!isOver && !(await isBeingSwitched(open)))
+        throw isTaken && !isClosedNow ? error : interrupted(name, now?.known);
       if (!isOver) {
         await sleep(WAIT_MS, context.signal).catch(() => undefined);
         if (context.signal.aborted) return;

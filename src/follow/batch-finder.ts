@@ -234,7 +234,11 @@ export class BatchFinder {
       if (this.#source.isBroken || !/^(22|42)/.test(sqlstateOf(error) ?? "")) throw error;
       await this.#source.script("rollback");
       moved = await movedSince(this.#parts.reader, found, reads.map(({ shape }) => shape)); // prettier-ignore
-      if (moved.length === 0) throw error;
+      if (moved.length === 0) {
+        // What was staged of other tables must not stand in the way of what is done about this one.
+        await writer.abandon();
+        throw error;
+      }
     }
     if (moved.length === 0) return { writer, tables, found, token };
     this.#batch = undefined;

@@ -19,7 +19,7 @@ export function disputeUnknownSql(shape: TwoSided, sides: Sides, mode: TableMode
   const isWhole = isReread(shape, mode);
   if (sides.isLone && !isWhole) return [];
   const unknown = deltaTables(shape.opposite.capture.id).map((delta) => {
-    const which = `truncated = ${REREAD} and ${theirWindow(shape, sides)}`;
+    const which = `truncated operator(pg_catalog.=) ${REREAD}::pg_catalog.oid and ${theirWindow(shape, sides)}`;
     return isWhole
       ? `update ${delta} set via = ${literal(sides.base)} where ${which} returning 1`
       : `select 1 from ${delta} where ${which}`;

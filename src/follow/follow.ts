@@ -11,6 +11,7 @@ import {
 import type { SyncContext } from "../state/context.ts";
 import { SequenceKeeper } from "../sequences/keeper.ts";
 import { isStateMissing } from "../state/lease.ts";
+import { migrateOlder } from "../state/migrate.ts";
 import { takeSource } from "../state/runner-lock.ts";
 import { checkPair } from "../state/source-identity.ts";
 import { Constraints } from "./constraints.ts";
@@ -251,6 +252,8 @@ class FollowRun {
     if (this.#partner !== undefined) this.#partner.isHeld = true;
     const source = await this.#context.source("follow", { isSerial: true });
     try {
+      // It may have no place for leases yet.
+      await migrateOlder(source);
       await takeSource(source, target, name, this.#hold.lease.token).catch(async (error: unknown) => {
         if (isStateMissing(error)) await checkPair(source, target, name);
         throw error;

@@ -13,6 +13,7 @@ import { leaseLost, type Lease } from "../state/lease.ts";
 import { migrateOlder } from "../state/migrate.ts";
 import { declareApplying } from "../state/applying.ts";
 import { checkSource } from "../state/source-identity.ts";
+import { openToken } from "../state/switch.ts";
 import { unknownSync, type SyncTable } from "../state/sync-table.ts";
 import { BatchFinder, type ReadBatch } from "./batch-finder.ts";
 import type { Position } from "./batch-script.ts";
@@ -85,6 +86,7 @@ export class FollowSession {
       [name],
     );
     if (position === undefined) throw await unknownSync(target, name);
+    if (openToken(position.token) !== position.token) throw leaseLost(`sync ${name} is being switched`);
     await checkSource(source, name, position);
     await migrateOlder(source);
     await migrateOlder(target);

@@ -148,7 +148,7 @@ export async function endSession(
   try {
     const ended = await connection.rows<{ ended: boolean }>(
       `select pg_catalog.pg_terminate_backend(a.pid) as ended from pg_catalog.pg_stat_activity a
-       where a.pid = $1 and a.backend_start = $2 and a.application_name like 'replicate %'`,
+       where a.pid = $1 and a.pid <> pg_catalog.pg_backend_pid() and a.backend_start = $2 and a.application_name like 'replicate %'`,
       [backend, backendStart],
     );
     return ended.some((each) => each.ended);

@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
-import { INVALID_SCHEMA, UNDEFINED_TABLE, sqlstateOf } from "../postgres/sqlstate.ts";
+import { INVALID_SCHEMA, isRetryableConflict, UNDEFINED_TABLE, sqlstateOf } from "../postgres/sqlstate.ts";
 import { isCutOver, openToken, readSwitch } from "./switch.ts";
 import { unknownSync } from "./sync-table.ts";
 
@@ -36,8 +36,27 @@ export async function checkPair(source: Connection, target: Connection, sync: st
       const isMoved = now.token !== position.token;
       position = now;
       if (!isMoved && looks >= LOOKS) throw error;
+      // A runner that is faster than our way to both sides: it waits for one look.
+      if (isMoved && looks >= LOOKS && (await isCheckedHeld(source, target, sync))) return;
       await sleep(isMoved ? 0 : LOOK_MS);
     }
+  }
+}
+
+/**
+ * The same, while no batch can be committed on the target: the source is one token ahead of it at most. False where a batch
+ * that takes long has it: nothing moves meanwhile.
+ */
+async function isCheckedHeld(source: Connection, target: Connection, sync: string): Promise<boolean> {
+  try {
+    await target.transaction(async () => {
+      const position = await remembered(target, sync, "for share");
+      if (position.token !== "") await checkSource(source, sync, position);
+    }, "begin; set local lock_timeout = '1s'");
+    return true;
+  } catch (error) {
+    if (isRetryableConflict(error)) return false;
+    throw error;
   }
 }
 
@@ -102,9 +121,11 @@ function isLater(one: string | null, other: string | null): boolean {
   return n !== -1 && (own[n] as bigint) > (others[n] as bigint);
 }
 
-async function remembered(target: Connection, sync: string): Promise<Remembered> {
+async function remembered(target: Connection, sync: string, lock = ""): Promise<Remembered> {
   const [found] = await target
-    .rows<Remembered>(`select token, position as snapshot from replicate.sync where name = $1`, [sync])
+    .rows<Remembered>(`select token, position as snapshot from replicate.sync where name = $1 ${lock}`, [
+      sync,
+    ])
     .catch((error: unknown) => {
       if (isStateMissing(error)) return [];
       throw error;

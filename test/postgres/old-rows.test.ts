@@ -185,10 +185,15 @@ test("a partition that the target lacks is told with its statement when a row ne
     (thrown: unknown) => thrown as ReplicateError,
   );
   expect(error).toMatchObject({
-    code: "ROW_REFUSED",
+    code: "TABLE_SHAPE_CHANGED",
     problems: [
-      { remedy: `create table "public"."p_2" partition of "public"."p" FOR VALUES FROM (1000) TO (2000) partition by LIST (id);` },
-      { remedy: `create table "public"."p_2_a" partition of "public"."p_2" DEFAULT;` },
+      {
+        subject: "public.p",
+        remedy: [
+          `create table "public"."p_2" partition of "public"."p" FOR VALUES FROM (1000) TO (2000) partition by LIST (id);`,
+          `create table "public"."p_2_a" partition of "public"."p_2" DEFAULT;`,
+        ].join("\n"),
+      },
     ],
   }); // prettier-ignore
   for (const { remedy } of error?.problems ?? []) await pair.target.sql(remedy ?? "");
