@@ -42,7 +42,8 @@ function project(name: string, include: string[], servers: boolean): ViteUserCon
       testTimeout: 2 * minutes,
       hookTimeout: 2 * minutes,
       teardownTimeout: 1 * minutes,
-      ...(servers ? { globalSetup: ["test/support/global-setup.ts"] } : {}),
+      // A second try is no excuse: .ci/run names the tests that needed it, so that their cause is looked for.
+      ...(servers ? { globalSetup: ["test/support/global-setup.ts"], retry: 1 } : {}),
     },
   };
 }

@@ -44,12 +44,14 @@ open as (
   where k.contype in ('c', 'n') and t.oid in (select y.oid from type y)
 )
 select o.kind as "kind", o.relid::bigint::float8 as "relid", n.nspname::text as "schema", o.owner::text as "owner",
-       o.conname::text as "name", pg_catalog.pg_get_constraintdef(o.oid) as "definition",
+       o.conname::text as "name", d.definition as "definition",
        pg_catalog.obj_description(o.oid, 'pg_constraint') as "comment", o.is_merged as "isMerged",
        pg_catalog.pg_get_userbyid(o.role)::text as "role", pg_catalog.pg_has_role(o.role, 'USAGE') as "isOurs"
 from open o
 join pg_catalog.pg_namespace n on n.oid = o.space
-where not o.convalidated and coalesce((o.row ->> 'conenforced')::boolean, true)
+-- Null where another session has just dropped it, which has written it down: domains and parents are those of several tables.
+cross join lateral (select pg_catalog.pg_get_constraintdef(o.oid) as definition offset 0) as d
+where d.definition is not null and not o.convalidated and coalesce((o.row ->> 'conenforced')::boolean, true)
 order by case when o.is_merged then (
            with recursive above as (
              select i.inhparent from pg_catalog.pg_inherits i where i.inhrelid = o.relid
