@@ -16,10 +16,10 @@ const longest = [
   "test/faults/network",
   "test/matrix/types",
   "test/matrix/migration",
-  "test/cli/bucardo-cases",
-  "test/postgres/cutover",
-  "test/postgres/drift",
-  "test/postgres/migration",
+  "test/journeys/bucardo-cases",
+  "test/postgres/cutover/cutover",
+  "test/postgres/follow/schema-change",
+  "test/postgres/state/migration",
 ];
 
 class LongestFirst extends BaseSequencer {
@@ -65,7 +65,7 @@ const config: ViteUserConfig = defineConfig({
       project("unit", ["test/unit/**/*.test.ts", "test/documents/**/*.test.ts"], false),
       project(
         "postgres",
-        ["test/postgres/**/*.test.ts", "test/cli/**/*.test.ts", "test/package/**/*.test.ts"],
+        ["test/postgres/**/*.test.ts", "test/journeys/**/*.test.ts", "test/package/**/*.test.ts"],
         true,
       ),
       project("faults", ["test/faults/**/*.test.ts"], true),

@@ -7,14 +7,14 @@ export {
   type PreflightReport,
   type Sync,
 } from "./sync.ts";
-export { defaults, resolveConfig } from "./config.ts";
+export { defaults, resolveConfig } from "./config/options.ts";
 export {
   loadOptions,
   readConfigFile,
   type ConfigFile,
   type GivenSetting,
   type OptionSources,
-} from "./config-file.ts";
+} from "./config/file.ts";
 export type {
   CaptureMethod,
   Direction,
@@ -24,7 +24,7 @@ export type {
   ResolvedOverride,
   SyncOptions,
   TableOverride,
-} from "./config.ts";
+} from "./config/options.ts";
 export type {
   Conflict,
   ConflictKind,
@@ -34,8 +34,8 @@ export type {
   ConflictSide,
   NodeNames,
   Resolution,
-} from "./conflict-policy.ts";
-export type { ColumnSetting, MappingSettings } from "./mapping-settings.ts";
+} from "./config/conflict-policy.ts";
+export type { ColumnSetting, MappingSettings } from "./config/mapping.ts";
 export { ReplicateError, errorRules, type ErrorCode, type Problem, type Retry } from "./errors.ts";
 export type { Batch, OnEvent, Side, SyncEvent, TableProgress } from "./events.ts";
 export type {
@@ -46,7 +46,7 @@ export type {
   RefusedRowOfBatch,
   Row,
   TransformRow,
-} from "./hooks.ts";
+} from "./config/hooks.ts";
 export { placeOf, placeText, type Place } from "./postgres/place.ts";
 export type { Logger } from "./state/context.ts";
 export type { Finding, PreflightOptions, Severity, TableSettings } from "./preflight/preflight.ts";

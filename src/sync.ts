@@ -1,6 +1,6 @@
 /** A sync as a program sees it: one object, one method per stage. The only file that knows all stages. */
-import { resolveConfig, type SyncOptions } from "./config.ts";
-import { loadResolvers } from "./conflict-policy.ts";
+import { resolveConfig, type SyncOptions } from "./config/options.ts";
+import { loadResolvers } from "./config/conflict-policy.ts";
 import {
   listConflicts,
   type ConflictFilter,
@@ -24,13 +24,13 @@ import {
   followEitherWay,
 } from "./cutover/direction.ts";
 import { finishSwitch } from "./cutover/finish.ts";
-import { openWays, type OpenWay } from "./cutover/ways.ts";
+import { openWays, type OpenWay } from "./reverse/ways.ts";
 import type { DropOptions, DropReport } from "./drop/drop.ts";
-import { dropEitherWay } from "./drop-either-way.ts";
+import { dropEitherWay } from "./drop/both-ways.ts";
 import { ReplicateError } from "./errors.ts";
 import type { Batch, OnEvent, Side } from "./events.ts";
 import type { FollowOptions } from "./follow/follow.ts";
-import { loadHooks } from "./hooks.ts";
+import { loadHooks } from "./config/hooks.ts";
 import { initSync, type InitOptions, type InitReport } from "./init/init.ts";
 import { listParked, type ParkedOptions, type ParkedReport } from "./parked/parked.ts";
 import { examine, type Finding, type PreflightOptions, type TableSettings } from "./preflight/preflight.ts";
@@ -38,12 +38,12 @@ import { withoutValues } from "./postgres/server-words.ts";
 import { asReplicateError } from "./postgres/sqlstate.ts";
 import { compareSchemas, type SchemaComparison } from "./schema/compare.ts";
 import { createSchema, type SchemaOptions, type SchemaReport } from "./schema/schema.ts";
-import { ShownNames } from "./shown-names.ts";
+import { ShownNames } from "./reverse/shown-names.ts";
 import type { Logger, SyncContext } from "./state/context.ts";
 import { makeContext, Sessions } from "./state/open-context.ts";
 import { readStatus, type Status } from "./status/status.ts";
 import { explainTargetAway } from "./status/target-away.ts";
-import { assertCopy, initBack } from "./two-sided.ts";
+import { assertCopy, initBack } from "./reverse/two-way.ts";
 import { verifySync, type VerifyOptions, type VerifyReport } from "./verify/verify.ts";
 
 export interface OpenOptions {

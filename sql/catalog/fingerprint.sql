@@ -1,5 +1,5 @@
 -- What: what has to stay the same between two batches of a table: its columns, its unique keys, its capture triggers, and
---       what tells whether rows were rewritten that nobody has written to (see src/follow/old-rows.ts).
+--       what tells whether rows were rewritten that nobody has written to (see src/follow/read/old-rows.ts).
 -- Runs on: source, inside the batch's snapshot after the tables are locked; target, for the same table there. $1: oid[].
 -- Returns: relid, schema, name, fingerprint. A table that is gone returns no row. The triggers' xmin is part of it:
 --          a trigger that was disabled and enabled again in between may have missed changes.

@@ -8,7 +8,7 @@ import {
 } from "../catalog/delta.ts";
 import type { DescribedTables } from "../catalog/described.ts";
 import { describeTables, tableLabel, tableSql, type Key, type Table } from "../catalog/table.ts";
-import type { CaptureMethod, KeylessPolicy } from "../config.ts";
+import type { CaptureMethod, KeylessPolicy } from "../config/options.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { withBriefLocks } from "../postgres/lock.ts";

@@ -1,7 +1,7 @@
 /** Takes the command line apart. What is wrong with it is reported all at once. */
 import yargs, { type Options } from "yargs";
 import { ReplicateError, type GivenSetting, type Problem } from "../index.ts";
-import { didYouMean } from "../spelling.ts";
+import { didYouMean } from "../config/spelling.ts";
 import { optionSpec, options, type OptionName, type Values } from "./options.ts";
 import { operandsOf, optionsOf, verbNames, type VerbName } from "./verbs.ts";
 

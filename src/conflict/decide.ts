@@ -1,6 +1,11 @@
 /** Decides what becomes of one row that was changed on both sides. Pure, but for the resolver of a custom policy. */
 import { isDeepStrictEqual } from "node:util";
-import { policyLabel, type Conflict, type ConflictPolicy, type ConflictSide } from "../conflict-policy.ts";
+import {
+  policyLabel,
+  type Conflict,
+  type ConflictPolicy,
+  type ConflictSide,
+} from "../config/conflict-policy.ts";
 import { ReplicateError } from "../errors.ts";
 
 /**

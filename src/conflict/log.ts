@@ -1,12 +1,12 @@
 /** The log of conflicts, which is kept on both sides: each conflict where it was met. */
 import { parsePattern, parseTableName, patternMatches } from "../catalog/patterns.ts";
-import type { Conflict, ConflictKind, ConflictSide } from "../conflict-policy.ts";
+import type { Conflict, ConflictKind, ConflictSide } from "../config/conflict-policy.ts";
 import { ReplicateError, type Problem } from "../errors.ts";
 import type { Side } from "../events.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { load } from "../postgres/sql.ts";
-import { didYouMean } from "../spelling.ts";
-import { configInvalid, parseDuration } from "../settings-check.ts";
+import { didYouMean } from "../config/spelling.ts";
+import { configInvalid, parseDuration } from "../config/checks.ts";
 import type { SyncContext } from "../state/context.ts";
 import { checkPair } from "../state/source-identity.ts";
 import { loadTables } from "../state/sync-table.ts";

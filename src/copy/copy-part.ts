@@ -15,9 +15,9 @@ import { ident, literal, load, qualified } from "../postgres/sql.ts";
 import {
   asReplicateError, isConnectionFailure, isRefusal, isRetryableConflict, lacksPartition, QUERY_CANCELED, sqlstateOf, UNDEFINED_TABLE,
 } from "../postgres/sqlstate.ts"; // prettier-ignore
-import { wantsPark } from "../refusals/policy.ts";
+import { wantsPark } from "../parked/policy.ts";
 import type { RefusedRow } from "../state/parked.ts";
-import { asText, isTransformed, RowTransformer } from "../transform-rows.ts";
+import { asText, isTransformed, RowTransformer } from "../transform/transform-rows.ts";
 import { transformCopy } from "./transform-part.ts";
 import { storages, type PlannedPart, type Storage } from "./plan.ts";
 import { keyRangeSql } from "./quantiles.ts";

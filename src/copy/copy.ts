@@ -11,11 +11,11 @@ import { tableLabel } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { asReplicateError, isConnectionFailure } from "../postgres/sqlstate.ts";
-import { loadHooks, type Hooks } from "../hooks.ts";
+import { loadHooks, type Hooks } from "../config/hooks.ts";
 import type { SyncContext } from "../state/context.ts";
 import { checkPair } from "../state/source-identity.ts";
 import { clearError, storeError } from "../state/runner-lock.ts";
-import { loadLeftInvalid, type LeftInvalid } from "../state/pay-owed.ts";
+import { loadLeftInvalid, type LeftInvalid } from "../state/restore-deferred.ts";
 import { migrateOlder } from "../state/migrate.ts";
 import { countParked } from "../state/parked.ts";
 import { loadTables, type TableState } from "../state/sync-table.ts";
@@ -30,7 +30,7 @@ import {
   type CopyTable,
   type PrepareMode,
 } from "./run.ts";
-import { refuseSources } from "./refuse-sources.ts";
+import { refuseSources } from "./check-sources.ts";
 import { Sessions, withSessions } from "./sessions.ts";
 import { moveOn } from "./work.ts";
 import { runWorkers } from "./workers.ts";

@@ -24,9 +24,9 @@ import { withBriefLocks } from "../postgres/lock.ts";
 import { fill, literal, load } from "../postgres/sql.ts";
 import { asReplicateError, isConnectionFailure } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
-import { loadKinds, takeAwaySql } from "../state/owed.ts";
+import { loadKinds, takeAwaySql } from "../state/deferred.ts";
 import { forgetTableSql } from "../state/parked.ts";
-import { isTransformed } from "../transform-rows.ts";
+import { isTransformed } from "../transform/transform-rows.ts";
 import { emitParked, loadPart, PartGivenBack, PlanOutdated, type Loaded, type Part } from "./copy-part.ts";
 import { forgetChangesSql } from "./forget-changes.ts";
 import {

@@ -7,7 +7,7 @@ import { describeTables, tableBytes, tableLabel, type Table } from "../catalog/t
 import { ReplicateError, type Problem } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { load } from "../postgres/sql.ts";
-import type { Hooks } from "../hooks.ts";
+import type { Hooks } from "../config/hooks.ts";
 import type { SyncContext } from "../state/context.ts";
 import { refuseRemapping, remapped, wantedMapping } from "../state/remapping.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";

@@ -3,7 +3,7 @@ import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { asReplicateError, isConnectionFailure } from "../postgres/sqlstate.ts";
 import { clearError, storeError } from "../state/runner-lock.ts";
-import { isCrowded } from "../state/room.ts";
+import { isCrowded } from "../state/connection-budget.ts";
 import { sleep, throwIfAborted } from "../postgres/sleep.ts";
 import type { CopyRun } from "./run.ts";
 

@@ -10,8 +10,8 @@ import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
 import { ident } from "../postgres/sql.ts";
 import { isRefusal, REFUSALS, sqlstateOf } from "../postgres/sqlstate.ts";
-import { finderSql, findRows } from "../refusals/find-refused.ts";
-import { decide, MOST_PER_SYNC, parks, rowsToPark, tooMany } from "../refusals/policy.ts";
+import { finderSql, findRows } from "../parked/find-rejected.ts";
+import { decide, MOST_PER_SYNC, parks, rowsToPark, tooMany } from "../parked/policy.ts";
 import { countParked, park, type RefusedRow } from "../state/parked.ts";
 import type { CopyRun, CopyTable } from "./run.ts";
 

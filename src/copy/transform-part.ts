@@ -3,7 +3,7 @@ import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { RelayError, type RelayOptions, type RelayResult } from "../postgres/copy-relay.ts";
 import { CopyFrames, FeedingScript, runScript, setFlow, tagCount } from "../postgres/script.ts";
-import type { RowTransformer } from "../transform-rows.ts";
+import type { RowTransformer } from "../transform/transform-rows.ts";
 
 /**
  * As `relayCopy`, with rows that become objects. Throws RelayError, HOOK_FAILED, ABORTED; the source session is cut then,

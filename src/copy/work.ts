@@ -5,7 +5,7 @@ import {
   QUERY_CANCELED,
   sqlstateOf,
 } from "../postgres/sqlstate.ts";
-import { isSameMapping } from "../mapping-settings.ts";
+import { isSameMapping } from "../config/mapping.ts";
 import { failpoint } from "../postgres/failpoint.ts";
 import { sleep, throwIfAborted } from "../postgres/sleep.ts";
 import { literal } from "../postgres/sql.ts";
@@ -16,7 +16,7 @@ import {
   restoreFailure,
   restoreNext,
   type OwedFilter,
-} from "../state/owed.ts";
+} from "../state/deferred.ts";
 import type { OwedKind } from "../catalog/definitions.ts";
 import type { Connection } from "../postgres/connect.ts";
 import type { TableState } from "../state/sync-table.ts";

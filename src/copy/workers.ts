@@ -1,7 +1,7 @@
 /** Who works on a run: the workers for parts and indexes, and what runs beside them, on as many connections as there are. */
 import { ReplicateError } from "../errors.ts";
 import { asReplicateError } from "../postgres/sqlstate.ts";
-import { assertRoom, isCrowded } from "../state/room.ts";
+import { assertRoom, isCrowded } from "../state/connection-budget.ts";
 import type { CopyRun } from "./run.ts";
 import { reportProgress, yieldToWaiters } from "./watch.ts";
 import { copyWorker, indexWorker } from "./work.ts";

@@ -8,11 +8,11 @@ import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
 import { asReplicateError, isConnectionFailure } from "../postgres/sqlstate.ts";
 import type { SequencesReport } from "../sequences/carry.ts";
-import { liftFence, readFence, tellMoved } from "../state/fence.ts";
+import { liftFence, readFence, tellMoved } from "../fence/fence.ts";
 import { migrate } from "../state/migrate.ts";
-import { validateOwed, type LeftInvalid } from "../state/pay-owed.ts";
+import { validateOwed, type LeftInvalid } from "../state/restore-deferred.ts";
 import type { SyncContext } from "../state/context.ts";
-import { assertRoom } from "../state/room.ts";
+import { assertRoom } from "../state/connection-budget.ts";
 import { checkPair } from "../state/source-identity.ts";
 import {
   beginSwitch, isCutOver, lockSwitch, moveSwitch, noteSwitch, readSwitch, type Switch,
@@ -21,13 +21,13 @@ import { loadTables } from "../state/sync-table.ts";
 import { prepare } from "./before-fence.ts";
 import { Follower } from "./follower.ts";
 import { runHook } from "./hook.ts";
-import { clearMark } from "./mark.ts";
-import { detachWay } from "./opposite.ts";
-import { refuseParked } from "./refusals.ts";
+import { clearMark } from "./retention-point.ts";
+import { detachWay } from "../reverse/reverse.ts";
+import { refuseParked } from "./blockers.ts";
 import { refuseBlocked, rehearse, type Rehearsal } from "./rehearse.ts";
 import { tell, type SwitchRun } from "./switch-run.ts";
 import { dropFence, freeOldSide, resumeWay, undoBegun, undoFailed, undoWithoutState } from "./undo.ts";
-import { turnOf, type OpenWay, type Turn } from "./ways.ts";
+import { turnOf, type OpenWay, type Turn } from "../reverse/ways.ts";
 import { whileFenced, type Opened } from "./while-fenced.ts";
 
 export interface SwitchOptions {

@@ -6,10 +6,10 @@ import { followBothWays, lonePartner } from "../follow/two-ways.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { sleep } from "../postgres/sleep.ts";
 import type { SyncContext } from "../state/context.ts";
-import { assertSetUp, readSetUp } from "../state/two-sided.ts";
+import { assertSetUp, readSetUp } from "../state/two-way.ts";
 import { isClosed, isCutOver, isSwitching, readSwitch, type Switch } from "../state/switch.ts";
-import { standBy } from "./opposite.ts";
-import type { OpenWay, Way } from "./ways.ts";
+import { standBy } from "../reverse/reverse.ts";
+import type { OpenWay, Way } from "../reverse/ways.ts";
 
 export interface Direction {
   readonly way: Way;

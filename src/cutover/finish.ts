@@ -2,13 +2,13 @@
 import { dropFence } from "./undo.ts";
 import { ReplicateError } from "../errors.ts";
 import { readSwitch, endUndone, isCutOver, lockSwitch } from "../state/switch.ts";
-import { payOwed } from "../state/pay-owed.ts";
-import { forgetWay } from "./opposite.ts";
+import { payOwed } from "../state/restore-deferred.ts";
+import { forgetWay } from "../reverse/reverse.ts";
 import { takeOver } from "./hand-over.ts";
 import type { Lease } from "../state/lease.ts";
 import { load } from "../postgres/sql.ts";
 import type { SyncContext } from "../state/context.ts";
-import type { OpenWay } from "./ways.ts";
+import type { OpenWay } from "../reverse/ways.ts";
 
 /**
  * Ends the window in which a switch can be taken back. After a rollback, the sync goes on from source to target as if it

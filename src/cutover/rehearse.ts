@@ -1,7 +1,7 @@
 /** The rehearsal: how long the fence would stand, and what would stop the switch. Changes nothing. */
-import type { ResolvedConfig } from "../config.ts";
+import type { ResolvedConfig } from "../config/options.ts";
 import { ReplicateError, type Problem } from "../errors.ts";
-import { isTransformed } from "../transform-rows.ts";
+import { isTransformed } from "../transform/transform-rows.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { sleep } from "../postgres/sleep.ts";
 import { ident, load } from "../postgres/sql.ts";
@@ -17,8 +17,8 @@ import { unfitProblems } from "../state/fitting.ts";
 import { checkPair } from "../state/source-identity.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
 import { countPending } from "./pending.ts";
-import { findWriters, LONG_SECONDS, type Writer } from "./raise-fence.ts";
-import { withBoth } from "./ways.ts";
+import { findWriters, LONG_SECONDS, type Writer } from "../fence/raise.ts";
+import { withBoth } from "../reverse/ways.ts";
 
 export interface Rehearsal {
   /** What would stop the switch, each with what to do about it. */

@@ -3,7 +3,7 @@ import type { Connection } from "../postgres/connect.ts";
 import type { SyncContext } from "../state/context.ts";
 import type { SwitchOptions } from "./cutover.ts";
 import type { Follower } from "./follower.ts";
-import type { OpenWay, Turn } from "./ways.ts";
+import type { OpenWay, Turn } from "../reverse/ways.ts";
 
 export interface SwitchRun {
   readonly open: OpenWay;

@@ -5,11 +5,11 @@ import { failpoint } from "../postgres/failpoint.ts";
 import { load } from "../postgres/sql.ts";
 import { asReplicateError, isConnectionFailure } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
-import { liftFence, readFence, removeFence } from "../state/fence.ts";
+import { liftFence, readFence, removeFence } from "../fence/fence.ts";
 import { endUndone, moveSwitch, readSwitch, reopenWay, type Switch } from "../state/switch.ts";
-import { clearMark } from "./mark.ts";
-import { detachWay, forgetWay, standBy } from "./opposite.ts";
-import { turnOf, type OpenWay, type Turn } from "./ways.ts";
+import { clearMark } from "./retention-point.ts";
+import { detachWay, forgetWay, standBy } from "../reverse/reverse.ts";
+import { turnOf, type OpenWay, type Turn } from "../reverse/ways.ts";
 
 /** How long a server may be away, and how long a table may stay locked. */
 const PATIENCE_MS = 60_000;

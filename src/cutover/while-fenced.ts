@@ -2,17 +2,17 @@
 import { ReplicateError } from "../errors.ts";
 import { failpoint } from "../postgres/failpoint.ts";
 import { carrySequences } from "../sequences/carry.ts";
-import { sealFence } from "../state/fence.ts";
+import { sealFence } from "../fence/fence.ts";
 import { refuseNewcomers } from "../state/newcomers.ts";
-import { payOwed } from "../state/pay-owed.ts";
+import { payOwed } from "../state/restore-deferred.ts";
 import { closeWay, moveSwitch, noteSwitch } from "../state/switch.ts";
 import { loadTables } from "../state/sync-table.ts";
 import { verifyChanged } from "../verify/verify.ts";
 import type { SwitchReport } from "./cutover.ts";
-import { placeOpposite } from "./opposite.ts";
+import { placeOpposite } from "../reverse/reverse.ts";
 import { countPending } from "./pending.ts";
-import { findGaps, raiseFence } from "./raise-fence.ts";
-import { notRestored, refuseDifferent, refuseParked, undoneByOther } from "./refusals.ts";
+import { findGaps, raiseFence } from "../fence/raise.ts";
+import { notRestored, refuseDifferent, refuseParked, undoneByOther } from "./blockers.ts";
 import { tell, timeoutOf, waitWarning, type SwitchRun } from "./switch-run.ts";
 
 const MARGIN = 1000;

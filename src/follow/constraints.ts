@@ -6,7 +6,7 @@ import type { OwedKind } from "../catalog/definitions.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { asReplicateError } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
-import { payOwed } from "../state/pay-owed.ts";
+import { payOwed } from "../state/restore-deferred.ts";
 import type { FollowSession } from "./session.ts";
 
 /** Between two tries, where one could not be begun. */

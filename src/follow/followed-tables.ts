@@ -1,5 +1,5 @@
 /** The tables of a sync as a session knows them: what the target's ledger says of each, and the shape of those that follow. */
-import type { ResolvedConfig } from "../config.ts";
+import type { ResolvedConfig } from "../config/options.ts";
 import { problemsError, ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { findUserCasts } from "../catalog/user-casts.ts";

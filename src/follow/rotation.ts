@@ -3,8 +3,8 @@ import { clearDelta, switchDelta } from "../capture/rotate.ts";
 import { deltaTables } from "../catalog/delta.ts";
 import type { Connection } from "../postgres/connect.ts";
 import type { FollowedTables } from "./followed-tables.ts";
-import type { PutOff } from "./put-off.ts";
-import type { Dirty } from "./read-batch.ts";
+import type { PutOff } from "./postponed.ts";
+import type { Dirty } from "./read/read-batch.ts";
 
 /** Applied deltas of a capture that are kept at most, in bytes, while there is more to do. */
 const KEEP_BYTES = 2 * 1024 * 1024;

@@ -1,14 +1,14 @@
 /** What a session has, for those who find its batches, read and write them. */
-import type { Hooks } from "../hooks.ts";
+import type { Hooks } from "../config/hooks.ts";
 import type { Connection } from "../postgres/connect.ts";
 import type { SyncContext } from "../state/context.ts";
 import type { Lease } from "../state/lease.ts";
-import type { DeadLetters } from "./dead-letters.ts";
-import type { DriftWatch } from "./drift-watch.ts";
+import type { DeadLetters } from "./apply/parked-rows.ts";
+import type { DriftWatch } from "./read/schema-watch.ts";
 import type { FollowedTables } from "./followed-tables.ts";
-import type { Opposite } from "./opposite.ts";
-import type { Reader } from "./read-batch.ts";
-import type { Reloads } from "./reload.ts";
+import type { Opposite } from "./conflicts/other-side.ts";
+import type { Reader } from "./read/read-batch.ts";
+import type { Reloads } from "./read/reload.ts";
 
 export interface SessionParts {
   readonly context: SyncContext;

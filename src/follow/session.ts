@@ -3,7 +3,7 @@ import { noteKeys } from "../capture/note-changes.ts";
 import { renewFunctions } from "../capture/trigger-function.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Batch } from "../events.ts";
-import { callHook, loadHooks } from "../hooks.ts";
+import { callHook, loadHooks } from "../config/hooks.ts";
 import type { Connection } from "../postgres/connect.ts";
 import {
   POSITION_MOVED, TABLE_BEING_COPIED, TARGET_CHANGED, TWINS_CHANGED, UNDEFINED_TABLE, sqlstateOf,
@@ -15,23 +15,23 @@ import { declareApplying } from "../state/applying.ts";
 import { checkSource } from "../state/source-identity.ts";
 import { openToken } from "../state/switch.ts";
 import { unknownSync, type SyncTable } from "../state/sync-table.ts";
-import { BatchFinder, type ReadBatch } from "./batch-finder.ts";
-import type { Position } from "./batch-script.ts";
-import { DriftSignal } from "./blocking-rows.ts";
-import { DeadLetters } from "./dead-letters.ts";
-import { DriftWatch } from "./drift-watch.ts";
+import { BatchFinder, type ReadBatch } from "./read/batch-finder.ts";
+import type { Position } from "./apply/batch-script.ts";
+import { DriftSignal } from "./apply/blocking-rows.ts";
+import { DeadLetters } from "./apply/parked-rows.ts";
+import { DriftWatch } from "./read/schema-watch.ts";
 import { FollowedTables } from "./followed-tables.ts";
-import { namePartitions } from "./missing-partitions.ts";
-import type { Opposite } from "./opposite.ts";
-import { PutOff } from "./put-off.ts";
-import { partitionRefusal } from "./partition-refusals.ts";
-import { prepareReader, type Dirty } from "./read-batch.ts";
-import { Reloads } from "./reload.ts";
+import { namePartitions } from "./apply/missing-partitions.ts";
+import type { Opposite } from "./conflicts/other-side.ts";
+import { PutOff } from "./postponed.ts";
+import { partitionRefusal } from "./apply/partition-rejections.ts";
+import { prepareReader, type Dirty } from "./read/read-batch.ts";
+import { Reloads } from "./read/reload.ts";
 import { Rotation } from "./rotation.ts";
 import type { SessionParts } from "./session-parts.ts";
-import { RestageSignal } from "./text-staging.ts";
-import { UnreadableKeys } from "./unreadable-keys.ts";
-import { skipNoops, tendConflicts, vacuumReloaded } from "./upkeep.ts";
+import { RestageSignal } from "./apply/text-staging.ts";
+import { UnreadableKeys } from "./read/unreadable-keys.ts";
+import { skipNoops, tendConflicts, vacuumReloaded } from "./maintenance.ts";
 
 /** How often a batch is begun anew because rows of the target keep it out. */
 const MOST_PULLS = 20;

@@ -2,7 +2,7 @@
  * Both ways of a sync at once: changes go from source to target and back, batch by batch, never two at the same time. So
  * each way knows exactly how far the other has come, and what both sides changed meanwhile is a conflict.
  */
-import { policyOf } from "../conflict-policy.ts";
+import { policyOf } from "../config/conflict-policy.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Batch } from "../events.ts";
 import type { Connection } from "../postgres/connect.ts";
@@ -10,7 +10,7 @@ import type { SyncContext } from "../state/context.ts";
 import { ownNode } from "../state/node.ts";
 import { reverseName } from "../state/switch.ts";
 import { followSync, type FollowOptions } from "./follow.ts";
-import type { Opposite } from "./opposite.ts";
+import type { Opposite } from "./conflicts/other-side.ts";
 import type { FollowSession } from "./session.ts";
 
 type Way = "forward" | "reverse";

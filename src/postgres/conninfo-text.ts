@@ -1,5 +1,5 @@
 /** Takes a connection apart as libpq would: a URL, or a string of keywords. Nothing is looked up here. */
-import { didYouMean } from "../spelling.ts";
+import { didYouMean } from "../config/spelling.ts";
 
 /** How a connection parameter of libpq is treated. */
 interface Parameter {

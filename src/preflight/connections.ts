@@ -1,5 +1,5 @@
 /** Whether as many sessions can be had as the copy opens, and whether they are encrypted. */
-import type { ResolvedConfig } from "../config.ts";
+import type { ResolvedConfig } from "../config/options.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { ident, load } from "../postgres/sql.ts";
 import type { Examination } from "./examination.ts";

@@ -1,6 +1,6 @@
 /** Tables without a key: refused with every way out, or read again as a whole where the settings say so. */
 import { tableBytes, tableLabel, tableSql, type Table } from "../catalog/table.ts";
-import type { KeylessPolicy } from "../config.ts";
+import type { KeylessPolicy } from "../config/options.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { run, type Finding } from "./finding.ts";
 

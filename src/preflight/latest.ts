@@ -1,11 +1,11 @@
 /** The columns by which `{ latest: COLUMN }` decides conflicts: there on both sides, with values that can be compared. */
 import { dataColumns, tableLabel } from "../catalog/table.ts";
-import type { ResolvedConfig } from "../config.ts";
-import { policyOf } from "../conflict-policy.ts";
+import type { ResolvedConfig } from "../config/options.ts";
+import { policyOf } from "../config/conflict-policy.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { ident } from "../postgres/sql.ts";
 import { sqlstateOf, UNDEFINED_FUNCTION } from "../postgres/sqlstate.ts";
-import { didYouMean } from "../spelling.ts";
+import { didYouMean } from "../config/spelling.ts";
 import type { Finding } from "./finding.ts";
 import type { TablePair } from "./pairs.ts";
 

@@ -1,5 +1,5 @@
 /** What the load costs: disk on both sides, and settings of the servers that make it slow or let it fail. */
-import type { ResolvedConfig } from "../config.ts";
+import type { ResolvedConfig } from "../config/options.ts";
 import { ident, load } from "../postgres/sql.ts";
 import { withLeaves, type Examination } from "./examination.ts";
 import { administrator, run, type Finding } from "./finding.ts";

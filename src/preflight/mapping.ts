@@ -2,8 +2,8 @@
 import { objection } from "../catalog/mapping.ts";
 import { enclosed } from "../catalog/rows.ts";
 import { fromSql, tableLabel, type Table } from "../catalog/table.ts";
-import type { ResolvedConfig } from "../config.ts";
-import { differ } from "../mapping-settings.ts";
+import type { ResolvedConfig } from "../config/options.ts";
+import { differ } from "../config/mapping.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { ident, literal } from "../postgres/sql.ts";
 import { stateVersion } from "../state/migrate.ts";

@@ -1,11 +1,11 @@
 /** Whether every override holds somewhere: one that does not was meant for something. And what holds for each table. */
 import { parsePattern, patternMatches, type TableName } from "../catalog/patterns.ts";
 import { tableLabel } from "../catalog/table.ts";
-import type { ResolvedConfig } from "../config.ts";
-import { heldSettings, type HeldSetting } from "../config-overrides.ts";
-import { policyLabel, type ConflictPolicy } from "../conflict-policy.ts";
-import { targetName } from "../mapping-settings.ts";
-import { didYouMean } from "../spelling.ts";
+import type { ResolvedConfig } from "../config/options.ts";
+import { heldSettings, type HeldSetting } from "../config/overrides.ts";
+import { policyLabel, type ConflictPolicy } from "../config/conflict-policy.ts";
+import { targetName } from "../config/mapping.ts";
+import { didYouMean } from "../config/spelling.ts";
 import { some, type Finding } from "./finding.ts";
 
 interface Relation extends TableName {

@@ -1,7 +1,7 @@
 /** Partitions of the source that the target lacks. */
 import { missingPartitions } from "../catalog/missing-partitions.ts";
-import type { ResolvedConfig } from "../config.ts";
-import { tableSettings } from "../config-overrides.ts";
+import type { ResolvedConfig } from "../config/options.ts";
+import { tableSettings } from "../config/overrides.ts";
 import { run, type Finding } from "./finding.ts";
 import type { TablePair } from "./pairs.ts";
 

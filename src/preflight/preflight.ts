@@ -17,13 +17,13 @@ import { checkExtensions } from "./extensions.ts";
 import type { Finding } from "./finding.ts";
 import { gather } from "./gather.ts";
 import { checkFreeFunctions } from "./free-functions.ts";
-import { checkHeldDeltas } from "./held-deltas.ts";
+import { checkHeldDeltas } from "./retained-deltas.ts";
 import { checkKeyless } from "./keyless.ts";
 import { checkLeftBehind } from "./left-behind.ts";
 import { checkRightsOfCode } from "./rights-of-code.ts";
 import { checkLoad } from "./load.ts";
 import { checkLocale } from "./locale.ts";
-import { checkOppositeSync } from "./opposite-sync.ts";
+import { checkOppositeSync } from "./reverse-sync.ts";
 import { checkForeignKeys } from "./orphans.ts";
 import {
   chosenTables,
@@ -44,7 +44,7 @@ import { checkSequences } from "./sequences.ts";
 import { checkContents, checkPublications, checkServer, readServer, type Server } from "./server.ts";
 import { checkTableRights } from "./table-rights.ts";
 import { findUserCasts } from "../catalog/user-casts.ts";
-import { checkTwoSided } from "./two-sided.ts";
+import { checkTwoSided } from "./two-way.ts";
 import { checkPair, checkSourceTable } from "./tables.ts";
 import { checkUnvalidated } from "./unvalidated.ts";
 

@@ -1,6 +1,6 @@
 /** What keeps this role from writing to tables that are its own: privileges that it lacks, and publications. */
 import { tableLabel, tableSql, type Table } from "../catalog/table.ts";
-import type { ResolvedConfig } from "../config.ts";
+import type { ResolvedConfig } from "../config/options.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { ident, load } from "../postgres/sql.ts";
 import { withLeaves } from "./examination.ts";

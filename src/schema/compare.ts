@@ -3,7 +3,7 @@ import { keepsColumns } from "../catalog/mapping.ts";
 import { normalise } from "../catalog/expression-text.ts";
 import { isSelected, parseTableName, selectTables } from "../catalog/patterns.ts";
 import { tableLabel } from "../catalog/table.ts";
-import { mappingOf, hasMapping, targetName } from "../mapping-settings.ts";
+import { mappingOf, hasMapping, targetName } from "../config/mapping.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { load } from "../postgres/sql.ts";
 import type { SyncContext } from "../state/context.ts";
@@ -68,7 +68,7 @@ export async function compareSchemasIn(
   ]);
   const leftOut = schemasLeftOut(facts, context.config);
   const owed = hasLedger
-    ? await target.rows<{ objectName: string; tableName: string }>(load("schema/owed"))
+    ? await target.rows<{ objectName: string; tableName: string }>(load("schema/deferred"))
     : [];
   const both = await Promise.all(
     [source, target].map((side) => side.rows<Description>(load("schema/describe"))),

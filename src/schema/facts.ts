@@ -1,5 +1,5 @@
 /** What the servers say about themselves before their schemas are looked at. */
-import type { ResolvedConfig } from "../config.ts";
+import type { ResolvedConfig } from "../config/options.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { load } from "../postgres/sql.ts";
 import type { Extension } from "./plan.ts";

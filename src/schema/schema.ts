@@ -6,9 +6,9 @@ import { missingSettings } from "../catalog/left-behind.ts";
 import { selectTables } from "../catalog/patterns.ts";
 import { pinPath, readFreeIndexes } from "../catalog/free-functions.ts";
 import { describeTables, tableLabel } from "../catalog/table.ts";
-import type { ResolvedConfig } from "../config.ts";
+import type { ResolvedConfig } from "../config/options.ts";
 import { ReplicateError, type Problem } from "../errors.ts";
-import { hasMapping, targetName } from "../mapping-settings.ts";
+import { hasMapping, targetName } from "../config/mapping.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { ident, load, qualified } from "../postgres/sql.ts";
 import type { SyncContext } from "../state/context.ts";
@@ -149,7 +149,7 @@ async function decide(
   ]);
   const onHiddenOid = await source.rows<Reference>(load("schema/hidden-oids"));
   const owed = there.hasLedger
-    ? await target.rows<{ objectName: string; tableName: string }>(load("schema/owed"))
+    ? await target.rows<{ objectName: string; tableName: string }>(load("schema/deferred"))
     : [];
   return planSchema({
     entries,

@@ -7,6 +7,6 @@ import { fill, literal } from "../postgres/sql.ts";
 /** To be called again for a session that was there before the state that it is noted in. */
 export async function declareApplying(session: Connection): Promise<void> {
   const token = literal(randomUUID());
-  await session.script(fill("follow/declare-applying", { token }));
+  await session.script(fill("state/declare-applying", { token }));
   await session.script(`set ${APPLYING} = ${token}`);
 }

@@ -1,5 +1,5 @@
 /** What every stage is given: the settings, a way to each server, and somewhere to report to. */
-import type { ResolvedConfig } from "../config.ts";
+import type { ResolvedConfig } from "../config/options.ts";
 import type { OnEvent } from "../events.ts";
 import type { Connection } from "../postgres/connect.ts";
 

@@ -6,7 +6,7 @@ import { baseName } from "../catalog/delta.ts";
 import { isSelected, type TableSelection } from "../catalog/patterns.ts";
 import { providersSchema, type InSchema } from "../catalog/providers.ts";
 import { tableLabel } from "../catalog/table.ts";
-import type { ResolvedConfig } from "../config.ts";
+import type { ResolvedConfig } from "../config/options.ts";
 import { ReplicateError, type Problem } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { load } from "../postgres/sql.ts";

@@ -1,6 +1,6 @@
 /** Makes the context of a sync: sessions, and what they have to be. */
 import { setMaxListeners } from "node:events";
-import type { ResolvedConfig } from "../config.ts";
+import type { ResolvedConfig } from "../config/options.ts";
 import type { OnEvent } from "../events.ts";
 import { connect, type Connection } from "../postgres/connect.ts";
 import { declareApplying } from "./applying.ts";

@@ -49,7 +49,7 @@ export interface RefusedRow {
 /** The row is refused because of other rows: what it refers to is missing, or something has what it wants. */
 const DEPENDENT = "'{23503,23505,23P01}'::text[]";
 
-const form = (relid: string): string => fill("follow/table-form", { relid });
+const form = (relid: string): string => fill("state/table-form", { relid });
 
 /** How many rows of each capture are parked. None where the state is of an earlier version. */
 export async function countParked(target: Connection, sync: string): Promise<Map<number, number>> {

@@ -4,9 +4,9 @@
  */
 import { isReversible, type TableMapping } from "../catalog/mapping.ts";
 import { tableLabel } from "../catalog/table.ts";
-import type { ResolvedConfig } from "../config.ts";
+import type { ResolvedConfig } from "../config/options.ts";
 import { ReplicateError, type Problem } from "../errors.ts";
-import { hasMapping, isSameMapping, mappingOf, targetName } from "../mapping-settings.ts";
+import { hasMapping, isSameMapping, mappingOf, targetName } from "../config/mapping.ts";
 import type { SyncTable } from "./sync-table.ts";
 
 /** What is needed of a table in the ledger. */

@@ -2,7 +2,7 @@
 import { foreignSql, unions, windowCountSql } from "../catalog/delta.ts";
 import { tableLabel } from "../catalog/table.ts";
 import { countPending } from "../conflict/log.ts";
-import type { Direction } from "../config.ts";
+import type { Direction } from "../config/options.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { placeOf, type Place } from "../postgres/place.ts";
@@ -10,11 +10,11 @@ import { load } from "../postgres/sql.ts";
 import { asReplicateError } from "../postgres/sqlstate.ts";
 import type { Side } from "../events.ts";
 import type { SyncContext } from "../state/context.ts";
-import { readFence, type Fence } from "../state/fence.ts";
-import { readHeldDeltas, type HeldDeltas } from "../state/held-deltas.ts";
+import { readFence, type Fence } from "../fence/fence.ts";
+import { readHeldDeltas, type HeldDeltas } from "../state/retained-deltas.ts";
 import { findNewcomers } from "../state/newcomers.ts";
 import { checkPair } from "../state/source-identity.ts";
-import { loadLeftInvalid, type LeftInvalid } from "../state/pay-owed.ts";
+import { loadLeftInvalid, type LeftInvalid } from "../state/restore-deferred.ts";
 import {
   isRunnerAlive,
   type BatchAtHand,
@@ -23,7 +23,7 @@ import {
 } from "../state/runner-lock.ts";
 import { countParked } from "../state/parked.ts";
 import { isCutOver, isSwitching, readSwitch, type Switch } from "../state/switch.ts";
-import { readSetUp } from "../state/two-sided.ts";
+import { readSetUp } from "../state/two-way.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
 
 export type Phase =

@@ -1,7 +1,7 @@
 /** What there is to say while the target, which has the state of a sync, cannot be reached. */
 import { ReplicateError } from "../errors.ts";
 import type { SyncContext } from "../state/context.ts";
-import { readFence } from "../state/fence.ts";
+import { readFence } from "../fence/fence.ts";
 
 /** The error to throw for it: names a fence that stands on the source, and what opens it without the target. */
 export async function explainTargetAway(context: SyncContext, error: unknown): Promise<unknown> {

@@ -13,8 +13,8 @@ import {
 } from "../catalog/table.ts";
 import { readTypes } from "../catalog/types.ts";
 import { ReplicateError, type Problem } from "../errors.ts";
-import type { ResolvedConfig } from "../config.ts";
-import { isTransformed } from "../transform-rows.ts";
+import type { ResolvedConfig } from "../config/options.ts";
+import { isTransformed } from "../transform/transform-rows.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { ident } from "../postgres/sql.ts";
 import type { SyncTable } from "../state/sync-table.ts";

@@ -14,7 +14,7 @@ import {
 } from "../postgres/sqlstate.ts";
 import { RelayError } from "../postgres/copy-relay.ts";
 import type { SyncContext } from "../state/context.ts";
-import { assertRoom, isCrowded } from "../state/room.ts";
+import { assertRoom, isCrowded } from "../state/connection-budget.ts";
 import type { Checksum } from "./checksum.ts";
 import { comparePart, PartNotReadySignal, type PartResult } from "./part.ts";
 import type { TablePlan } from "./plan.ts";

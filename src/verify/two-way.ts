@@ -12,7 +12,7 @@ import {
   type Capture,
 } from "../catalog/delta.ts";
 import { fromText } from "../catalog/text-form.ts";
-import type { ResolvedConfig } from "../config.ts";
+import type { ResolvedConfig } from "../config/options.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { relayCopy } from "../postgres/copy-relay.ts";
 import { literal } from "../postgres/sql.ts";

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
 
-import type { ConflictSetting } from "../../src/conflict-policy.ts";
+import type { ConflictSetting } from "../../src/config/conflict-policy.ts";
 import { assertConverged, twoWayPatterns } from "../support/convergence.ts";
 import { freePair } from "../support/database.ts";
 import { seededRandom } from "../support/random.ts";

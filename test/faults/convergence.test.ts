@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
 
-import type { ConflictSetting } from "../../src/conflict-policy.ts";
+import type { ConflictSetting } from "../../src/config/conflict-policy.ts";
 import { openSync } from "../../src/sync.ts";
 import { assertConverged, twoWayPatterns } from "../support/convergence.ts";
 import { freePair, type Database, type Pair } from "../support/database.ts";

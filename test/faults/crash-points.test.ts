@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 
 import { failpoints } from "../../src/postgres/failpoint.ts";
-import { schemaOf } from "../postgres/copy-setup.ts";
+import { schemaOf } from "../support/copy-setup.ts";
 import { compareDatabases } from "../support/compare.ts";
 import { freePair, type Pair } from "../support/database.ts";
 import { seededRandom } from "../support/random.ts";

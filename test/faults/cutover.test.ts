@@ -3,11 +3,11 @@ import { expect, test } from "vitest";
 
 import type { CutoverOptions, Sync } from "../../src/index.ts";
 import { failpoints } from "../../src/postgres/failpoint.ts";
-import { schemaOf } from "../postgres/copy-setup.ts";
+import { schemaOf } from "../support/copy-setup.ts";
 import {
   assertNothingLost, drain, openPrepared, rows, schema, startApplication,
-} from "../postgres/cutover-setup.ts"; // prettier-ignore
-import { onBoth } from "../postgres/follow-setup.ts";
+} from "../support/cutover-setup.ts"; // prettier-ignore
+import { onBoth } from "../support/follow-setup.ts";
 import { compareDatabases } from "../support/compare.ts";
 import { freePair, type Pair } from "../support/database.ts";
 import { dieAt as runUntilDeath } from "../support/torture.ts";

@@ -2,8 +2,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
 
 import { openSync, type Sync, type SyncEvent } from "../../src/index.ts";
-import { drain, openPrepared, rows, schema } from "../postgres/cutover-setup.ts";
-import { onBoth } from "../postgres/follow-setup.ts";
+import { drain, openPrepared, rows, schema } from "../support/cutover-setup.ts";
+import { onBoth } from "../support/follow-setup.ts";
 import { urlWith } from "../support/admin.ts";
 import { compareDatabases } from "../support/compare.ts";
 import { leastPrivilegedPair, type LeastPrivilegedPair } from "../support/least-privileged-pair.ts";

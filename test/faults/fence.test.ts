@@ -2,10 +2,10 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type pg from "pg";
 import { expect, test } from "vitest";
 
-import { coverTables, findGaps, raiseFence } from "../../src/cutover/raise-fence.ts";
-import { resolveConfig } from "../../src/config.ts";
+import { coverTables, findGaps, raiseFence } from "../../src/fence/raise.ts";
+import { resolveConfig } from "../../src/config/options.ts";
 import { connect as connectSession, type Connection } from "../../src/postgres/connect.ts";
-import { liftFence, removeFence, sealFence } from "../../src/state/fence.ts";
+import { liftFence, removeFence, sealFence } from "../../src/fence/fence.ts";
 import { migrate } from "../../src/state/migrate.ts";
 import { connect } from "../support/admin.ts";
 import { freePair } from "../support/database.ts";

@@ -4,7 +4,7 @@ import { expect, test } from "vitest";
 import { openSync } from "../../src/index.ts";
 import { freePair, type Pair } from "../support/database.ts";
 import { assertEqual, untilTold } from "../support/fault-scene.ts";
-import { openFollowed } from "../postgres/follow-setup.ts";
+import { openFollowed } from "../support/follow-setup.ts";
 import { seededRandom } from "../support/random.ts";
 import { startRunner, type Orders, type Runner } from "../support/torture.ts";
 import { until } from "../support/until.ts";

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
 import { freePair } from "../support/database.ts";
 import { seededRandom } from "../support/random.ts";
-import { startFollowed } from "../postgres/follow-setup.ts";
+import { startFollowed } from "../support/follow-setup.ts";
 
 // Tables are emptied, filled, rewritten and moved about while they are read, and nobody waits for us: what a batch has read
 // of one that was changed under its snapshot must never be applied. Money moves from table to table, and its sum shows at

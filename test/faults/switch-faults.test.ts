@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 
-import { openPrepared, rows, schema, drain } from "../postgres/cutover-setup.ts";
-import { onBoth } from "../postgres/follow-setup.ts";
+import { openPrepared, rows, schema, drain } from "../support/cutover-setup.ts";
+import { onBoth } from "../support/follow-setup.ts";
 import { withClient } from "../support/admin.ts";
 import { compareDatabases } from "../support/compare.ts";
 import { freePair } from "../support/database.ts";

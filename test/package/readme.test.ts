@@ -10,7 +10,7 @@ import { exitCodes, verbNames, verbs } from "../../src/cli/verbs.ts";
 import { reference } from "../../src/cli/help.ts";
 import { decide } from "../../src/conflict/decide.ts";
 import { loadOptions, resolveConfig, type ConflictSide } from "../../src/index.ts";
-import { replicate } from "../cli/replicate.ts";
+import { replicate } from "../support/replicate.ts";
 import { freePair, type Pair } from "../support/database.ts";
 
 // What the README tells people to type works, and what it says about options is what the program says itself.

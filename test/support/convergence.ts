@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "vitest";
 
-import type { SyncOptions } from "../../src/config.ts";
+import type { SyncOptions } from "../../src/config/options.ts";
 import { openSync } from "../../src/sync.ts";
 import { compareDatabases } from "./compare.ts";
 import type { Database } from "./database.ts";

@@ -1,7 +1,7 @@
 import { expect } from "vitest";
 
 import { openSync, type Status, type Sync, type SyncEvent } from "../../src/index.ts";
-import { openFollowed } from "../postgres/follow-setup.ts";
+import { openFollowed } from "./follow-setup.ts";
 import { urlWith, withClient } from "./admin.ts";
 import type { Cluster } from "./cluster.ts";
 import { compareDatabases } from "./compare.ts";

@@ -4,8 +4,8 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "vitest";
 
-import { replicate, start, type Finished } from "../cli/replicate.ts";
-import { assertNothingLost, rows, schema, startApplication } from "../postgres/cutover-setup.ts";
+import { replicate, start, type Finished } from "./replicate.ts";
+import { assertNothingLost, rows, schema, startApplication } from "./cutover-setup.ts";
 import { compareDatabases } from "./compare.ts";
 import { leastPrivilegedPair, type LeastPrivilegedSide } from "./least-privileged-pair.ts";
 import { describeSchema } from "./schema-description.ts";

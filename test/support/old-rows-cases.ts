@@ -1,6 +1,6 @@
 import { expect } from "vitest";
 
-import { openFollowed, type Followed } from "../postgres/follow-setup.ts";
+import { openFollowed, type Followed } from "./follow-setup.ts";
 import { freePair, type Pair } from "./database.ts";
 
 // What happens to tables of both sides while they are followed, and whether rows that nobody has written to are the same for

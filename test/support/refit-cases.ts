@@ -1,7 +1,7 @@
 import { expect } from "vitest";
 
 import type { ReplicateError } from "../../src/index.ts";
-import { openFollowed } from "../postgres/follow-setup.ts";
+import { openFollowed } from "./follow-setup.ts";
 import { freePair, type Database } from "./database.ts";
 
 // What is done to tables of the source alone. The statements that are told are run on the target exactly as they are printed; then

@@ -1,4 +1,4 @@
-import { resolveConfig, type SyncOptions } from "../../src/config.ts";
+import { resolveConfig, type SyncOptions } from "../../src/config/options.ts";
 import type { SyncEvent } from "../../src/events.ts";
 import { initSync } from "../../src/init/init.ts";
 import type { SyncContext } from "../../src/state/context.ts";

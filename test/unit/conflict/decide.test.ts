@@ -6,7 +6,7 @@ import type {
   ConflictPolicy,
   ConflictResolver,
   ConflictSide,
-} from "../../../src/conflict-policy.ts";
+} from "../../../src/config/conflict-policy.ts";
 import { conflictError, decide, type Decision } from "../../../src/conflict/decide.ts";
 import { ReplicateError } from "../../../src/errors.ts";
 

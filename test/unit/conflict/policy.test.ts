@@ -3,9 +3,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 
-import { loadOptions } from "../../../src/config-file.ts";
-import { resolveConfig, type ResolvedConfig, type SyncOptions } from "../../../src/config.ts";
-import { loadResolvers, policyLabel, policyOf, type Conflict } from "../../../src/conflict-policy.ts";
+import { loadOptions } from "../../../src/config/file.ts";
+import { resolveConfig, type ResolvedConfig, type SyncOptions } from "../../../src/config/options.ts";
+import { loadResolvers, policyLabel, policyOf, type Conflict } from "../../../src/config/conflict-policy.ts";
 import { ReplicateError } from "../../../src/errors.ts";
 import { openSync } from "../../../src/index.ts";
 

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 
 import type { Fingerprint, TableForm } from "../../../src/catalog/fingerprint.ts";
-import { compareOldRows, type Change } from "../../../src/follow/old-rows.ts";
+import { compareOldRows, type Change } from "../../../src/follow/read/old-rows.ts";
 
 // What servers cannot easily be brought to show: partitions that came and went between two looks.
 

@@ -1,0 +1,216 @@
+/**
+ * Applies one batch: one transaction on the target that compares and moves the position, stages the rows and makes the
+ * tables equal. Small batches go out in one round trip; large ones stream into staging while they are read.
+ */
+import type { Connection } from "../../postgres/connect.ts";
+import { failpoint } from "../../postgres/failpoint.ts";
+import {
+  CopyFrames,
+  FeedingScript,
+  runScript,
+  setFlow,
+  type StatementResult,
+} from "../../postgres/script.ts";
+import { RowTransformer } from "../../transform/transform-rows.ts";
+import { BatchScript, type BatchTable, type Position } from "./batch-script.ts";
+import { layoutOf } from "../read/carry-rows.ts";
+import type { DeadLetters } from "./parked-rows.ts";
+import { BatchRetry } from "./retry-batch.ts";
+import { expectLockRoom } from "./lock-room.ts";
+import type { SessionParts } from "../session-parts.ts";
+import { Settlement } from "../conflicts/settle-conflicts.ts";
+import { isAboutKey } from "../read/unreadable-keys.ts";
+import { ensureStages } from "./staging.ts";
+import { isStaged } from "../read/table-mode.ts";
+
+/** Rows of a small batch that are kept in memory until the source is done, so that the target needs one round trip. */
+const SMALL_BATCH_BYTES = 1024 * 1024;
+
+/** Collects the rows of a batch and writes it to the target. One use. */
+export class BatchWriter {
+  readonly #source: Connection;
+  readonly #target: Connection;
+  readonly #expected: Position;
+  readonly #letters: DeadLetters;
+  readonly #settlement: Settlement | undefined;
+  readonly #script: BatchScript;
+  readonly #transformers: readonly (RowTransformer | undefined)[];
+  /** What a hook has thrown while rows came. */
+  #hookFailure: unknown;
+  #next: Position | undefined;
+  /** Frames that are kept until the target's script starts. */
+  #buffered: Buffer[] = [];
+  #bytes = 0;
+  readonly #frames: CopyFrames;
+  #feeding: FeedingScript | undefined;
+  #openCopy = 0;
+  #pausing: Promise<void> | undefined;
+  #failure: unknown;
+  #isOverflown = false;
+  #rows = 0;
+
+  /** `expected`: where the target stands. */
+  constructor(parts: SessionParts, expected: Position, tables: readonly BatchTable[]) {
+    const { context, source, target, lease, opposite, letters, hooks } = parts;
+    const { transformRow } = hooks;
+    this.#source = source;
+    this.#letters = letters;
+    this.#settlement = opposite === undefined ? undefined : new Settlement(source, target, opposite);
+    this.#target = target;
+    this.#expected = expected;
+    this.#script = new BatchScript(context.config.name, lease, tables, letters, this.#settlement);
+    this.#transformers = this.#script.reads.map(({ shape, mode, isTransformed }) =>
+      transformRow !== undefined && isTransformed === true
+        ? new RowTransformer(layoutOf(shape, mode), transformRow)
+        : undefined,
+    );
+    this.#frames = new CopyFrames((frame) => {
+      if (this.#feeding !== undefined) return this.#feeding.send(frame);
+      this.#buffered.push(frame);
+      return true;
+    });
+  }
+
+  /** Creates what the session lacks, so that nothing has to be asked while rows arrive. Throws OUT_OF_LOCKS. */
+  async prepare(): Promise<void> {
+    await expectLockRoom(this.#target, this.#script.reads);
+    const staging = this.#script.reads.filter(({ mode }) => isStaged(mode));
+    await ensureStages(this.#target, staging.map(({ shape }) => shape)); // prettier-ignore
+  }
+
+  /** Rows taken so far. */
+  get rows(): number {
+    return this.#rows;
+  }
+
+  /**
+   * Takes a row. Starts streaming once the batch is not small. Where the next position is not known yet it cannot:
+   * such a batch is given up, see `isOverflown`.
+   */
+  add(read: number, payload: Buffer, next: Position | undefined): void {
+    if (this.#failure !== undefined || this.#hookFailure !== undefined || this.#isOverflown) return;
+    this.#rows += 1;
+    for (; this.#openCopy < read; this.#openCopy += 1) this.#frames.end();
+    const data = this.#transformed(read, payload);
+    if (data.length === 0) return;
+    const isFlowing = this.#frames.add(data);
+    if (this.#feeding !== undefined) {
+      if (!isFlowing) this.#pause(this.#feeding);
+      return;
+    }
+    this.#bytes += data.length;
+    if (this.#bytes <= SMALL_BATCH_BYTES) return;
+    if (next === undefined) {
+      this.#isOverflown = true;
+      this.#buffered = [];
+    } else {
+      this.#next = next;
+      this.#startFeeding([]);
+    }
+  }
+
+  /** The rows that go on: none where the hook has failed, which is told when they are to be applied. */
+  #transformed(read: number, payload: Buffer): Buffer {
+    try {
+      return this.#transformers[read]?.add(payload).data ?? payload;
+    } catch (error) {
+      this.#hookFailure = error;
+      return Buffer.alloc(0);
+    }
+  }
+
+  /** What the target has refused while rows were still coming in, which ends the reading. */
+  get failure(): unknown {
+    return this.#failure;
+  }
+
+  /** The batch was too large to be held in memory and has to be read again, streaming. */
+  get isOverflown(): boolean {
+    return this.#isOverflown;
+  }
+
+  /** `rest`: what follows the rows in the same script; empty while rows are still being read. */
+  #startFeeding(rest: readonly string[]): FeedingScript {
+    const script = [...this.#script.begin(this.#expected, this.#next as Position), ...rest];
+    const feeding = new FeedingScript(this.#target, script.join(";\n"));
+    this.#feeding = feeding;
+    feeding.done.catch((error: unknown) => {
+      this.#failure ??= error;
+      // Nobody reads the rest of the rows; unless all will be read again at once, which needs the session.
+      const isReadAgain =
+        this.#isOverflown || this.#letters.restages(error, this.#script.tables) || isAboutKey(error);
+      if (rest.length === 0 && !isReadAgain) this.#source.destroy();
+    });
+    for (const frame of this.#buffered.splice(0)) feeding.send(frame);
+    return feeding;
+  }
+
+  #pause(feeding: FeedingScript): void {
+    if (this.#pausing !== undefined) return;
+    setFlow(this.#source, false);
+    this.#pausing = feeding.drained().then(() => {
+      this.#pausing = undefined;
+      setFlow(this.#source, true);
+    });
+  }
+
+  /**
+   * Applies the rows and commits. Returns rows applied per table. Throws DriftSignal, ROW_REFUSED, and the driver's
+   * errors; the transaction is rolled back then.
+   */
+  async apply(next: Position): Promise<Map<number, number>> {
+    this.#next = next;
+    try {
+      if (this.#hookFailure !== undefined) {
+        // The target waits for rows.
+        this.#endCopies();
+        await this.#feeding?.done;
+        throw this.#hookFailure;
+      }
+      return await this.#tryApply();
+    } catch (error) {
+      this.#letters.rolledBack();
+      if (!this.#target.isBroken) await this.#target.script("rollback").catch(() => this.#target.destroy());
+      throw error;
+    }
+  }
+
+  async #tryApply(): Promise<Map<number, number>> {
+    const script = this.#script;
+    const hasTexts = this.#letters.texts.isIn(script.tables);
+    let results: StatementResult[];
+    try {
+      this.#endCopies();
+      if (this.#feeding === undefined && !hasTexts) {
+        results = await this.#startFeeding(script.apply()).done;
+        script.noteCopied(results);
+      } else {
+        script.noteCopied(await (this.#feeding ?? this.#startFeeding([])).done);
+        await failpoint("batch.staged");
+        if (hasTexts) await this.#letters.stageTexts(script.tables);
+        results = await runScript(this.#target, script.apply({ isAnalyzed: true }).join(";\n"));
+      }
+    } catch (error) {
+      results = await new BatchRetry(this.#target, script, this.#letters, this.#settlement).after(error);
+    }
+    await failpoint("batch.committed");
+    await this.#letters.committed(results, script.tables);
+    return script.countRows(results);
+  }
+
+  /** The rows are of no use: what was begun on the target is undone, and both sessions can be used again. */
+  async abandon(): Promise<void> {
+    this.#isOverflown = true;
+    this.#buffered = [];
+    const feeding = this.#feeding;
+    if (feeding === undefined) return;
+    feeding.fail("the batch is read again");
+    await feeding.done.catch(() => undefined);
+    this.#letters.rolledBack();
+    await this.#target.script("rollback").catch(() => this.#target.destroy());
+  }
+
+  #endCopies(): void {
+    for (; this.#openCopy < this.#script.reads.length; this.#openCopy += 1) this.#frames.end();
+  }
+}
