@@ -19,7 +19,7 @@ export interface Result {
   goal?: { of: "value" | "ratio"; is: "at most" | "at least"; limit: number };
 }
 
-export function median(values: readonly number[]): number {
+function median(values: readonly number[]): number {
   return quantile(values, 0.5);
 }
 
@@ -116,7 +116,7 @@ function sample({ values, unit }: Sample): string {
 }
 
 /** Three digits, since no more are meant. */
-export function figure(value: number): string {
+function figure(value: number): string {
   if (Math.abs(value) >= 100) return Math.round(value).toLocaleString("en-US");
   return String(Number(value.toPrecision(3)));
 }

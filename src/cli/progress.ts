@@ -67,7 +67,7 @@ export class Progress {
 }
 
 /** The sentence for an event that happens once. */
-export function describe(
+function describe(
   event: Exclude<SyncEvent, { type: "copy-progress" | "copy-finished" | "verify-progress" | "fence" }>,
 ): {
   readonly level: "info" | "warn";

@@ -1,7 +1,7 @@
 /** Guesses what a misspelt word was meant to be. */
 
 /** The candidate that a few slips of the finger lead to, or undefined. */
-export function closestWord(word: string, candidates: Iterable<string>): string | undefined {
+function closestWord(word: string, candidates: Iterable<string>): string | undefined {
   const lower = word.toLowerCase();
   let best: string | undefined;
   // One slip in three letters, so that short words are not taken for each other.

@@ -134,7 +134,7 @@ function wrongRow(row: Readonly<Record<string, unknown>>, conflict: Conflict): s
 }
 
 /** `public.users id=21 (update_origin_differs: update on a, delete on b)`, for messages and logs. */
-export function describeConflict({ table, key, kind, source, target, constraint }: Conflict): string {
+function describeConflict({ table, key, kind, source, target, constraint }: Conflict): string {
   const values = Object.entries(key).map(([column, value]) => `${column}=${asText(value)}`);
   const sides = [source, target].map(({ change, node }) => `${change} on ${node}`).join(", ");
   const by = constraint === undefined ? "" : ` by ${constraint}`;

@@ -41,7 +41,7 @@ function tellFree(active: SyncContext, isNews = true): void {
  * Undoes what `known` has begun. Returns false when it is too late, because the new side is open. Can be repeated at any
  * point. Throws CUTOVER_FENCED when the old side could not be reached, and what kept the rest from being undone.
  */
-export async function undoSwitch(open: OpenWay, known: Switch): Promise<boolean> {
+async function undoSwitch(open: OpenWay, known: Switch): Promise<boolean> {
   const sync = open("forward").config.name;
   const turn = turnOf(sync, known.way);
   const active = open(turn.active, { isStoppable: false });

@@ -64,7 +64,7 @@ export async function findWriters(
   return await connection.rows<Writer>(load("fence/writers"), [relids, raisedTxid]);
 }
 
-export function describeWriter({ pid, who, table, seconds }: Writer): string {
+function describeWriter({ pid, who, table, seconds }: Writer): string {
   const name = pid === null ? "a prepared transaction" : `pid ${pid} (${who})`;
   return `${name}, which has written to ${table}${seconds === null ? "" : `, open for ${Math.round(seconds)} s`}`;
 }

@@ -129,7 +129,7 @@ export function lonePartner(context: SyncContext, isOnce: boolean): Partner {
 }
 
 /** What the sessions of a way have to know where its target has changes of its own. */
-export async function oppositeOf(
+async function oppositeOf(
   { config }: SyncContext,
   way: Way,
   source: Connection,

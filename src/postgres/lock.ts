@@ -65,7 +65,7 @@ export async function withBriefLocks<T>(
  * Shows in pg_stat_activity that this session tries to lock `what`, or that it does not any more: between two attempts
  * there is no lock that could be seen to be waited for.
  */
-export async function showWait(connection: Connection, what: string | undefined): Promise<void> {
+async function showWait(connection: Connection, what: string | undefined): Promise<void> {
   await connection.rows(
     `select pg_catalog.set_config('application_name', pg_catalog.split_part(pg_catalog.current_setting('application_name'), ' waits: ', 1) || $1, false)`,
     [what === undefined ? "" : ` waits: ${what}`],

@@ -13,7 +13,6 @@ export const UNDEFINED_FUNCTION = "42883";
 export const INVALID_SCHEMA = "3F000";
 export const INSUFFICIENT_PRIVILEGE = "42501";
 export const DUPLICATE_SCHEMA = "42P06";
-export const DEPENDENT_OBJECTS = "2BP01";
 export const QUERY_CANCELED = "57014";
 /** Raised by replicate.advance() and replicate.keep_lease(): another runner moved the position, or has the sync. */
 export const POSITION_MOVED = "RE004";

@@ -37,7 +37,7 @@ export async function checkConnections({
  * Sessions of a copy with a follow beside it. Source: each worker, and the watch over locks. Target: each worker, each
  * builder of indexes, the progress. A follow has one on either side, and now and then a second one.
  */
-export function sessionsNeeded(
+function sessionsNeeded(
   side: Connection["side"],
   { jobs, indexJobs }: Pick<ResolvedConfig["copy"], "jobs" | "indexJobs">,
 ): number {

@@ -27,7 +27,7 @@ export async function checkLocks({ source, target, tables, pairs }: Examination)
 }
 
 /** `who` continues with a number of tables and indexes. */
-export function lockFindings(side: Side, locks: Locks, needed: number, who: string): Finding[] {
+function lockFindings(side: Side, locks: Locks, needed: number, who: string): Finding[] {
   const { capacity, perTransaction, sessions } = locks;
   if (needed <= capacity * (1 - OTHERS_SHARE)) return [];
   const wanted = wantedPerTransaction(needed, sessions);

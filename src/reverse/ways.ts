@@ -20,7 +20,7 @@ export interface WayOptions {
 export type OpenWay = (way: Way, options?: WayOptions) => SyncContext;
 
 /** The settings of the way back: the same with the sides exchanged. */
-export function reverseConfig(config: ResolvedConfig): ResolvedConfig {
+function reverseConfig(config: ResolvedConfig): ResolvedConfig {
   return Object.freeze({
     ...config,
     name: reverseName(config.name),

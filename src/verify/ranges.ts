@@ -13,7 +13,7 @@ export interface KeyRange {
 export const everything: KeyRange = { low: null, high: null };
 
 /** Heap and TOAST that one part reads. */
-export const defaultPartBytes = 256 * 1024 * 1024;
+const defaultPartBytes = 256 * 1024 * 1024;
 
 /** Types whose order is the same on every server. Not text: its order is the collation's, which differs by library. */
 const families: readonly (readonly string[])[] = [

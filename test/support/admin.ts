@@ -69,7 +69,7 @@ export async function createDatabaseAt(
 }
 
 /** Also drops it from under connections that are still open. */
-export async function dropDatabaseAt(adminUrl: string, name: string): Promise<void> {
+async function dropDatabaseAt(adminUrl: string, name: string): Promise<void> {
   await withClient(adminUrl, async (client) => {
     if ((await serverMajor(client)) >= 13) {
       await client.query(`drop database if exists ${quoteName(name)} with (force)`);

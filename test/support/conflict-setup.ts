@@ -3,7 +3,7 @@ import type { Database, Pair } from "./database.ts";
 
 // A sync whose conflicts were met by nobody: tests of the log write the entries themselves.
 
-export const users = `
+const users = `
   create table users (id bigint, "group" text, name text, primary key (id, "group"));
   insert into users values (1, 'a', 'Ann'), (2, 'a', 'Bob'), (3, 'b', 'Cy')`;
 

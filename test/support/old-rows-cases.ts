@@ -24,7 +24,7 @@ export interface OldRowsCase {
   only?: "plain" | "partitioned";
 }
 
-export const oldRowsCases: readonly OldRowsCase[] = [
+const oldRowsCases: readonly OldRowsCase[] = [
   { what: "nothing", source: "", reread: false },
   { what: "column added, null", source: "alter table {t} add column x int", reread: false },
   { what: "column added, one default", source: "alter table {t} add column x int not null default 5", reread: false, since: 11 },

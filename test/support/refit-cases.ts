@@ -18,7 +18,7 @@ interface RefitCase {
   until?: number;
 }
 
-export const refitCases: readonly RefitCase[] = [
+const refitCases: readonly RefitCase[] = [
   {
     what: "as Django adds a column",
     source: "alter table {t} add column status int default 0 not null; alter table {t} alter column status drop default; insert into {t} (id, status) values (500, 1)",

@@ -3,7 +3,7 @@ import { execFileSync } from "node:child_process";
 // A schema with something of each kind that a dump has trouble with.
 
 /** Says why the tests cannot run here; undefined where they can. They need pg_dump of the source's version or newer. */
-export function whyNoClient(): string | undefined {
+function whyNoClient(): string | undefined {
   try {
     const said = execFileSync("pg_dump", ["--version"], { encoding: "utf8" });
     const major = Number(/\) (\d+)/.exec(said)?.[1]);
