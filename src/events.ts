@@ -59,6 +59,20 @@ export type SyncEvent =
   | { readonly type: "caught-up"; readonly position: string }
   | { readonly type: "constraint-validated"; readonly table: string; readonly constraint: string }
   | { readonly type: "table-reread"; readonly table: string; readonly reason: string }
+  /** A change of the source's schema was made on the target too. `seconds`: how long the statements took. */
+  | {
+      readonly type: "schema-change-applied";
+      readonly table: string;
+      readonly statement: string;
+      readonly seconds: number;
+    }
+  /** The target does not take a change of the schema now: nothing is applied until it does. It is tried again by itself. */
+  | {
+      readonly type: "schema-change-waiting";
+      readonly table: string;
+      readonly statement: string;
+      readonly reason: string;
+    }
   /** Rows that the target has refused were put aside; key and message are those of the first. */
   | {
       readonly type: "rows-parked";

@@ -20,6 +20,7 @@ export type {
   Direction,
   KeylessPolicy,
   RefusalPolicy,
+  SchemaChangePolicy,
   ResolvedConfig,
   ResolvedOverride,
   SyncOptions,
@@ -65,6 +66,7 @@ export {
 } from "./conflict/log.ts";
 export type { ResolveReport } from "./conflict/resolve.ts";
 export type { BatchAtHand } from "./state/runner-lock.ts";
+export type { SchemaChange } from "./state/schema-changes.ts";
 export type { Phase, Status, Wait } from "./status/status.ts";
 export type { SwitchOptions, SwitchReport } from "./cutover/cutover.ts";
 export type { Rehearsal } from "./cutover/rehearse.ts";

@@ -87,6 +87,7 @@ export function settingsOf(values: Values, verb: VerbName): readonly GivenSettin
     setting("keyless", "keyless"),
     setting("keyless-limit", "keylessLimit"),
     setting("on-refusal", "onRefusal"),
+    setting("schema-changes", "schemaChanges"),
     setting("direction", "direction"),
     setting("conflict", "conflict"),
     setting("delta-limit", "deltaLimit"),

@@ -102,6 +102,12 @@ export const options = {
     choices: ["stop", "park"],
     help: "a row that the target refuses: stop, which is the default, or park it with its error and go on",
   },
+  "schema-changes": {
+    type: "text",
+    value: "POLICY",
+    choices: ["apply", "stop"],
+    help: "schema changes of the source's tables: apply them to the target too, the default one way, or stop with the statement",
+  },
   retry: { type: "flag", help: "try them again with the next batches of follow" },
   ids: { type: "list", value: "ID…", help: "only these rows" },
   "accept-unreplicated": {

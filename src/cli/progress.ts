@@ -108,6 +108,12 @@ function describe(
       return warn(
         `sync ${event.sync} has not taken anything since ${event.since}: it holds ${bytes(event.bytes)} of changes on the source, more than deltaLimit (${bytes(event.limitBytes)})`,
       );
+    case "schema-change-applied":
+      return info(`${event.table}: schema change applied in ${duration(event.seconds)}: ${event.statement}`);
+    case "schema-change-waiting":
+      return warn(
+        `${event.table}: the target does not take a schema change, and nothing is applied until it does (${event.reason}): ${event.statement}`,
+      );
     case "rows-parked":
       return warn(
         `${event.table}: the target refuses ${count(event.rows, "row")}, which ${event.rows === 1 ? "is" : "are"} parked (\`replicate parked\`): ${JSON.stringify(event.key)}: ${event.message}`,

@@ -79,9 +79,27 @@ export function statusLines(status: Status, now: Date): string[] {
     ...upkeepLines(status, now),
     ...tableLines(status),
     ...reloadLines(status, now),
+    ...schemaLines(status, now),
     ...newcomerLines(status, name),
     ...nextLines(status, name),
   ];
+}
+
+/** How many schema changes that are done are listed. */
+const mostChanges = 5;
+
+function schemaLines({ schemaChanges }: Status, now: Date): string[] {
+  const open = schemaChanges.filter(({ state }) => state !== "applied");
+  const done = schemaChanges.filter(({ state }) => state === "applied").slice(0, mostChanges);
+  return [...open, ...done].flatMap(({ table, statement, state, noticedAt, appliedAt, seconds, error }) => {
+    const since = age(noticedAt, now);
+    const text = {
+      waiting: `waits for ${since}, and nothing is applied until then: ${error ?? ""}`,
+      owed: `to be done outside of a batch, for ${since}${error === null ? "" : `: ${error}`}`,
+      applied: `applied ${ago(appliedAt ?? noticedAt, now)} in ${duration(seconds ?? 0)}`,
+    }[state];
+    return [`schema of ${table}: ${text}`, ...statement.split("\n").map((line) => `    ${line}`)];
+  });
 }
 
 function phaseText({ phase, runner }: Status): string {

@@ -91,7 +91,16 @@ export const verbs = {
     details: [
       "Takes the target's indexes and constraints away, copies the tables in parts by several connections, and builds everything again. After an interruption the same command goes on where it stopped; several copies may run at once.",
     ],
-    options: [...copyOptions, "restart", "remap", "on-refusal", "direction", "conflict", "dry-run"],
+    options: [
+      ...copyOptions,
+      "restart",
+      "remap",
+      "on-refusal",
+      "schema-changes",
+      "direction",
+      "conflict",
+      "dry-run",
+    ],
     examples: [{ command: "copy --jobs 8 --index-jobs 4", says: "for big servers on both sides" }],
   },
   follow: {
@@ -101,7 +110,7 @@ export const verbs = {
       "A second one ends at once with exit code 4, or waits with --standby: it takes over when the first one ends, dies, or does not answer for ten seconds.",
     ],
     options: [
-      "until-caught-up", "once", "standby", "keyless-limit", "on-refusal", "direction", "conflict", "delta-limit",
+      "until-caught-up", "once", "standby", "keyless-limit", "on-refusal", "schema-changes", "direction", "conflict", "delta-limit",
     ], // prettier-ignore
     examples: [
       { command: "follow --until-caught-up", says: "apply what there is, then end" },
@@ -112,7 +121,7 @@ export const verbs = {
     summary: "init, copy and follow, one after another",
     details: ["What most people type. It may be stopped and started again at any time."],
     options: [
-      "tables", "exclude-tables", "keyless", "keyless-limit", "on-refusal", "direction", "conflict", "delta-limit", "schema", ...copyOptions,
+      "tables", "exclude-tables", "keyless", "keyless-limit", "on-refusal", "schema-changes", "direction", "conflict", "delta-limit", "schema", ...copyOptions,
       "until-caught-up",
     ], // prettier-ignore
     examples: [

@@ -36,6 +36,12 @@ export type KeylessPolicy = "refuse" | "reload";
  */
 export type RefusalPolicy = "stop" | "park";
 
+/**
+ * What becomes of a change of a table's schema on the source. apply: it is made on the target too, with the batch behind which
+ * it happened. stop: the sync stops and says what to run there.
+ */
+export type SchemaChangePolicy = "apply" | "stop";
+
 /** Whether changes go from the source to the target alone, or also the other way. */
 export type Direction = "one-way" | "both";
 
@@ -78,6 +84,11 @@ export interface SyncOptions {
   readonly schemas?: Readonly<Record<string, string>>;
   /** Default "stop". Not with `direction: both` or a conflict policy, whose target has changes of its own. */
   readonly onRefusal?: RefusalPolicy;
+  /**
+   * Default "apply"; "stop" with `direction: both` or a conflict policy. Tables that are mapped, or whose columns are not those
+   * of the source, stop too; but for these an override may say "apply".
+   */
+  readonly schemaChanges?: SchemaChangePolicy;
   /** Functions that are called while rows are replicated. A path is relative as that of a conflict's module is. */
   readonly hooks?: HooksSetting;
   readonly overrides?: Readonly<Record<string, TableOverride>>;
@@ -109,6 +120,8 @@ export interface TableOverride extends MappingSettings {
   readonly conflict?: ConflictSetting | null;
   /** Default: that of the sync. */
   readonly onRefusal?: RefusalPolicy | null;
+  /** Default: that of the sync. */
+  readonly schemaChanges?: SchemaChangePolicy | null;
   /** Whether the table's rows go through the hook `transformRow`. Default false. */
   readonly transform?: boolean | null;
 }
@@ -128,6 +141,7 @@ export interface ResolvedConfig {
   readonly keyless: KeylessPolicy;
   readonly keylessLimitBytes: number;
   readonly onRefusal: RefusalPolicy;
+  readonly schemaChanges: SchemaChangePolicy;
   readonly hooks: HooksSource | undefined;
   readonly direction: Direction;
   readonly conflict: ConflictPolicy;
@@ -153,6 +167,7 @@ export const defaults = Object.freeze({
   keyless: "refuse" as KeylessPolicy,
   keylessLimit: "64MB",
   onRefusal: "stop" as RefusalPolicy,
+  schemaChanges: "apply" as SchemaChangePolicy,
   direction: "one-way" as Direction,
   conflict: "source-wins" as ConflictSetting,
   conflictLog: Object.freeze({ keep: "30d" }),
@@ -161,7 +176,7 @@ export const defaults = Object.freeze({
 });
 
 const settingNames = [
-  "name", "source", "target", "tables", "exclude", "conflict", "direction", "nodes", "conflictLog", "keyless", "keylessLimit", "deltaLimit", "schemas", "onRefusal", "hooks", "overrides", "copy",
+  "name", "source", "target", "tables", "exclude", "conflict", "direction", "nodes", "conflictLog", "keyless", "keylessLimit", "deltaLimit", "schemas", "onRefusal", "schemaChanges", "hooks", "overrides", "copy",
 ] as const; // prettier-ignore
 const copyNames = ["jobs", "indexJobs", "partSize", "indexMemory"] as const;
 const overrideNames = [
@@ -171,9 +186,11 @@ const overrideNames = [
   "keyless",
   "conflict",
   "onRefusal",
+  "schemaChanges",
   "transform",
 ] as const;
 const refusalPolicies = ["stop", "park"] as const;
+const schemaChangePolicies = ["apply", "stop"] as const;
 const keylessPolicies = ["refuse", "reload"] as const;
 
 const mostJobs = 64;
@@ -218,6 +235,7 @@ export function checkOptions(
   const deltaLimitBytes = check.size("deltaLimit", given["deltaLimit"] ?? defaults.deltaLimit, 0);
   const schemas = checkSchemas(check, given["schemas"]);
   const onRefusal = check.oneOf("onRefusal", given["onRefusal"], refusalPolicies) ?? defaults.onRefusal;
+  const schemaChanges = check.oneOf("schemaChanges", given["schemaChanges"], schemaChangePolicies);
   const hooks = checkHooks(check, "hooks", given["hooks"]);
   const overrides = checkOverrides(check, given["overrides"], nodes);
   const policies = [conflict, ...Object.values(overrides).map((override) => override.conflict)];
@@ -252,6 +270,18 @@ export function checkOptions(
       "park is not for a target with changes of its own, which would overwrite the source's row that was put aside",
     );
 
+  const applying = [
+    ...(schemaChanges === "apply" ? ["schemaChanges"] : []),
+    ...Object.keys(overrides)
+      .filter((table) => overrides[table]?.schemaChanges === "apply")
+      .map((table) => `overrides.${table}.schemaChanges`),
+  ];
+  for (const path of isTwoSided ? applying : [])
+    check.problem(
+      path,
+      "apply is not for a target with changes of its own, which has schema changes of its own as well",
+    );
+
   if (
     check.problems.length > 0 || name === undefined || source === undefined || target === undefined ||
     jobs === undefined || indexJobs === undefined || partBytes === undefined || indexMemoryBytes === undefined ||
@@ -268,6 +298,7 @@ export function checkOptions(
     keyless,
     keylessLimitBytes,
     onRefusal,
+    schemaChanges: schemaChanges ?? (isTwoSided ? "stop" : defaults.schemaChanges),
     hooks,
     direction,
     conflict,
@@ -300,6 +331,7 @@ function checkOverrides(check: Check, value: unknown, nodes: NodeNames): Record<
     const keyless = check.oneOf(`${path}.keyless`, given["keyless"], keylessPolicies);
     const conflict = checkConflict(check, `${path}.conflict`, given["conflict"], nodes);
     const onRefusal = check.oneOf(`${path}.onRefusal`, given["onRefusal"], refusalPolicies);
+    const schemaChanges = check.oneOf(`${path}.schemaChanges`, given["schemaChanges"], schemaChangePolicies);
     const transform = check.boolean(`${path}.transform`, given["transform"]);
     // What is null takes back what a wider pattern says.
     const taken = Object.entries(given).filter(
@@ -314,6 +346,7 @@ function checkOverrides(check: Check, value: unknown, nodes: NodeNames): Record<
       ...(keyless === undefined ? {} : { keyless }),
       ...(conflict === undefined ? {} : { conflict }),
       ...(onRefusal === undefined ? {} : { onRefusal }),
+      ...(schemaChanges === undefined ? {} : { schemaChanges }),
       ...(transform === undefined ? {} : { transform }),
     });
     all.push([table, resolved]);

@@ -22,6 +22,8 @@ import { loadTables } from "../state/sync-table.ts";
 
 /** The version of the state in which switches and fences appeared. */
 const SWITCH_VERSION = 3;
+/** The same for schema changes. */
+const SCHEMA_CHANGES_VERSION = 17;
 /** The same for parked rows. */
 const PARKED_VERSION = 9;
 
@@ -212,6 +214,8 @@ async function dropTarget(
         await forgetConflicts(target, name);
         if ((await stateVersion(target)) >= PARKED_VERSION)
           await target.rows(`delete from replicate.parked where sync = $1`, [name]);
+        if ((await stateVersion(target)) >= SCHEMA_CHANGES_VERSION)
+          await target.rows(`delete from replicate.schema_change where sync = $1`, [name]);
         await target.rows(`delete from replicate.sync where name = $1`, [name]);
       });
       await forgetLeases(target, name);

@@ -211,6 +211,10 @@ async function forgetDropped(context: SyncContext, source: Connection, target: C
       context.config.name,
       table.captureId,
     ]);
+    await target.rows(
+      `delete from replicate.schema_change where sync = $1 and capture_id = $2 and state <> 'applied'`,
+      [context.config.name, table.captureId],
+    );
     await target.rows(`delete from replicate.sync_table where sync = $1 and capture_id = $2`, [
       context.config.name,
       table.captureId,

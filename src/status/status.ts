@@ -24,6 +24,7 @@ import {
 import { countParked } from "../state/parked.ts";
 import { isCutOver, isSwitching, readSwitch, type Switch } from "../state/switch.ts";
 import { readSetUp } from "../state/two-way.ts";
+import { readSchemaChanges, type SchemaChange } from "../state/schema-changes.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
 
 export type Phase =
@@ -112,6 +113,8 @@ export interface Status {
   }[];
   /** Tables that the sync is meant to replicate and does not, as they were created after `init`. */
   readonly notReplicated: readonly string[];
+  /** Changes of the source's schema that the target has not yet, and the last ones that it has; the latest first. */
+  readonly schemaChanges: readonly SchemaChange[];
   /** Why the source could not be asked, or is not this sync's any more, if so. */
   readonly sourceError: string | null;
   readonly tables: readonly {
@@ -195,6 +198,7 @@ export async function readStatus(context: SyncContext): Promise<Status> {
     await askSource(context, target, tables, row),
   ];
   const parked = await countParked(target, name);
+  const schemaChanges = await readSchemaChanges(target, name);
   const pendingRows = waiting.rows;
   const known = await readSwitch(target, name);
   const isRunning = known !== undefined && (await isSwitching(target, name));
@@ -263,6 +267,7 @@ export async function readStatus(context: SyncContext): Promise<Status> {
       giveUp,
     })),
     notReplicated: waiting.notReplicated,
+    schemaChanges,
     sourceError: waiting.error,
     tables: tables.map((table) => ({
       source: tableLabel({ schema: table.sourceSchema, name: table.sourceName }),

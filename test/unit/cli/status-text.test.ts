@@ -49,6 +49,7 @@ function status(changes: Partial<Status> = {}): Status {
     switch: null,
     fence: null,
     held: [],
+    schemaChanges: [],
     sourceError: null,
     tables: ["public.a", "public.b"].map((name) => ({
       source: name,
@@ -265,4 +266,29 @@ it("tells of a sync that makes the source keep changes, and how to give it up", 
   const shown = text({ held: [{ ...held, sync: "shop", isOver: false }] });
   expect(shown).toContain("this sync has taken nothing for 3 h, and makes the source keep 2.0 GB of changes");
   expect(shown).not.toContain("give it up");
+});
+
+it("names schema changes: those that wait first, with the statement and the reason", () => {
+  const change = {
+    table: "public.a",
+    noticedAt: "2030-01-01T11:59:00Z",
+    appliedAt: null,
+    seconds: null,
+    error: null,
+  };
+  const schemaChanges = [
+    { ...change, state: "applied", statement: "alter table a drop column b", appliedAt: "2030-01-01T11:59:30Z", seconds: 0.5 },
+    { ...change, state: "waiting", statement: "alter table a\n  drop column c", error: "view v depends on it" },
+    { ...change, state: "owed", statement: "create index i on a (d)" },
+  ] as const; // prettier-ignore
+  const lines = text({ schemaChanges }).split("\n");
+  expect(lines.filter((line) => /schema of|^ {4}/.test(line))).toEqual([
+    "schema of public.a: waits for 1 min, and nothing is applied until then: view v depends on it",
+    "    alter table a",
+    "      drop column c",
+    "schema of public.a: to be done outside of a batch, for 1 min",
+    "    create index i on a (d)",
+    "schema of public.a: applied 30 s ago in 0.5 s",
+    "    alter table a drop column b",
+  ]);
 });

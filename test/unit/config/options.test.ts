@@ -418,3 +418,31 @@ describe("loadOptions", () => {
     });
   });
 });
+
+describe("schemaChanges", () => {
+  const cases = [
+    { given: {}, value: "apply" },
+    { given: { schemaChanges: "stop" }, value: "stop" },
+    { given: { direction: "both" }, value: "stop" },
+    { given: { conflict: "latest" }, value: "stop" },
+    { given: { direction: "both", schemaChanges: "stop" }, value: "stop" },
+  ] as const;
+  it.each(cases)("$given comes to $value", ({ given, value }) => {
+    expect(resolveConfig({ ...sides, ...given }, {}).schemaChanges).toBe(value);
+  });
+
+  const overrides = {
+    "public.a": { schemaChanges: "apply" },
+    "public.b": { schemaChanges: "stop" },
+  } as const;
+  it.each([
+    [{ direction: "both", schemaChanges: "apply" }, "schemaChanges"],
+    [{ conflict: "target-wins", schemaChanges: "apply" }, "schemaChanges"],
+    [{ direction: "both", overrides }, "overrides.public.a.schemaChanges"],
+    [{ schemaChanges: "perhaps" }, "schemaChanges"],
+  ] as const)("refuses %j", (given, subject) => {
+    expect(Object.keys(problemsOf(() => resolveConfig({ ...sides, ...given } as SyncOptions, {})))).toEqual([
+      subject,
+    ]);
+  });
+});

@@ -23,6 +23,7 @@ const keys = {
   keyless: ["refuse", "reload"],
   conflict: ["skip", "latest"],
   onRefusal: ["stop", "park"],
+  schemaChanges: ["apply", "stop"],
   transform: [true, false],
 } as const;
 
