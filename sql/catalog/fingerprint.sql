@@ -3,6 +3,8 @@
 -- Runs on: source, inside the batch's snapshot after the tables are locked; target, for the same table there. $1: oid[].
 -- Returns: relid, schema, name, fingerprint. A table that is gone returns no row. The triggers' xmin is part of it:
 --          a trigger that was disabled and enabled again in between may have missed changes.
+-- touched: of a table that is captured per statement, by column number: the transaction that wrote its row in pg_attribute.
+--   It may have been a parent, or a partitioned table, whose statements wrote to it: only that it came and went is left.
 -- rows.versions: the transactions that wrote the columns' rows in pg_attribute. Every ALTER TABLE that may give rows other
 --   values writes some of them, those of a partitioned table on its root as well; VACUUM FULL, CLUSTER, TRUNCATE, another
 --   tablespace or access method, and what swaps files as pg_repack does, write none (but where a column's missing values
@@ -84,6 +86,13 @@ select c.oid::bigint as "relid",
                and (exists (select 1 from pg_catalog.pg_inherits i where i.inhrelid = c.oid)
                  or exists (select 1 from pg_catalog.pg_subscription_rel s where s.srrelid = c.oid))
            ) as t),
+         'touched', case when exists (
+             select 1 from pg_catalog.pg_trigger t
+             where t.tgrelid = c.oid and t.tgname ~ '^zzz_replicate_capture_\d+_insert$')
+           then (
+             select pg_catalog.jsonb_object_agg(a.attnum::text, a.xmin::text)
+             from pg_catalog.pg_attribute a
+             where a.attrelid = c.oid and a.attnum > 0) end,
          'rows', pg_catalog.jsonb_build_object(
            'versions', (
              select coalesce(pg_catalog.string_agg(v.xmin, ' ' order by v.xmin), '')

@@ -11,6 +11,11 @@ export interface Fingerprint {
   readonly keys: readonly string[];
   /** [name, enabled, xmin] of the triggers that capture it. */
   readonly triggers: readonly (readonly [string, string, string])[];
+  /**
+   * Of a table that is captured per statement, by column number: who wrote its row in the catalogue. Null for others, absent
+   * from what earlier versions have stored.
+   */
+  readonly touched?: Readonly<Record<string, string>> | null;
   /** Absent from what earlier versions have stored. */
   readonly rows?: {
     /** Of the columns' rows in the catalogue: new ones after every command that may give rows other values. */
