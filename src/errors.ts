@@ -145,13 +145,13 @@ export const errorRules = {
   ),
   /** The numbers of sequences cannot be shared out; each is named with what stands in the way. */
   SEQUENCES_UNFIT: rule(1, "never", "Settle what is listed, then run the same command again."),
-  /** The target refused a row. */
+  /** The target rejected a row. */
   ROW_REFUSED: rule(
     3,
     "never",
     "Repair the target's constraint or the row on the source, or have such rows put aside with --on-refusal park, then start again.",
   ),
-  /** Rows that the target has refused are put aside, and nobody said that it may do without them. */
+  /** Rows that the target has rejected are parked, and nobody said that it may do without them. */
   ROWS_PARKED: rule(
     1,
     "never",

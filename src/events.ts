@@ -73,7 +73,7 @@ export type SyncEvent =
       readonly statement: string;
       readonly reason: string;
     }
-  /** Rows that the target has refused were put aside; key and message are those of the first. */
+  /** Rows that the target has rejected were parked; key and message are those of the first. */
   | {
       readonly type: "rows-parked";
       readonly table: string;
@@ -81,7 +81,7 @@ export type SyncEvent =
       readonly key: Readonly<Record<string, unknown>>;
       readonly message: string;
     }
-  /** Rows that had been put aside were applied, or are gone from the source. */
+  /** Rows that had been parked were applied, or are gone from the source. */
   | { readonly type: "parked-rows-settled"; readonly table: string; readonly rows: number }
   /** A table without a key has changed, and is too large to be read again while `follow` runs. */
   | {

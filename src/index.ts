@@ -19,7 +19,7 @@ export type {
   CaptureMethod,
   Direction,
   KeylessPolicy,
-  RefusalPolicy,
+  RejectionPolicy,
   SchemaChangePolicy,
   ResolvedConfig,
   ResolvedOverride,
@@ -44,7 +44,7 @@ export type {
   Hooks,
   HooksSetting,
   OnErrorAnswer,
-  RefusedRowOfBatch,
+  RejectedRowOfBatch,
   Row,
   TransformRow,
 } from "./config/hooks.ts";

@@ -113,7 +113,7 @@ export interface Sync extends AsyncDisposable {
     winner: Side,
     options?: CallOptions,
   ): Promise<ResolveReport>;
-  /** Lists the rows that the target has refused, or has them tried again. */
+  /** Lists the rows that the target has rejected, or has them tried again. */
   parked(options?: ParkedOptions & CallOptions): Promise<ParkedReport>;
   /** Carries the values of sequences, forward only. */
   sequences(options?: SequencesOptions & CallOptions): Promise<SequencesReport>;
@@ -231,7 +231,7 @@ export async function openSync(options: SyncOptions & OpenOptions): Promise<Sync
         await assertNoSwitch(open, "init");
         await assertForward(open, "init");
         const report = await initSync(each, call);
-        if (each.config.isTwoSided && !report.dryRun) await initBack(open);
+        if (each.config.tracksTarget && !report.dryRun) await initBack(open);
         return report;
       }),
     copy: async (call = {}) =>

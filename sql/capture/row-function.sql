@@ -7,9 +7,9 @@
 -- The application must never fail or wait because of this function:
 -- * SECURITY DEFINER: its roles need no rights here, and nothing may run with ours that a user can define. Every name,
 --   operator and type is qualified, because no search_path is set (that would cost a fifth of the trigger's time); and
---   there is no cast, neither written nor implied: a key is noted as its output function writes it, or, where that
---   depends on settings, as it is, once it is sure that the column still has the type that is noted.
--- * The key is read in a block of its own: if a key column was renamed, dropped or retyped, the row is noted without a
+--   there is no cast, neither written nor implied: a key is recorded as its output function writes it, or, where that
+--   depends on settings, as it is, once it is sure that the column still has the type that is recorded.
+-- * The key is read in a block of its own: if a key column was renamed, dropped or retyped, the row is recorded without a
 --   key, as a wish to read the whole table again. The block writes nothing, so it costs no subtransaction id.
 -- * No look-up, no dynamic SQL, no lock but the delta table's own.
 --

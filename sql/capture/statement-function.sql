@@ -1,6 +1,6 @@
 -- What: the function behind the capture triggers of one plain table whose changes are captured statement by
 --       statement, from transition tables: changed_rows holds the new rows, or the deleted ones; old_rows those
---       before an update. Old keys are noted only where the update moved them, by image, as the row function does it.
+--       before an update. Old keys are recorded only where the update moved them, by image, as the row function does it.
 -- Runs on: source. Replaced at every rotation, to point at the other delta table.
 -- Returns: null.
 -- Harmless to the application for the same reasons as the row function. The exception block costs one subtransaction

@@ -10,7 +10,7 @@ create table replicate.node (
 create unique index node_own on replicate.node (is_own) where is_own;
 
 -- True: the delta tables also tell what the change was, when and where it was made, and which sync brought it, and
--- nothing is noted in sessions that apply a two-way sync (see capture/telling-function).
+-- nothing is recorded in sessions that apply a two-way sync (see capture/telling-function).
 alter table replicate.capture add column tells boolean not null default false;
 
 -- Either side: conflicts that were met when a batch was applied to this database, by base name of the sync.

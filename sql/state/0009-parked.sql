@@ -1,4 +1,4 @@
--- What: rows that the target has refused, put aside so that the others go on.
+-- What: rows that the target has rejected, parked so that the others go on.
 -- Runs on: source and target, inside one transaction, at `init`.
 -- Returns: nothing.
 

@@ -9,5 +9,5 @@ create table replicate.applying (
   pid integer not null
 );
 
--- Target: what upkeep was refused last: {"message", "hint", "since"}; null while all of it is done.
+-- Target: what maintenance was refused last: {"message", "hint", "since"}; null while all of it is done.
 alter table replicate.runner add column upkeep jsonb;

@@ -1,10 +1,10 @@
 -- What: begins to compare a part on the target. The lock comes before the snapshot, because a TRUNCATE that commits
 --       after a snapshot shows that snapshot an empty table; the query that reads the position takes the snapshot.
 -- Runs on: target, as one script.
--- Returns: position and state of the table, whether it owes a reload and its size, its known partitions and fingerprint, its shape.
+-- Returns: position and state of the table, whether it has a deferred reload and its size, its known partitions and fingerprint, its shape.
 begin isolation level repeatable read;
 lock table {{table}} in access share mode;
-select s.position, t.state, t.fingerprint, pg_catalog.to_jsonb(t) ->> 'reload_since' is not null as "owesReload",
+select s.position, t.state, t.fingerprint, pg_catalog.to_jsonb(t) ->> 'reload_since' is not null as "isReloadDeferred",
        pg_catalog.to_jsonb(t) ->> 'reload_bytes' as "reloadBytes", {{shape}} as "shape",
        (select coalesce(pg_catalog.jsonb_object_agg(p.key, p.value ->> 'bound'), '{}'::jsonb)
         from pg_catalog.jsonb_each(t.partitions) p

@@ -15,7 +15,7 @@ import { withBriefLocks } from "../postgres/lock.ts";
 import { fill, ident, load } from "../postgres/sql.ts";
 import type { SyncContext } from "../state/context.ts";
 import { WRITTEN_PAST } from "./by-row.ts";
-import { noteReread } from "./note-changes.ts";
+import { recordReread } from "./record-changes.ts";
 import { installFunction } from "./trigger-function.ts";
 import { installTriggers, installTruncateTrigger } from "./triggers.ts";
 
@@ -50,7 +50,7 @@ export async function attachCapture(
       [table.oid, context.config.name],
     );
     const getsKey = known?.isKeyless === true && table.key !== null;
-    const tells = context.config.isTwoSided;
+    const tells = context.config.tracksTarget;
     const getsTold = known?.tells === false && tells;
     if (known?.isSubscribed && !getsKey && !getsTold) return await loadOne(source, known.id);
     await source.script(`lock table ${tableSql(table)} in share row exclusive mode`);
@@ -77,7 +77,7 @@ export async function attachCapture(
  * Keeps the deltas of a table from now on until `follow` has taken the table in again, because it is copied anew, and
  * has every update recorded (see attachCapture).
  */
-export async function holdCapture(
+export async function pinCapture(
   context: SyncContext,
   source: Connection,
   captureId: number,
@@ -162,7 +162,7 @@ async function tellChanges(source: Connection, captureId: number): Promise<void>
 }
 
 /**
- * From here on a capture that knew no key notes keys: the triggers stay, their function changes. What was noted before is
+ * From here on a capture that knew no key notes keys: the triggers stay, their function changes. What was recorded before is
  * part of one last re-read. The table is locked, so nobody is in the old function.
  */
 async function captureByKey(source: Connection, capture: Capture, table: Table, key: Key): Promise<void> {
@@ -175,7 +175,7 @@ async function captureByKey(source: Connection, capture: Capture, table: Table, 
     JSON.stringify(keyColumns),
   ]);
   await installFunction(source, { ...capture, keyColumns });
-  await noteReread(source, capture);
+  await recordReread(source, capture);
 }
 
 /**

@@ -5,7 +5,7 @@ import type { Connection } from "../postgres/connect.ts";
 import { withBriefLocks } from "../postgres/lock.ts";
 import { fill, ident, qualified } from "../postgres/sql.ts";
 import type { SyncContext } from "../state/context.ts";
-import { noteAllKeys, noteTruncated } from "./note-changes.ts";
+import { recordAllKeys, recordTruncated } from "./record-changes.ts";
 import { captureTrigger, installTruncateTrigger, truncateTrigger } from "./triggers.ts";
 
 /**
@@ -40,8 +40,8 @@ export async function adoptLeaf(
         `alter table ${qualified(leaf.schema, leaf.name)} enable always trigger ${trigger.name}`,
       );
     }
-    if (wasOff) await noteTruncated(source, capture, leaf.oid);
-    await noteAllKeys(source, capture, `only ${qualified(leaf.schema, leaf.name)}`);
+    if (wasOff) await recordTruncated(source, capture, leaf.oid);
+    await recordAllKeys(source, capture, `only ${qualified(leaf.schema, leaf.name)}`);
   });
 }
 
@@ -70,6 +70,6 @@ export async function releaseLeaf(
     );
     // Each sync that reads the capture notes it in its own time. Where there are several, only a re-read is right for
     // those that have noted it before.
-    await noteTruncated(source, capture, isShared ? 0 : leaf.oid);
+    await recordTruncated(source, capture, isShared ? 0 : leaf.oid);
   });
 }

@@ -123,7 +123,7 @@ const IMAGE = ' collate pg_catalog."C"';
 
 const imageText = (value: string): string => `pg_catalog.format('%s', ${value})${IMAGE}`;
 
-/** What is noted of a key column of a row, see sql/capture/row-function. */
+/** What is recorded of a key column of a row, see sql/capture/row-function. */
 export function keyValue(row: string, column: CaptureKeyColumn): string {
   const value = `${row}.${ident(column.name)}`;
   return isText(column)

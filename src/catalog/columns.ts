@@ -119,21 +119,21 @@ export function columnPlan(
       });
       continue;
     }
-    const refusal = from.mapped?.isConstant === true ? null : whyNotAssignable(from, to);
-    if (refusal !== null && from.mapped?.as != null) {
+    const reason = from.mapped?.isConstant === true ? null : whyNotAssignable(from, to);
+    if (reason !== null && from.mapped?.as != null) {
       problems.push({
         subject,
-        message: `${from.mapped.as} is ${from.type}, and column ${name} ${to.type} on the target: ${refusal}`,
+        message: `${from.mapped.as} is ${from.type}, and column ${name} ${to.type} on the target: ${reason}`,
         remedy: `-- in the settings: cast it: (${from.mapped.as})::${to.type}`,
       });
       continue;
     }
-    if (refusal !== null) {
+    if (reason !== null) {
       // A type of the same name, but not the same, cannot be had by its name.
       const isHomonym = from.isDomain && to.isDomain && unqualified(from.type) === unqualified(to.type);
       problems.push({
         subject,
-        message: `column ${name} is ${from.type} on the source and ${to.type} on the target: ${refusal}`,
+        message: `column ${name} is ${from.type} on the source and ${to.type} on the target: ${reason}`,
         remedy: hasSameName(from, to)
           ? remakeTypeSql(tableSql(target), from, to)
           : retypeColumnSql(target, isHomonym ? { ...from, type: from.plainType } : from, to),
@@ -232,7 +232,7 @@ function narrowing(source: Limited, target: Limited, isSame: boolean): string | 
     return given !== null && given[0] === size ? null : "values would be refused or padded";
   }
   if (given !== null && given[0] <= size) return null;
-  // Of what an expression gives nobody knows the length; what is too long the target's server refuses.
+  // Of what an expression gives nobody knows the length; what is too long the target's server rejects.
   if (source.mapped?.as != null && textual.has(elementType(target.baseType))) return null;
   return "values would be refused or cut";
 }

@@ -90,7 +90,7 @@ export interface Definitions {
   readonly unvalidated: readonly Unvalidated[];
 }
 
-export type OwedKind =
+export type DeferredKind =
   "key" | "index" | "attach" | "constraint" | "foreign-key" | "check" | "trigger" | "rule" | "analyze";
 
 /**
@@ -108,9 +108,9 @@ export const stages = {
   reaction: 60,
 } as const;
 
-/** One object: how it goes, and what is owed once it is gone. */
+/** One object: how it goes, and what is deferred once it is gone. */
 export interface Removal {
-  readonly kind: OwedKind;
+  readonly kind: DeferredKind;
   readonly objectName: string;
   readonly tableName: string;
   readonly relid: number;

@@ -223,7 +223,7 @@ export function objection(server: Connection, error: unknown): Error {
 }
 
 function mappedSource({ table, where, columns: wished, problems }: Wish): Table {
-  const refuse = (setting: string, message: string): void =>
+  const fail = (setting: string, message: string): void =>
     void problems.push({ subject: tableLabel(table), message: `${setting}: ${message}` });
   const isKey = (column: Column): boolean =>
     table.key?.columns.some(({ attnum }) => attnum === column.attnum) === true;
@@ -233,7 +233,7 @@ function mappedSource({ table, where, columns: wished, problems }: Wish): Table 
     const { mapped, expression } = wish;
     if (isKey(column) && (mapped.to === null || mapped.as !== null)) {
       const what = mapped.to === null ? "left out" : "computed";
-      refuse(expression.setting, `a column of the key cannot be ${what}: rows are found by it`);
+      fail(expression.setting, `a column of the key cannot be ${what}: rows are found by it`);
       return column;
     }
     if (mapped.as === null) return { ...column, mapped };
@@ -245,12 +245,12 @@ function mappedSource({ table, where, columns: wished, problems }: Wish): Table 
     if (table.columns.some((column) => column.name === name)) continue;
     if (mapped.as === null) {
       // One that is left out may be dropped from the source.
-      if (mapped.to !== null) refuse(expression.setting, "the source has no such column");
+      if (mapped.to !== null) fail(expression.setting, "the source has no such column");
     } else if (expression.type !== undefined)
       columns.push(computed(NO_COLUMN - index, name, expression.type, mapped));
   }
   if (where?.type !== undefined && where.type.baseType !== "boolean")
-    refuse(where.setting, `has to be a condition, and is of type ${where.type.type}`);
+    fail(where.setting, `has to be a condition, and is of type ${where.type.type}`);
   // What the settings say means what it says under our own search path, where it was checked.
   const hasExpressions = where !== null || columns.some(({ mapped }) => mapped?.as != null);
   return {

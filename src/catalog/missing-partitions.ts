@@ -31,7 +31,7 @@ export function missingPartitions(
     const statements = leaf.path.flatMap(({ bound, key, ...level }, n) => {
       const above = leaf.path[n - 1];
       const parent =
-        above === undefined ? tableSql(target) : own(theirs(leaf.path.slice(0, n), target) ?? above);
+        above === undefined ? tableSql(target) : own(twinOf(leaf.path.slice(0, n), target) ?? above);
       const divided = key === null ? "" : ` partition by ${key}`;
       const statement = `create table ${own(level)} partition of ${parent} ${bound}${divided};`;
       if (n < depth || told.has(statement)) return [];
@@ -72,7 +72,7 @@ function lackedAt(
       const own = boundsBelow(source, above);
       return [...there].every((bound) => own.has(bound) || gone.includes(bound)) ? depth : null;
     }
-    const twin = theirs(path.slice(0, depth + 1), target);
+    const twin = twinOf(path.slice(0, depth + 1), target);
     if (twin === undefined || twin.key === null || twin.key !== level.key) return null;
   }
   return null;
@@ -88,7 +88,7 @@ function boundsBelow(table: Table, above: readonly PartitionLevel[]): Set<string
 }
 
 /** The target's partition with the same bounds all the way. */
-function theirs(path: readonly PartitionLevel[], target: Table): PartitionLevel | undefined {
+function twinOf(path: readonly PartitionLevel[], target: Table): PartitionLevel | undefined {
   return target.leaves.find((leaf) => isBelow(leaf.path, path))?.path[path.length - 1];
 }
 

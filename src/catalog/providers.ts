@@ -30,8 +30,8 @@ const providerRole =
  */
 export function providerOf(schema: SchemaOwner, role: string): string | undefined {
   const [, provider] = providerSchemas.find(([name]) => name.test(schema.name)) ?? [];
-  const isTheirs = schema.owner !== role && (schema.isForeign || providerRole.test(schema.owner));
-  return isTheirs ? provider : undefined;
+  const isOfProvider = schema.owner !== role && (schema.isForeign || providerRole.test(schema.owner));
+  return isOfProvider ? provider : undefined;
 }
 
 /** What a query of relations says of the schema that one is in. */

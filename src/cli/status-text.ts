@@ -60,7 +60,7 @@ export function statusLines(status: Status, now: Date): string[] {
     ]);
   }
   rows.push(...switchRows(status, now));
-  for (const held of status.held) rows.push(["held", heldText(held, status.sync, now)]);
+  for (const held of status.held) rows.push(["held", retainedText(held, status.sync, now)]);
   if (status.conflicts > 0)
     rows.push([
       "conflicts",
@@ -76,7 +76,7 @@ export function statusLines(status: Status, now: Date): string[] {
     ...columns(rows.map(([label, text]) => [`  ${label}`, text])),
     ...leftInvalidLines(status.owed.leftInvalid),
     ...errorLines(status, now),
-    ...upkeepLines(status, now),
+    ...maintenanceLines(status, now),
     ...tableLines(status),
     ...reloadLines(status, now),
     ...schemaLines(status, now),
@@ -177,14 +177,14 @@ function waitText({ side, session, what, seconds, blockedBy }: Status["waits"][n
   return `${session} waits${since} on the ${side} for a lock on ${what}; held by ${holder}`;
 }
 
-function heldText(held: Status["held"][number], own: string, now: Date): string {
+function retainedText(held: Status["held"][number], own: string, now: Date): string {
   const who = held.sync === own ? "this sync" : `sync ${held.sync}`;
   const size = `${bytes(held.bytes)} of changes${held.isOver ? ", more than deltaLimit" : ""}`;
   const way = held.isOver && held.sync !== own ? `; give it up: ${held.giveUp}` : "";
   return `${who} has taken nothing for ${age(held.since, now)}, and makes the source keep ${size}${way}`;
 }
 
-function upkeepLines({ upkeep }: Status, now: Date): string[] {
+function maintenanceLines({ upkeep }: Status, now: Date): string[] {
   if (upkeep === null) return [];
   return [
     `  upkeep is put off, first ${ago(upkeep.since, now)}:`,

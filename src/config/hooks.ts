@@ -15,8 +15,8 @@ export interface BatchToCome {
   readonly tables: readonly string[];
 }
 
-/** A row that the target has refused, in a batch or while the table is copied. */
-export interface RefusedRowOfBatch {
+/** A row that the target has rejected, in a batch or while the table is copied. */
+export interface RejectedRowOfBatch {
   /** On the source, quoted where it has to be. */
   readonly table: string;
   /** By column: `{ id: 21 }`. */
@@ -54,10 +54,10 @@ export interface Hooks {
    * each of these rows becomes an object.
    */
   readonly transformRow?: TransformRow;
-  /** Decides about each row that the target refuses, in the place of `onRefusal`. Called inside of the batch's or part's transaction. */
+  /** Decides about each row that the target rejects, in the place of `onRefusal`. Called inside of the batch's or part's transaction. */
   readonly onError?: (
     error: ReplicateError,
-    row: RefusedRowOfBatch,
+    row: RejectedRowOfBatch,
   ) => OnErrorAnswer | Promise<OnErrorAnswer>;
 }
 
@@ -119,7 +119,7 @@ async function importHooks(path: string, file: string): Promise<Hooks> {
 /** Loads the hooks of a sync. Throws CONFIG_INVALID, also for one that does not go with the other settings. */
 export async function loadHooks(config: {
   readonly hooks: HooksSource | undefined;
-  readonly isTwoSided: boolean;
+  readonly tracksTarget: boolean;
   readonly overrides: Readonly<Record<string, { readonly transform?: boolean | null }>>;
 }): Promise<Hooks> {
   const hooks = (await config.hooks?.load()) ?? {};
@@ -128,7 +128,7 @@ export async function loadHooks(config: {
     throw configInvalid([
       { subject: `overrides.${asks}.transform`, message: "needs a hook transformRow (hooks)" },
     ]);
-  if (asks !== undefined && config.isTwoSided)
+  if (asks !== undefined && config.tracksTarget)
     throw configInvalid([
       {
         subject: `overrides.${asks}.transform`,
@@ -139,7 +139,7 @@ export async function loadHooks(config: {
     throw configInvalid([
       { subject: "hooks", message: "transformRow is never called: no table has transform: true (overrides)" },
     ]);
-  if (hooks.onError !== undefined && config.isTwoSided)
+  if (hooks.onError !== undefined && config.tracksTarget)
     throw configInvalid([
       {
         subject: "hooks",
@@ -162,7 +162,7 @@ export async function callHook<T>(name: keyof Hooks, call: () => T | Promise<T>)
 export async function askOnError(
   onError: NonNullable<Hooks["onError"]>,
   error: ReplicateError,
-  row: RefusedRowOfBatch,
+  row: RejectedRowOfBatch,
 ): Promise<OnErrorAnswer> {
   const answer = await callHook("onError", () => onError(error, row));
   if (!answers.includes(answer))

@@ -31,10 +31,10 @@ export type CaptureMethod = "row" | "statement";
 export type KeylessPolicy = "refuse" | "reload";
 
 /**
- * What becomes of a row that the target refuses: a check constraint that only it has, a value too long. stop: the sync
- * stops. park: the row is put aside with its error, and tried again when it or the target's table has changed.
+ * What becomes of a row that the target rejects: a check constraint that only it has, a value too long. stop: the sync
+ * stops. park: the row is parked with its error, and tried again when it or the target's table has changed.
  */
-export type RefusalPolicy = "stop" | "park";
+export type RejectionPolicy = "stop" | "park";
 
 /**
  * What becomes of a change of a table's schema on the source. apply: it is made on the target too, with the batch behind which
@@ -83,7 +83,7 @@ export interface SyncOptions {
   /** Schema of the source to schema of the target, for tables without a `target` of their own. */
   readonly schemas?: Readonly<Record<string, string>>;
   /** Default "stop". Not with `direction: both` or a conflict policy, whose target has changes of its own. */
-  readonly onRefusal?: RefusalPolicy;
+  readonly onRefusal?: RejectionPolicy;
   /**
    * Default "apply"; "stop" with `direction: both` or a conflict policy. Tables that are mapped, or whose columns are not those
    * of the source, stop too; but for these an override may say "apply".
@@ -119,7 +119,7 @@ export interface TableOverride extends MappingSettings {
   /** Default: that of the sync. */
   readonly conflict?: ConflictSetting | null;
   /** Default: that of the sync. */
-  readonly onRefusal?: RefusalPolicy | null;
+  readonly onRefusal?: RejectionPolicy | null;
   /** Default: that of the sync. */
   readonly schemaChanges?: SchemaChangePolicy | null;
   /** Whether the table's rows go through the hook `transformRow`. Default false. */
@@ -140,13 +140,13 @@ export interface ResolvedConfig {
   readonly exclude: readonly string[];
   readonly keyless: KeylessPolicy;
   readonly keylessLimitBytes: number;
-  readonly onRefusal: RefusalPolicy;
+  readonly onRefusal: RejectionPolicy;
   readonly schemaChanges: SchemaChangePolicy;
   readonly hooks: HooksSource | undefined;
   readonly direction: Direction;
   readonly conflict: ConflictPolicy;
   /** Whether the target's changes are captured too: both sides are written to, or a policy is not the default. */
-  readonly isTwoSided: boolean;
+  readonly tracksTarget: boolean;
   readonly nodes: NodeNames;
   readonly conflictLog: { readonly keepSeconds: number };
   readonly deltaLimitBytes: number;
@@ -166,7 +166,7 @@ export const defaults = Object.freeze({
   name: "default",
   keyless: "refuse" as KeylessPolicy,
   keylessLimit: "64MB",
-  onRefusal: "stop" as RefusalPolicy,
+  onRefusal: "stop" as RejectionPolicy,
   schemaChanges: "apply" as SchemaChangePolicy,
   direction: "one-way" as Direction,
   conflict: "source-wins" as ConflictSetting,
@@ -189,7 +189,7 @@ const overrideNames = [
   "schemaChanges",
   "transform",
 ] as const;
-const refusalPolicies = ["stop", "park"] as const;
+const rejectionPolicies = ["stop", "park"] as const;
 const schemaChangePolicies = ["apply", "stop"] as const;
 const keylessPolicies = ["refuse", "reload"] as const;
 
@@ -234,14 +234,14 @@ export function checkOptions(
   const keylessLimitBytes = check.size("keylessLimit", given["keylessLimit"] ?? defaults.keylessLimit, 0);
   const deltaLimitBytes = check.size("deltaLimit", given["deltaLimit"] ?? defaults.deltaLimit, 0);
   const schemas = checkSchemas(check, given["schemas"]);
-  const onRefusal = check.oneOf("onRefusal", given["onRefusal"], refusalPolicies) ?? defaults.onRefusal;
+  const onRefusal = check.oneOf("onRefusal", given["onRefusal"], rejectionPolicies) ?? defaults.onRefusal;
   const schemaChanges = check.oneOf("schemaChanges", given["schemaChanges"], schemaChangePolicies);
   const hooks = checkHooks(check, "hooks", given["hooks"]);
   const overrides = checkOverrides(check, given["overrides"], nodes);
   const policies = [conflict, ...Object.values(overrides).map((override) => override.conflict)];
-  const isTwoSided =
+  const tracksTarget =
     direction === "both" || policies.some((each) => each != null && each.kind !== "source-wins");
-  if (isTwoSided) checkOneWay(check, overrides);
+  if (tracksTarget) checkOneWay(check, overrides);
 
   const copy = check.object("copy", given["copy"] ?? {}, copyNames);
   const jobs = check.integer("copy.jobs", copy["jobs"] ?? defaults.copy.jobs, 1, mostJobs);
@@ -264,7 +264,7 @@ export function checkOptions(
       .filter((table) => overrides[table]?.onRefusal === "park")
       .map((table) => `overrides.${table}.onRefusal`),
   ];
-  for (const path of isTwoSided ? parking : [])
+  for (const path of tracksTarget ? parking : [])
     check.problem(
       path,
       "park is not for a target with changes of its own, which would overwrite the source's row that was put aside",
@@ -276,7 +276,7 @@ export function checkOptions(
       .filter((table) => overrides[table]?.schemaChanges === "apply")
       .map((table) => `overrides.${table}.schemaChanges`),
   ];
-  for (const path of isTwoSided ? applying : [])
+  for (const path of tracksTarget ? applying : [])
     check.problem(
       path,
       "apply is not for a target with changes of its own, which has schema changes of its own as well",
@@ -298,11 +298,11 @@ export function checkOptions(
     keyless,
     keylessLimitBytes,
     onRefusal,
-    schemaChanges: schemaChanges ?? (isTwoSided ? "stop" : defaults.schemaChanges),
+    schemaChanges: schemaChanges ?? (tracksTarget ? "stop" : defaults.schemaChanges),
     hooks,
     direction,
     conflict,
-    isTwoSided,
+    tracksTarget,
     nodes,
     conflictLog: Object.freeze({ keepSeconds }),
     deltaLimitBytes,
@@ -330,7 +330,7 @@ function checkOverrides(check: Check, value: unknown, nodes: NodeNames): Record<
     const skipNoop = check.boolean(`${path}.skipNoop`, given["skipNoop"]);
     const keyless = check.oneOf(`${path}.keyless`, given["keyless"], keylessPolicies);
     const conflict = checkConflict(check, `${path}.conflict`, given["conflict"], nodes);
-    const onRefusal = check.oneOf(`${path}.onRefusal`, given["onRefusal"], refusalPolicies);
+    const onRefusal = check.oneOf(`${path}.onRefusal`, given["onRefusal"], rejectionPolicies);
     const schemaChanges = check.oneOf(`${path}.schemaChanges`, given["schemaChanges"], schemaChangePolicies);
     const transform = check.boolean(`${path}.transform`, given["transform"]);
     // What is null takes back what a wider pattern says.

@@ -16,7 +16,7 @@ type Overrides<O> = Readonly<Record<string, O>>;
 export type Merged<O> = { readonly [K in keyof O]?: Exclude<O[K], null | undefined> };
 
 /** One setting of a table, and who says so. */
-export interface HeldSetting {
+export interface EffectiveSetting {
   /** `capture`. */
   readonly key: string;
   /** A column, where the key is merged name by name. */
@@ -32,7 +32,7 @@ export function tableSettings<O extends object>(
   { overrides }: { readonly overrides: Overrides<O> },
 ): Merged<O> {
   const merged: Record<string, unknown> = {};
-  for (const { key, name, value } of heldSettings(table, overrides)) {
+  for (const { key, name, value } of effectiveSettings(table, overrides)) {
     if (name === null) merged[key] = value;
     else merged[key] = { ...(merged[key] as Record<string, unknown> | undefined), [name]: value };
   }
@@ -40,8 +40,11 @@ export function tableSettings<O extends object>(
 }
 
 /** The same one by one, each with the override that it comes from. */
-export function heldSettings<O extends object>(table: TableName, overrides: Overrides<O>): HeldSetting[] {
-  const held = new Map<string, HeldSetting>();
+export function effectiveSettings<O extends object>(
+  table: TableName,
+  overrides: Overrides<O>,
+): EffectiveSetting[] {
+  const effective = new Map<string, EffectiveSetting>();
   /** Keys of which an override has said that wider ones do not count. */
   const closed = new Set<string>();
   for (const { text, pattern } of ranked(overrides)) {
@@ -53,11 +56,11 @@ export function heldSettings<O extends object>(table: TableName, overrides: Over
       const inner = mergedInside.includes(key) ? Object.entries(value as object) : [[null, value] as const];
       for (const [name, each] of inner) {
         const path = JSON.stringify([key, name]);
-        if (!held.has(path)) held.set(path, { key, name, value: each as unknown, from: text });
+        if (!effective.has(path)) effective.set(path, { key, name, value: each as unknown, from: text });
       }
     }
   }
-  return [...held.values()];
+  return [...effective.values()];
 }
 
 interface Ranked {

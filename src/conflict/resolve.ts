@@ -1,12 +1,12 @@
 /**
- * Resolving a conflict that was skipped: the key is noted as changed in the database of the winning row, so that the next
+ * Resolving a conflict that was skipped: the key is recorded as changed in the database of the winning row, so that the next
  * batch takes the row, as it is then, to the other side.
  *
  * While an entry is pending, the key is neither read from the database that holds the entry nor applied to it. Where the
  * winning row is in that database, one transaction ends this and notes the key. Where it is in the other one, there are three:
  *
  * 1. The entry gets its winner. From now on the key is applied again, so that nothing of it can be left out here any more.
- * 2. The key is noted in the other database.
+ * 2. The key is recorded in the other database.
  * 3. The entry is resolved, and the key is read again.
  *
  * Whoever dies in between leaves an entry with a winner that is not resolved: the same call again, or the runner
@@ -181,8 +181,8 @@ async function settle(sides: Sides, entry: Entry, winner: Side): Promise<void> {
     const id = publicId(entry.side, entry.id);
     throw new ReplicateError("CONFLICT_UNKNOWN", `conflict ${id} was resolved by somebody else meanwhile`);
   };
-  const noteEntry = async (): Promise<void> => {
-    if (capture !== undefined) await noteChanged(sides[winner], capture, entry.keys);
+  const recordEntry = async (): Promise<void> => {
+    if (capture !== undefined) await recordChanged(sides[winner], capture, entry.keys);
   };
   const endEntry = async (): Promise<void> => {
     await keeper.rows(`update replicate.conflict set resolved_at = clock_timestamp() where id = $1`, [
@@ -193,15 +193,15 @@ async function settle(sides: Sides, entry: Entry, winner: Side): Promise<void> {
   if (entry.side === winner) {
     await keeper.transaction(async () => {
       await decideEntry();
-      await noteEntry();
+      await recordEntry();
       await endEntry();
     });
     return;
   }
   await decideEntry();
   await failpoint("conflict.begun");
-  await sides[winner].transaction(noteEntry);
-  await failpoint("conflict.noted");
+  await sides[winner].transaction(recordEntry);
+  await failpoint("conflict.key-recorded");
   await endEntry();
 }
 
@@ -235,7 +235,7 @@ function keyTexts({ keyColumns }: Capture, { byName, texts }: Key): readonly (st
 }
 
 /** Notes keys as changed just now by an application, in the open transaction. */
-async function noteChanged(connection: Connection, capture: Capture, keys: readonly Key[]): Promise<void> {
+async function recordChanged(connection: Connection, capture: Capture, keys: readonly Key[]): Promise<void> {
   // Against a rotation meanwhile.
   const { active } = await connection.row<{ active: "a" | "b" }>(
     `select active from replicate.capture where id = $1 for share`,

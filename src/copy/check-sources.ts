@@ -2,11 +2,11 @@
 import { tableLabel } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
-import { markName, reverseName } from "../state/switch.ts";
+import { retentionPointName, reverseName } from "../state/switch.ts";
 import type { CopyTable } from "./run.ts";
 
 /** `full`: labels of the tables that hold rows. Throws TARGET_NOT_EMPTY with every table that another sync reads here. */
-export async function refuseSources(
+export async function assertNoReaders(
   target: Connection,
   sync: string,
   tables: readonly CopyTable[],
@@ -20,7 +20,7 @@ export async function refuseSources(
     `select c.relid::bigint::float8 as relid, s.sync
      from replicate.subscription s join replicate.capture c on c.id = s.capture_id
      where s.sync <> all ($1) order by s.sync`,
-    [[reverseName(sync), markName(sync)]],
+    [[reverseName(sync), retentionPointName(sync)]],
   );
   const problems = tables
     .map((table) => table.target)

@@ -13,15 +13,15 @@ import { relayCopy, RelayError, type RelayResult } from "../postgres/copy-relay.
 import { failpoint } from "../postgres/failpoint.ts";
 import { ident, literal, load, qualified } from "../postgres/sql.ts";
 import {
-  asReplicateError, isConnectionFailure, isRefusal, isRetryableConflict, lacksPartition, QUERY_CANCELED, sqlstateOf, UNDEFINED_TABLE,
+  asReplicateError, isConnectionFailure, isRejection, isRetryableConflict, lacksPartition, QUERY_CANCELED, sqlstateOf, UNDEFINED_TABLE,
 } from "../postgres/sqlstate.ts"; // prettier-ignore
 import { wantsPark } from "../parked/policy.ts";
-import type { RefusedRow } from "../state/parked.ts";
+import type { RejectedRow } from "../state/parked.ts";
 import { asText, isTransformed, RowTransformer } from "../transform/transform-rows.ts";
 import { transformCopy } from "./transform-part.ts";
 import { storages, type PlannedPart, type Storage } from "./plan.ts";
 import { keyRangeSql } from "./quantiles.ts";
-import { canSift, prepareSift, siftedNames, siftRows } from "./sift-part.ts";
+import { canPark, prepareParking, parkingNames, parkRows } from "./park-part.ts";
 import { columnsIn, type CopyRun, type CopyTable, type Flight } from "./run.ts";
 
 /** A part of the ledger, with what it was planned for. */
@@ -51,16 +51,16 @@ export class PlanOutdated extends Error {
   override readonly name = "PlanOutdated";
 }
 
-/** What went into the target, and what was put aside. */
+/** What went into the target, and what was parked. */
 export interface Loaded extends RelayResult {
-  readonly parked: readonly RefusedRow[];
+  readonly parked: readonly RejectedRow[];
 }
 
 /**
  * Copies the rows of a part. `target` is in the transaction that holds the part and that `finish` completes: never
  * another session, in which the rows would be committed by themselves. Meanwhile the source's transaction ends, so that
- * its snapshot is never older than the reading. A part that the target has refused is given back, and then read by way of
- * sift-part. Throws PartGivenBack, PlanOutdated, ROW_REFUSED, HOOK_FAILED, ABORTED, and errors of connections as they are.
+ * its snapshot is never older than the reading. A part that the target has rejected is given back, and then read by way of
+ * park-part. Throws PartGivenBack, PlanOutdated, ROW_REFUSED, HOOK_FAILED, ABORTED, and errors of connections as they are.
  */
 export async function loadPart(
   run: CopyRun,
@@ -86,18 +86,18 @@ export async function loadPart(
   };
   run.flights.add(flight);
   const partName = `${part.captureId}.${part.number}`;
-  const attempt = run.refused.get(partName);
-  const isSifted = attempt !== undefined;
+  const attempt = run.rejected.get(partName);
+  const isParking = attempt !== undefined;
   try {
-    const names = isSifted ? siftedNames(table) : table.columns.columns.map((pair) => pair.source.name);
+    const names = isParking ? parkingNames(table) : table.columns.columns.map((pair) => pair.source.name);
     const transformer = transformerOf(run, table);
     const read =
-      transformer === undefined && !isSifted ? table : { ...table, columns: asText(table.columns) };
+      transformer === undefined && !isParking ? table : { ...table, columns: asText(table.columns) };
     const relay: typeof relayCopy =
       transformer === undefined ? relayCopy : async (...given) => await transformCopy(...given, transformer);
     const relayed = await relay(source, target, {
       read: readSql(read, names, part, storage, hasDeltas),
-      write: isSifted ? await asTarget(prepareSift(target, table)) : writeSql(read, part),
+      write: isParking ? await asTarget(prepareParking(target, table)) : writeSql(read, part),
       // When the run is stopped, both sessions are cut.
       signal: flight.giveBack.signal,
       onProgress: (bytes, rows) => {
@@ -108,20 +108,20 @@ export async function loadPart(
     // What frames the rows is none of theirs.
     const result = relayed.rows === 0 ? { ...relayed, bytes: 0 } : relayed;
     await failpoint("copy.part.loaded");
-    if (!isSifted) {
+    if (!isParking) {
       await Promise.all([source.script("commit"), finish(result)]);
       return { ...result, parked: [] };
     }
     // Nobody has to wait for the source's locks any more.
     await source.script("commit");
-    const parked = await asTarget(siftRows(run, target, table, targetName(table, part), attempt));
+    const parked = await asTarget(parkRows(run, target, table, targetName(table, part), attempt));
     if (parked === "retry") {
-      run.refused.set(partName, attempt + 1);
+      run.rejected.set(partName, attempt + 1);
       throw new PartGivenBack("a hook wants another try", { isAtOnce: true });
     }
     const loaded = { ...result, rows: result.rows - parked.length };
     await finish(loaded);
-    run.refused.delete(partName);
+    run.rejected.delete(partName);
     return { ...loaded, parked };
   } catch (error) {
     // Its transaction must not outlive the part, and after a broken COPY the session is of no use.
@@ -130,19 +130,19 @@ export async function loadPart(
       throw new PartGivenBack("somebody waits for a lock on the table", { cause: error });
     }
     if (!(error instanceof RelayError)) throw error;
-    if (attempt === undefined && error.side === "target" && canSift(run, table, error.cause)) {
-      run.refused.set(partName, 1);
+    if (attempt === undefined && error.side === "target" && canPark(run, table, error.cause)) {
+      run.rejected.set(partName, 1);
       throw new PartGivenBack("the target refuses some of its rows", { cause: error, isAtOnce: true });
     }
-    if (error.side === "source" && isRefusal(error.cause) && (await mends(run, table)))
+    if (error.side === "source" && isRejection(error.cause) && (await mends(run, table)))
       throw new PartGivenBack("a noted key cannot be read any more", { cause: error, isAtOnce: true });
-    throw refusal(run, error, table);
+    throw rejection(run, error, table);
   } finally {
     run.flights.delete(flight);
   }
 }
 
-/** Has `follow` read the table again where keys that were noted cannot be read: they are in the way here as well. */
+/** Has `follow` read the table again where keys that were recorded cannot be read: they are in the way here as well. */
 async function mends({ context }: CopyRun, { capture, label }: CopyTable): Promise<boolean> {
   await using source = await context.source("copy");
   if ((await mendKeys(source, capture)) === 0) return false;
@@ -280,7 +280,7 @@ function writeSql(table: CopyTable, part: Part): string {
 }
 
 /** What a failed COPY means. */
-function refusal(run: CopyRun, error: RelayError, table: CopyTable): Error {
+function rejection(run: CopyRun, error: RelayError, table: CopyTable): Error {
   const { cause } = error;
   const sqlstate = sqlstateOf(cause);
   if (isConnectionFailure(cause) && sqlstate === undefined) return cause as Error;
@@ -302,7 +302,7 @@ function refusal(run: CopyRun, error: RelayError, table: CopyTable): Error {
       hint: "Create the partition on the target, then run the command again.",
     });
   }
-  if (isRefusal(cause)) {
+  if (isRejection(cause)) {
     const said = asReplicateError(cause, what);
     const isLost = isKeyless(table.capture) && wantsPark(run.context.config, run.hooks, table.source);
     return new ReplicateError("ROW_REFUSED", said.message, {

@@ -30,7 +30,7 @@ import {
   type CopyTable,
   type PrepareMode,
 } from "./run.ts";
-import { refuseSources } from "./check-sources.ts";
+import { assertNoReaders } from "./check-sources.ts";
 import { Sessions, withSessions } from "./sessions.ts";
 import { moveOn } from "./work.ts";
 import { runWorkers } from "./workers.ts";
@@ -49,7 +49,7 @@ export interface CopyReport {
     readonly rows: number;
     readonly bytes: number;
     readonly state: TableState;
-    /** Rows that the target refuses, which are put aside. */
+    /** Rows that the target rejects, which are parked. */
     readonly parked: number;
   }[];
   /** Constraints that were valid on the target before and are NOT VALID now, because rows violate them. */
@@ -156,7 +156,7 @@ function newRun(context: SyncContext, options: CopyOptions, signal: AbortSignal,
     preparing: new Set(),
     flights: new Set(),
     builds: new Set(),
-    refused: new Map(),
+    rejected: new Map(),
     avoided: new Map(),
     signal,
   };
@@ -172,7 +172,7 @@ async function toPrepare(
   const fresh = tables.filter(({ entry }) => entry.state === "new");
   if (options.adopt !== true) {
     const full = await findFull(target, fresh);
-    if (options.overwriteSource !== true) await refuseSources(target, run.sync, fresh, full);
+    if (options.overwriteSource !== true) await assertNoReaders(target, run.sync, fresh, full);
     if (full.length > 0 && !run.overwrite) throw notEmpty(full);
   }
   const begun = tables.filter(

@@ -19,7 +19,7 @@ export async function forgetChangesSql(
   target: Connection,
   table: CopyTable,
 ): Promise<string[]> {
-  if (!run.context.config.isTwoSided) return [];
+  if (!run.context.config.tracksTarget) return [];
   const captures = await target.rows<{ id: number; tells: boolean }>(
     `select c.id, c.tells from replicate.capture c join replicate.subscription s on s.capture_id = c.id
      where c.relid = $1 and s.sync = $2`,
@@ -41,7 +41,7 @@ export async function resolveWithSource(
   tables: readonly CopyTable[],
 ): Promise<void> {
   const { config } = run.context;
-  if (!config.isTwoSided || tables.length === 0) return;
+  if (!config.tracksTarget || tables.length === 0) return;
   await finishResolutions(source, target, run.sync);
   const ids: number[] = [];
   for (const side of [source, target]) {

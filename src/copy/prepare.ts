@@ -2,7 +2,7 @@
  * Makes a table of the target ready for its rows and writes its parts into the ledger, in one transaction: what hangs on
  * the table is saved and removed, rows that are to go are gone, and the plan stands, or nothing of it.
  */
-import { holdCapture } from "../capture/capture.ts";
+import { pinCapture } from "../capture/capture.ts";
 import {
   definitionsIn,
   definitionsSql,
@@ -24,7 +24,7 @@ import { withBriefLocks } from "../postgres/lock.ts";
 import { fill, literal, load } from "../postgres/sql.ts";
 import { asReplicateError, isConnectionFailure } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
-import { loadKinds, takeAwaySql } from "../state/deferred.ts";
+import { loadKinds, saveAndDropSql } from "../state/deferred.ts";
 import { forgetTableSql } from "../state/parked.ts";
 import { isTransformed } from "../transform/transform-rows.ts";
 import { emitParked, loadPart, PartGivenBack, PlanOutdated, type Loaded, type Part } from "./copy-part.ts";
@@ -145,7 +145,7 @@ export async function prepareTable(
   const parts = mode === "adopt" ? [] : await planTable(run, source, target, table);
   // The table may have been followed already, and its deltas thrown away once they were applied.
   if (mode === "restart" && outdated === undefined)
-    await holdCapture(run.context, source, captureId, table.label);
+    await pinCapture(run.context, source, captureId, table.label);
   const { isReplicaRole } = run.context;
   const { signal } = run;
   let loaded: Loaded | undefined;
@@ -153,7 +153,7 @@ export async function prepareTable(
     const found = await lockAndLook(run, target, table, outdated);
     if (!isUnchanged(found, mode, outdated)) return null;
     const removed = tableRemovals(table, found.definitions, mode, isReplicaRole);
-    const away = takeAwaySql(run.sync, captureId, removed, bytesOf(table, found.definitions, parts));
+    const away = saveAndDropSql(run.sync, captureId, removed, bytesOf(table, found.definitions, parts));
     if (mode === "adopt") {
       const forget = forgetTableSql(run.sync, captureId);
       await target.script([...away.save, ...away.drop, forget, adoptedSql(run.sync, table)].join(";\n"));
@@ -172,7 +172,7 @@ export async function prepareTable(
       [
         "copy.prepare.planned",
         [
-          ...(isWhole ? [] : [oweAnalyzeSql(run.sync, table)]),
+          ...(isWhole ? [] : [deferAnalyzeSql(run.sync, table)]),
           ...planSql(run.sync, table, parts),
           ...(run.remapped.has(captureId) ? [remappedSql(run.sync, table)] : []),
         ],
@@ -286,7 +286,7 @@ export function notEmpty(labels: readonly string[]): ReplicateError {
   });
 }
 
-function oweAnalyzeSql(sync: string, table: CopyTable): string {
+function deferAnalyzeSql(sync: string, table: CopyTable): string {
   const label = literal(tableLabel(table.target));
   const { captureId } = table.entry;
   return `insert into replicate.owed (sync, capture_id, kind, object_name, table_name, stage, statements, bytes)
@@ -328,7 +328,7 @@ function remappedSql(sync: string, { entry: { captureId, mapping } }: CopyTable)
     where sync = ${literal(sync)} and capture_id = ${captureId}`;
 }
 
-/** All rows come anew: a reload that was owed is not any more. */
+/** All rows come anew: a reload that was deferred is not any more. */
 function settledSql(table: CopyTable): string {
   return isKeyless(table.capture) ? ", reload_since = null" : "";
 }

@@ -9,7 +9,7 @@ import type { Connection } from "../postgres/connect.ts";
 import { load } from "../postgres/sql.ts";
 import type { Hooks } from "../config/hooks.ts";
 import type { SyncContext } from "../state/context.ts";
-import { refuseRemapping, remapped, wantedMapping } from "../state/remapping.ts";
+import { assertNoRemapping, remapped, wantedMapping } from "../state/remapping.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
 import { storages } from "./plan.ts";
 
@@ -91,8 +91,8 @@ export interface CopyRun {
   readonly preparing: Set<number>;
   readonly flights: Set<Flight>;
   readonly builds: Set<Build>;
-  /** How often this process tried parts that the target has refused, by capture id and number: `7.1`. See sift-part. */
-  readonly refused: Map<string, number>;
+  /** How often this process tried parts that the target has rejected, by capture id and number: `7.1`. See park-part. */
+  readonly rejected: Map<string, number>;
   /** Capture ids whose parts are left alone until this time (epoch milliseconds), and how often that happened. */
   readonly avoided: Map<number, { readonly until: number; readonly times: number }>;
   /** Fires when the caller stops the run, and when another worker has failed. */
@@ -149,7 +149,7 @@ async function describe(
   target: Connection,
   ledger: readonly SyncTable[],
 ): Promise<Map<number, CopyTable>> {
-  refuseRemapping(run.context.config, ledger.filter(({ captureId }) => !run.remapped.has(captureId))); // prettier-ignore
+  assertNoRemapping(run.context.config, ledger.filter(({ captureId }) => !run.remapped.has(captureId))); // prettier-ignore
   const entries = ledger.map((entry) => {
     const mapping = run.remapped.get(entry.captureId);
     return mapping === undefined ? entry : { ...entry, mapping };

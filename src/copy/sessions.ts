@@ -3,7 +3,7 @@ import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { asReplicateError, isConnectionFailure } from "../postgres/sqlstate.ts";
 import { clearError, storeError } from "../state/runner-lock.ts";
-import { isCrowded } from "../state/connection-budget.ts";
+import { isOverBudget } from "../state/connection-budget.ts";
 import { sleep, throwIfAborted } from "../postgres/sleep.ts";
 import type { CopyRun } from "./run.ts";
 
@@ -115,7 +115,7 @@ export async function withSessions<T>(
     } catch (error) {
       throwIfAborted(run.signal);
       // A session may also be broken because it was cut after an error of another kind, which is what counts then.
-      if (!isConnectionFailure(error) || (!isNeeded && isCrowded(error))) throw error;
+      if (!isConnectionFailure(error) || (!isNeeded && isOverBudget(error))) throw error;
       const broken = sessions.brokenSide;
       lostSince ??= Date.now();
       lostSide = sideIn(error) ?? broken ?? lostSide;

@@ -20,11 +20,11 @@ export async function transformCopy(
   const frames = new CopyFrames((frame) => feeding.send(frame));
   let failure: unknown;
   let bytes = 0;
-  const refusal = feeding.done.then(() => undefined, (error: unknown) => new RelayError("target", error)); // prettier-ignore
+  const rejection = feeding.done.then(() => undefined, (error: unknown) => new RelayError("target", error)); // prettier-ignore
   const cut = (): void => source.destroy();
   signal.addEventListener("abort", cut, { once: true });
   // Nobody reads the rest of the rows.
-  void refusal.then((refused) => refused !== undefined && cut());
+  void rejection.then((rejected) => rejected !== undefined && cut());
   try {
     await runScript(source, read, {
       onCopyData: (_, piece) => {
@@ -52,11 +52,11 @@ export async function transformCopy(
   } catch (error) {
     cut();
     feeding.fail("the source failed");
-    const refused = await refusal;
+    const rejected = await rejection;
     if (failure !== undefined) throw failure;
     if (signal.aborted) throw new ReplicateError("ABORTED", "stopped on request", { cause: error });
     // A target that refuses a row makes the source fail too; but our own end of its COPY is no refusal.
-    if (refused !== undefined && !/the source failed/.test(refused.message)) throw refused;
+    if (rejected !== undefined && !/the source failed/.test(rejected.message)) throw rejected;
     throw error instanceof RelayError ? error : new RelayError("source", error);
   } finally {
     signal.removeEventListener("abort", cut);

@@ -15,9 +15,9 @@ import {
   RestoreError,
   restoreFailure,
   restoreNext,
-  type OwedFilter,
+  type DeferredFilter,
 } from "../state/deferred.ts";
-import type { OwedKind } from "../catalog/definitions.ts";
+import type { DeferredKind } from "../catalog/definitions.ts";
 import type { Connection } from "../postgres/connect.ts";
 import type { TableState } from "../state/sync-table.ts";
 import { emitParked, loadPart, PartGivenBack, PlanOutdated, type Part } from "./copy-part.ts";
@@ -209,7 +209,7 @@ const maxMemoryBytes = 1024 ** 3;
 /** Restores what the tables that have their rows are owed, until every selected table is ready for deltas. `onOpen` as above. */
 export async function indexWorker(run: CopyRun, onOpen?: () => void): Promise<void> {
   const isNeeded = onOpen !== undefined;
-  const filter: OwedFilter = { kinds: loadKinds, captureIds: [...run.tables.keys()], state: "loaded" };
+  const filter: DeferredFilter = { kinds: loadKinds, captureIds: [...run.tables.keys()], state: "loaded" };
   const memory = Math.floor(Math.min(maxMemoryBytes, run.indexMemoryBytes / run.indexJobs) / 1024);
   await withSessions(run, "copy (indexes)", { isNeeded }, async (sessions, onSuccess) => {
     const target = await sessions.target();
@@ -251,8 +251,8 @@ export async function indexWorker(run: CopyRun, onOpen?: () => void): Promise<vo
           continue;
         }
         conflicts = 0;
-        const seconds = (Date.now() - startedAt) / 1000 / restored.owed.length;
-        for (const { kind, tableName, objectName } of restored.owed)
+        const seconds = (Date.now() - startedAt) / 1000 / restored.deferred.length;
+        for (const { kind, tableName, objectName } of restored.deferred)
           if (isBuild(kind))
             run.context.emit({ type: "index-built", table: tableName, index: objectName, seconds });
         emitCopied(run, restored.results.at(-2)?.rows as Copied[]);
@@ -263,7 +263,7 @@ export async function indexWorker(run: CopyRun, onOpen?: () => void): Promise<vo
         const isPassing =
           isRetryableConflict(error.cause) ||
           sqlstateOf(error.cause) === QUERY_CANCELED ||
-          (await isOvertaken(target, run.sync, error.owed));
+          (await isOvertaken(target, run.sync, error.deferred));
         if (!isPassing || conflicts >= 200) throw restoreFailure(error);
         conflicts += 1;
         await sleep(Math.min(100 * conflicts, 3000), run.signal);
@@ -274,7 +274,7 @@ export async function indexWorker(run: CopyRun, onOpen?: () => void): Promise<vo
   });
 }
 
-function isBuild(kind: OwedKind): boolean {
+function isBuild(kind: DeferredKind): boolean {
   return kind === "key" || kind === "index" || kind === "constraint";
 }
 

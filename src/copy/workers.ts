@@ -1,13 +1,13 @@
 /** Who works on a run: the workers for parts and indexes, and what runs beside them, on as many connections as there are. */
 import { ReplicateError } from "../errors.ts";
 import { asReplicateError } from "../postgres/sqlstate.ts";
-import { assertRoom, isCrowded } from "../state/connection-budget.ts";
+import { assertConnectionBudget, isOverBudget } from "../state/connection-budget.ts";
 import type { CopyRun } from "./run.ts";
 import { reportProgress, yieldToWaiters } from "./watch.ts";
 import { copyWorker, indexWorker } from "./work.ts";
 
 /** A worker for parts and the watch for waiters; a worker for parts and one for indexes. */
-const LEAST_ROOM = { source: 2, target: 2 };
+const LEAST_CONNECTIONS = { source: 2, target: 2 };
 
 /**
  * Runs all workers; the first error stops the others and is thrown once they have closed their sessions. Where the
@@ -24,7 +24,7 @@ export async function runWorkers(run: CopyRun, stop: AbortController): Promise<v
       stop.abort();
     }
   };
-  await assertRoom(run.context, "copy", LEAST_ROOM);
+  await assertConnectionBudget(run.context, "copy", LEAST_CONNECTIONS);
   const watching = newStart();
   const copying = newStart();
   const indexing = newStart();
@@ -40,8 +40,8 @@ export async function runWorkers(run: CopyRun, stop: AbortController): Promise<v
     ...Array.from({ length: run.jobs - 1 }, () => copyWorker(run)),
     ...Array.from({ length: run.indexJobs - 1 }, () => indexWorker(run)),
   ];
-  workers.push(...unlessCrowded(run, spare).map(guard));
-  beside.push(...unlessCrowded(run, [reportProgress(run, done.signal)]).map(guard));
+  workers.push(...unlessOverBudget(run, spare).map(guard));
+  beside.push(...unlessOverBudget(run, [reportProgress(run, done.signal)]).map(guard));
   await Promise.all(workers);
   done.abort();
   await Promise.all(beside);
@@ -59,13 +59,13 @@ function newStart(): { readonly opened: Promise<void>; readonly onOpen: () => vo
 }
 
 /** Workers that end when there is no connection to be had for them; said once. */
-function unlessCrowded(run: CopyRun, tasks: readonly Promise<void>[]): Promise<void>[] {
+function unlessOverBudget(run: CopyRun, tasks: readonly Promise<void>[]): Promise<void>[] {
   let isSaid = false;
   return tasks.map(async (task) => {
     try {
       await task;
     } catch (error) {
-      if (!isCrowded(error)) throw error;
+      if (!isOverBudget(error)) throw error;
       if (!isSaid) {
         const message = `goes on with fewer connections than asked for: ${error.message}`;
         run.context.emit({ type: "warning", message });

@@ -1,5 +1,5 @@
 /** Has tables without a key read again now, whatever their size: by a marker that whoever follows does not put off. */
-import { noteReload } from "../capture/note-changes.ts";
+import { recordReload } from "../capture/record-changes.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
 
@@ -10,7 +10,7 @@ export async function askReload(
 ): Promise<string | null> {
   if (tables.length === 0) return null;
   for (const { captureId } of tables) {
-    await noteReload(source, captureId);
+    await recordReload(source, captureId);
     await failpoint("cutover.reload-asked");
   }
   const { last } = await source.row<{ last: string }>(`select pg_catalog.txid_current()::text as last`);

@@ -7,16 +7,16 @@ import { failpoint } from "../postgres/failpoint.ts";
 import { asReplicateError } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
 import { loadKinds } from "../state/deferred.ts";
-import { payOwed } from "../state/restore-deferred.ts";
+import { restoreDeferred } from "../state/restore-deferred.ts";
 import { moveSwitch } from "../state/switch.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
 import { verifySync } from "../verify/verify.ts";
 import { askReload } from "./ask-reload.ts";
-import { setMark } from "./retention-point.ts";
-import { plantOpposite, standBy } from "../reverse/reverse.ts";
+import { setRetentionPoint } from "./retention-point.ts";
+import { createReverse, suspendTriggers } from "../reverse/reverse.ts";
 import { owingReload } from "./pending.ts";
 import { awaitCalm, coverTables } from "../fence/raise.ts";
-import { notRestored, refuseDifferent, undoneByOther } from "./blockers.ts";
+import { notRestored, assertNoDifferences, undoneByOther } from "./blockers.ts";
 import { rehearse } from "./rehearse.ts";
 import { tell, timeoutOf, waitWarning, type SwitchRun } from "./switch-run.ts";
 
@@ -25,30 +25,30 @@ const FEW_DELTAS = 2000;
 /** How long to wait for those who write for long, and for locks on tables. Nobody waits for us meanwhile. */
 const LOCK_BUDGET_MS = 5 * 60_000;
 
-/** All that can be done while applications still write, so that the fence is short. Returns the mark. */
+/** All that can be done while applications still write, so that the fence is short. Returns the retention point. */
 export async function prepare(run: SwitchRun, isUp: boolean): Promise<string> {
   const { open, turn, state, source, target, follower, options, isReversible } = run;
   const active = open(turn.active);
   const { signal } = active;
   tell(active, "catching up");
-  if (turn.kind === "rollback" && !isUp) await standBy(active);
+  if (turn.kind === "rollback" && !isUp) await suspendTriggers(active);
   await follower.reach(FEW_DELTAS, source, target, signal);
   const entries = await loadTables(target, active.config.name);
-  // Before the mark, so that they need not be compared as a whole while fenced if they change no more.
+  // Before the retention point, so that they need not be compared as a whole while fenced if they change no more.
   await follower.reload(source, target, signal);
-  const mark = await setMark(active);
-  // What owes a reload all the same has changed since: this leaves a trace of it behind the mark.
+  const retentionPoint = await setRetentionPoint(active);
+  // What has a deferred reload all the same has changed since: this leaves a trace of it behind the retention point.
   await askReload(source, await owingReload(target, active.config.name));
-  await failpoint("cutover.mark-set");
+  await failpoint("cutover.retention-point-set");
   if (isReversible) {
     tell(active, "preparing the way back");
-    await plantOpposite(open(turn.opposite), entries);
+    await createReverse(open(turn.reversed), entries);
     await failpoint("cutover.planted");
   }
-  if (isUp) return mark;
+  if (isUp) return retentionPoint;
   // A foreign key of a keyless table that changes on could not be validated before the last reload.
   const isSettled = entries.every((entry) => !entry.isKeyless);
-  const { failed } = await payOwed(active, {
+  const { failed } = await restoreDeferred(active, {
     kinds: active.isReplicaRole && isSettled ? [...loadKinds, "foreign-key"] : loadKinds,
   });
   if (failed.length > 0) throw notRestored(failed);
@@ -56,7 +56,9 @@ export async function prepare(run: SwitchRun, isUp: boolean): Promise<string> {
   if (options.verify !== false) {
     tell(active, "comparing both sides");
     const { tables } = await verifySync(active);
-    refuseDifferent(tables.map(({ table, differencesTotal: total, parked }) => ({ table, total, parked })));
+    assertNoDifferences(
+      tables.map(({ table, differencesTotal: total, parked }) => ({ table, total, parked })),
+    );
   }
   await follower.reach(FEW_DELTAS, source, target, signal);
   const relids = entries.map(({ sourceRelid }) => sourceRelid);
@@ -78,7 +80,7 @@ export async function prepare(run: SwitchRun, isUp: boolean): Promise<string> {
   }
   if (!(await moveSwitch(state, turn.sync, ["preparing"], "fencing"))) throw undoneByOther(turn.sync);
   await failpoint("cutover.begun");
-  return mark;
+  return retentionPoint;
 }
 
 /** Statistics for tables that have none yet: the new side plans its first queries with them. */

@@ -6,7 +6,7 @@ import { countParked } from "../state/parked.ts";
 import type { SwitchOptions } from "./cutover.ts";
 
 /** Rows that the new side refuses would be missing there. */
-export async function refuseParked(
+export async function assertNoneParked(
   target: Connection,
   { config }: SyncContext,
   { acceptParked = false }: SwitchOptions,
@@ -21,7 +21,7 @@ export async function refuseParked(
 }
 
 /** Parked rows have been accepted by now. */
-export function refuseDifferent(
+export function assertNoDifferences(
   compared: readonly { readonly table: string; readonly total: number; readonly parked: number }[],
 ): void {
   const tables = compared

@@ -10,21 +10,21 @@ import { asReplicateError, isConnectionFailure } from "../postgres/sqlstate.ts";
 import type { SequencesReport } from "../sequences/carry.ts";
 import { liftFence, readFence, tellMoved } from "../fence/fence.ts";
 import { migrate } from "../state/migrate.ts";
-import { validateOwed, type LeftInvalid } from "../state/restore-deferred.ts";
+import { validateDeferred, type LeftInvalid } from "../state/restore-deferred.ts";
 import type { SyncContext } from "../state/context.ts";
-import { assertRoom } from "../state/connection-budget.ts";
+import { assertConnectionBudget } from "../state/connection-budget.ts";
 import { checkPair } from "../state/source-identity.ts";
 import {
-  beginSwitch, isCutOver, lockSwitch, moveSwitch, noteSwitch, readSwitch, type Switch,
+  beginSwitch, isCutOver, lockSwitch, moveSwitch, recordSwitch, readSwitch, type Switch,
 } from "../state/switch.ts"; // prettier-ignore
 import { loadTables } from "../state/sync-table.ts";
 import { prepare } from "./before-fence.ts";
 import { Follower } from "./follower.ts";
 import { runHook } from "./hook.ts";
-import { clearMark } from "./retention-point.ts";
+import { clearRetentionPoint } from "./retention-point.ts";
 import { detachWay } from "../reverse/reverse.ts";
-import { refuseParked } from "./blockers.ts";
-import { refuseBlocked, rehearse, type Rehearsal } from "./rehearse.ts";
+import { assertNoneParked } from "./blockers.ts";
+import { assertNotBlocked, rehearse, type Rehearsal } from "./rehearse.ts";
 import { tell, type SwitchRun } from "./switch-run.ts";
 import { dropFence, freeOldSide, resumeWay, undoBegun, undoFailed, undoWithoutState } from "./undo.ts";
 import { turnOf, type OpenWay, type Turn } from "../reverse/ways.ts";
@@ -71,7 +71,7 @@ export interface SwitchReport {
 }
 
 /** Connections for all that is done at the same time: the state's, ours, the follower's, a comparison's and its watch. */
-const ROOM = { source: 5, target: 5 };
+const CONNECTIONS = { source: 5, target: 5 };
 /**
  * Throws PREFLIGHT_BLOCKED, ROWS_PARKED, VERIFY_DIFFERENT, LOCK_NOT_AVAILABLE, CUTOVER_TIMEOUT and others after everything was
  * undone; HOOK_FAILED when the new side is open and only the hook did not work; CUTOVER_STATE where the sync is in no state
@@ -84,7 +84,8 @@ export async function switchSides(
 ): Promise<SwitchReport> {
   const { name } = open("forward").config;
   const turn = turnOf(name, kind);
-  if (options.rehearse !== true && options.undo !== true) await assertRoom(open(turn.active), kind, ROOM);
+  if (options.rehearse !== true && options.undo !== true)
+    await assertConnectionBudget(open(turn.active), kind, CONNECTIONS);
   const stateOf = async (): Promise<Connection> => await open("forward", { isCut: false }).target("cutover");
   await using state = await stateOf().catch(async (error: unknown) => {
     // A cutover's is on the side that is being moved to, which applications must not have to wait for.
@@ -129,10 +130,10 @@ export async function switchSides(
   const now = await readSwitch(state, name);
   assertLegal(turn, now);
   if (now?.way === kind && now.step === "open") {
-    const isOwed = options.onOpen !== undefined && !now.isHooked;
-    if (isOwed) await tellApplication(open(turn.active), state, turn.sync, options);
+    const isHookDue = options.onOpen !== undefined && !now.isHooked;
+    if (isHookDue) await tellApplication(open(turn.active), state, turn.sync, options);
     const leftInvalid = await validateAfterwards(open(turn.active), kind);
-    return { ...report(isOwed ? "switched" : "nothing-to-do", primary(now)), leftInvalid };
+    return { ...report(isHookDue ? "switched" : "nothing-to-do", primary(now)), leftInvalid };
   }
   const opened =
     now?.way === kind && now.step === "opening"
@@ -153,7 +154,7 @@ async function validateAfterwards(
   kind: Switch["way"],
 ): Promise<SwitchReport["leftInvalid"]> {
   try {
-    return await validateOwed(active);
+    return await validateDeferred(active);
   } catch (error) {
     if (active.signal.aborted || !isConnectionFailure(error)) throw error;
     active.emit({
@@ -166,19 +167,19 @@ async function validateAfterwards(
 
 /** Throws CUTOVER_STATE where the sync cannot be switched this way. */
 function assertLegal({ kind, sync }: Turn, known: Switch | undefined): void {
-  const refuse = (message: string, hint: string): never => {
+  const fail = (message: string, hint: string): never => {
     throw new ReplicateError("CUTOVER_STATE", message, { hint });
   };
   if (known !== undefined && known.way !== kind && known.step !== "open") {
-    refuse(
+    fail(
       `a ${known.way} of sync ${sync} is under way`,
       `Complete it with \`replicate ${known.way}\`${known.step === "opening" ? "" : `, or undo it with \`replicate ${known.way} --undo\``}.`,
     );
   }
   if (kind === "rollback" && known === undefined)
-    refuse(`sync ${sync} is not cut over`, "A rollback goes back from a cutover.");
+    fail(`sync ${sync} is not cut over`, "A rollback goes back from a cutover.");
   if (kind === "rollback" && known?.way === "cutover" && !known.isReversible) {
-    refuse(
+    fail(
       `sync ${sync} was cut over with --no-reverse: the old side is out of date`,
       "Make a new sync in the other direction, from the target to the source.",
     );
@@ -212,19 +213,19 @@ async function untilOpen(
           type: "warning",
           message: [`${subject} ${message}`, ...(remedy === undefined ? [] : [remedy])].join("\n"),
         });
-      refuseBlocked(rehearsal);
+      assertNotBlocked(rehearsal);
     }
-    await refuseParked(target, active, options);
+    await assertNoneParked(target, active, options);
     await migrate(source);
     await migrate(target);
     // Where the old side was opened without the new one, that one may still have what was given back to it.
-    await resumeWay(active, isBegun && !isUp && known?.isPaid === true);
+    await resumeWay(active, isBegun && !isUp && known?.isRestored === true);
     await beginSwitch(state, turn.sync, turn.kind, isReversible);
     isBegun = true;
     await failpoint("cutover.marked");
     const run: SwitchRun = { open, turn, state, source, target, follower, options, isReversible };
-    const mark = await prepare(run, isUp);
-    const opened = await whileFenced(run, mark);
+    const retentionPoint = await prepare(run, isUp);
+    const opened = await whileFenced(run, retentionPoint);
     return opened;
   } catch (error) {
     if (!isBegun) {
@@ -288,7 +289,7 @@ async function complete(
     await tellMoved(source, sync);
     await failpoint("cutover.told");
   }
-  await clearMark(active);
+  await clearRetentionPoint(active);
   await detachWay(active);
   await failpoint("cutover.retired");
   await dropFence(active, "target", sync);
@@ -306,6 +307,6 @@ async function tellApplication(
   if (onOpen === undefined) return;
   tell(active, "running the command given");
   await runHook(active, onOpen, active.config.target);
-  await noteSwitch(state, sync, "is_hooked");
+  await recordSwitch(state, sync, "is_hooked");
   await failpoint("cutover.hooked");
 }

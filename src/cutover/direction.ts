@@ -2,13 +2,13 @@
 import { ReplicateError } from "../errors.ts";
 import type { Batch } from "../events.ts";
 import { followSync, type FollowOptions } from "../follow/follow.ts";
-import { followBothWays, lonePartner } from "../follow/two-ways.ts";
+import { followBothWays, noOtherWay } from "../follow/two-ways.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { sleep } from "../postgres/sleep.ts";
 import type { SyncContext } from "../state/context.ts";
 import { assertSetUp, readSetUp } from "../state/two-way.ts";
 import { isClosed, isCutOver, isSwitching, readSwitch, type Switch } from "../state/switch.ts";
-import { standBy } from "../reverse/reverse.ts";
+import { suspendTriggers } from "../reverse/reverse.ts";
 import type { OpenWay, Way } from "../reverse/ways.ts";
 
 export interface Direction {
@@ -82,7 +82,7 @@ const WAIT_MS = 500;
  * CUTOVER_STATE where there is nothing to follow.
  */
 export async function* followEitherWay(open: OpenWay, options: FollowOptions): AsyncGenerator<Batch> {
-  const { name, direction, isTwoSided } = open("forward").config;
+  const { name, direction, tracksTarget } = open("forward").config;
   if (direction === "both") {
     if ((await unlessStopped(open, async () => await directionOf(open))) === undefined) return;
     yield* followBothWays((way, signal) => open(way, { isCut: false, signal }), options);
@@ -103,8 +103,8 @@ export async function* followEitherWay(open: OpenWay, options: FollowOptions): A
     }
     const context = open(way, { isCut: false });
     // What the switch has given back to the side that is written to by us alone from now on.
-    if (known !== undefined && (known.step === "open" || known.step === "opening" || !known.isPaid))
-      await unlessStopped(open, async () => await standBy(context));
+    if (known !== undefined && (known.step === "open" || known.step === "opening" || !known.isRestored))
+      await unlessStopped(open, async () => await suspendTriggers(context));
     if (context.signal.aborted) return;
     let isOver = false;
     try {
@@ -113,9 +113,9 @@ export async function* followEitherWay(open: OpenWay, options: FollowOptions): A
         isOver = isCutOver(now) !== (way === "reverse");
         return isOver;
       };
-      const partner =
-        isTwoSided && way === "forward" ? lonePartner(context, options.once === true) : undefined;
-      yield* followSync(context, { ...options, isOver: isEnding }, partner);
+      const otherWay =
+        tracksTarget && way === "forward" ? noOtherWay(context, options.once === true) : undefined;
+      yield* followSync(context, { ...options, isOver: isEnding }, otherWay);
     } catch (error) {
       const isTaken = error instanceof ReplicateError && error.code === "RUNNER_ACTIVE";
       const now = await directionOf(open).catch(() => undefined);

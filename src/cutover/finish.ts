@@ -2,7 +2,7 @@
 import { dropFence } from "./undo.ts";
 import { ReplicateError } from "../errors.ts";
 import { readSwitch, endUndone, isCutOver, lockSwitch } from "../state/switch.ts";
-import { payOwed } from "../state/restore-deferred.ts";
+import { restoreDeferred } from "../state/restore-deferred.ts";
 import { forgetWay } from "../reverse/reverse.ts";
 import { takeOver } from "./hand-over.ts";
 import type { Lease } from "../state/lease.ts";
@@ -52,7 +52,7 @@ async function endSwitch(open: OpenWay): Promise<boolean> {
   }
   if (isCutOver(known)) return true;
   const reverse = open("reverse");
-  await payOwed(reverse);
+  await restoreDeferred(reverse);
   await forgetWay(reverse);
   await dropFence(forward, "target", name);
   await endUndone(state, name, undefined);

@@ -50,7 +50,7 @@ export class Follower {
   }
 
   /**
-   * Has all tables that owe a reload read again, whatever their size, and waits for it. One that changes on may owe
+   * Has all tables that has a deferred reload read again, whatever their size, and waits for it. One that changes on may owe
    * another one afterwards. Throws ABORTED, or what following failed with.
    */
   async reload(source: Connection, target: Connection, signal: AbortSignal): Promise<void> {

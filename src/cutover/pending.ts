@@ -4,8 +4,8 @@ import type { Connection } from "../postgres/connect.ts";
 import { load } from "../postgres/sql.ts";
 
 /**
- * Deltas of the sync on the source that are not applied on the target, and one for each table that owes a reload. The
- * position is read before the source's snapshot is taken, and what is owed after it, so that 0 is proof: the target has
+ * Deltas of the sync on the source that are not applied on the target, and one for each table that has a deferred reload. The
+ * position is read before the source's snapshot is taken, and what is deferred after it, so that 0 is proof: the target has
  * everything that had been committed when this was called.
  */
 export async function countPending(source: Connection, target: Connection, sync: string): Promise<number> {

@@ -12,7 +12,7 @@ import { goneBounds, missingPartitions } from "../catalog/missing-partitions.ts"
 import { missingSettings, viewsToFill } from "../catalog/left-behind.ts";
 import { describeTables, hidingRelations, tableBytes, tableLabel, tableSql } from "../catalog/table.ts";
 import { findNewcomers, newcomerProblem } from "../state/newcomers.ts";
-import { irreversible, refuseRemapping } from "../state/remapping.ts";
+import { irreversible, assertNoRemapping } from "../state/remapping.ts";
 import { unfitProblems } from "../state/fitting.ts";
 import { checkPair } from "../state/source-identity.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
@@ -70,7 +70,7 @@ export async function rehearse(
     }
     blockers.push(...(await checkPartitions(source, target, entries)));
     const writing = await watchWriters(source, entries, active.signal, blockers, warnings);
-    refuseRemapping(active.config, entries);
+    assertNoRemapping(active.config, entries);
     warnings.push(...(await missingSettings(source, target)), ...(await viewsToFill(source, target)));
     if ((await identityOf(source)) === (await identityOf(target))) {
       blockers.push({
@@ -304,7 +304,7 @@ async function roundTrip(connection: Connection): Promise<number> {
 }
 
 /** Throws PREFLIGHT_BLOCKED with everything that blocks. */
-export function refuseBlocked({ blockers }: Rehearsal): void {
+export function assertNotBlocked({ blockers }: Rehearsal): void {
   if (blockers.length === 0) return;
   throw new ReplicateError(
     "PREFLIGHT_BLOCKED",

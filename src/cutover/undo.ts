@@ -7,8 +7,8 @@ import { asReplicateError, isConnectionFailure } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
 import { liftFence, readFence, removeFence } from "../fence/fence.ts";
 import { endUndone, moveSwitch, readSwitch, reopenWay, type Switch } from "../state/switch.ts";
-import { clearMark } from "./retention-point.ts";
-import { detachWay, forgetWay, standBy } from "../reverse/reverse.ts";
+import { clearRetentionPoint } from "./retention-point.ts";
+import { detachWay, forgetWay, suspendTriggers } from "../reverse/reverse.ts";
 import { turnOf, type OpenWay, type Turn } from "../reverse/ways.ts";
 
 /** How long a server may be away, and how long a table may stay locked. */
@@ -45,7 +45,7 @@ async function undoSwitch(open: OpenWay, known: Switch): Promise<boolean> {
   const sync = open("forward").config.name;
   const turn = turnOf(sync, known.way);
   const active = open(turn.active, { isStoppable: false });
-  const opposite = open(turn.opposite, { isStoppable: false });
+  const reversed = open(turn.reversed, { isStoppable: false });
   const forward = open("forward", { isStoppable: false });
 
   const isFree = await freeOldSide(open, turn);
@@ -63,11 +63,11 @@ async function undoSwitch(open: OpenWay, known: Switch): Promise<boolean> {
   }
   await failpoint("cutover.undo.lifted");
 
-  await resumeWay(active, known.isPaid);
-  await clearMark(active);
+  await resumeWay(active, known.isRestored);
+  await clearRetentionPoint(active);
   const earlier = await earlierSwitch(active, known, sync);
-  if (earlier === undefined) await forgetWay(opposite);
-  else await detachWay(opposite);
+  if (earlier === undefined) await forgetWay(reversed);
+  else await detachWay(reversed);
   await failpoint("cutover.undo.forgotten");
   await dropFence(active, "source", sync);
   await using state = await forward.target("cutover undo");
@@ -79,13 +79,13 @@ async function undoSwitch(open: OpenWay, known: Switch): Promise<boolean> {
  * Has changes applied to the new side again. What was given back to it for its own writers has to go before that; until
  * then no batch can be applied, whoever follows.
  */
-export async function resumeWay(active: SyncContext, isPaid: boolean): Promise<void> {
-  if (isPaid) {
+export async function resumeWay(active: SyncContext, isRestored: boolean): Promise<void> {
+  if (isRestored) {
     await patiently(async () => {
       await using target = await active.target("cutover undo");
       // What was cut off while it restored a constraint may go on for long, and holds the table.
       await target.rows(load("cutover/end-restores"), [active.config.name]);
-      await standBy(active);
+      await suspendTriggers(active);
     });
   }
   await patiently(async () => {

@@ -3,16 +3,16 @@ import { ReplicateError } from "../errors.ts";
 import { failpoint } from "../postgres/failpoint.ts";
 import { carrySequences } from "../sequences/carry.ts";
 import { sealFence } from "../fence/fence.ts";
-import { refuseNewcomers } from "../state/newcomers.ts";
-import { payOwed } from "../state/restore-deferred.ts";
-import { closeWay, moveSwitch, noteSwitch } from "../state/switch.ts";
+import { assertNoNewcomers } from "../state/newcomers.ts";
+import { restoreDeferred } from "../state/restore-deferred.ts";
+import { closeWay, moveSwitch, recordSwitch } from "../state/switch.ts";
 import { loadTables } from "../state/sync-table.ts";
 import { verifyChanged } from "../verify/verify.ts";
 import type { SwitchReport } from "./cutover.ts";
-import { placeOpposite } from "../reverse/reverse.ts";
+import { positionReverse } from "../reverse/reverse.ts";
 import { countPending } from "./pending.ts";
 import { findGaps, raiseFence } from "../fence/raise.ts";
-import { notRestored, refuseDifferent, refuseParked, undoneByOther } from "./blockers.ts";
+import { notRestored, assertNoDifferences, assertNoneParked, undoneByOther } from "./blockers.ts";
 import { tell, timeoutOf, waitWarning, type SwitchRun } from "./switch-run.ts";
 
 const MARGIN = 1000;
@@ -20,7 +20,7 @@ const MARGIN = 1000;
 export type Opened = Pick<SwitchReport, "fenceSeconds" | "rowsCompared" | "sequences" | "leftInvalid">;
 
 /** From the fence to the opening. Throws CUTOVER_TIMEOUT when it takes too long, whatever the new side does meanwhile. */
-export async function whileFenced(run: SwitchRun, mark: string): Promise<Opened> {
+export async function whileFenced(run: SwitchRun, retentionPoint: string): Promise<Opened> {
   const { open, turn, state, source, target, options } = run;
   const unfenced = open(turn.active);
   await moveSwitch(state, turn.sync, ["preparing"], "fencing");
@@ -49,7 +49,7 @@ export async function whileFenced(run: SwitchRun, mark: string): Promise<Opened>
     unfenced.signal.removeEventListener("abort", onAbort);
   };
   try {
-    const work = untilSealed(run, mark, deadline.signal);
+    const work = untilSealed(run, retentionPoint, deadline.signal);
     work.catch(() => undefined);
     const { rows, sequences, leftInvalid } = await Promise.race([work, stopped]);
     forget();
@@ -72,7 +72,7 @@ export async function whileFenced(run: SwitchRun, mark: string): Promise<Opened>
 /** Everything until nothing but the opening is left to do. */
 async function untilSealed(
   run: SwitchRun,
-  mark: string,
+  retentionPoint: string,
   deadline: AbortSignal,
 ): Promise<Pick<Opened, "sequences" | "leftInvalid"> & { readonly rows: number }> {
   const { open, turn, state, source, target, follower, options, isReversible } = run;
@@ -83,14 +83,14 @@ async function untilSealed(
   const relids = entries.map(({ sourceRelid }) => sourceRelid);
   await raiseFence(source, sync, relids, { signal: active.signal, onWait: waitWarning(active) });
   await failpoint("cutover.fenced");
-  await noteSwitch(state, sync, "fenced");
+  await recordSwitch(state, sync, "fenced");
   tell(active, "draining");
   await follower.reach(0, source, target, active.signal);
   await failpoint("cutover.drained");
-  await refuseParked(target, active, options);
+  await assertNoneParked(target, active, options);
   tell(active, "comparing what has changed");
-  const [compared] = await Promise.all([verifyChanged(active, { entries, mark }), follower.end()]);
-  refuseDifferent(compared.tables);
+  const [compared] = await Promise.all([verifyChanged(active, { entries, retentionPoint }), follower.end()]);
+  assertNoDifferences(compared.tables);
   await failpoint("cutover.verified");
   const sequences = await carrySequences(active, { margin: options.margin ?? MARGIN });
   await failpoint("cutover.carried");
@@ -98,11 +98,11 @@ async function untilSealed(
   await closeWay(target, name);
   await failpoint("cutover.closed");
   tell(active, "restoring constraints and triggers");
-  await noteSwitch(state, sync, "is_paid");
-  const paid = await payOwed(active, { isHurried: true });
-  if (paid.failed.length > 0) throw notRestored(paid.failed);
-  await failpoint("cutover.paid");
-  if (isReversible) await placeOpposite(open(turn.opposite, { signal: deadline }));
+  await recordSwitch(state, sync, "is_paid");
+  const restored = await restoreDeferred(active, { isHurried: true });
+  if (restored.failed.length > 0) throw notRestored(restored.failed);
+  await failpoint("cutover.restored");
+  if (isReversible) await positionReverse(open(turn.reversed, { signal: deadline }));
   await failpoint("cutover.placed");
   const gaps = await findGaps(source, sync, relids);
   if (gaps.length > 0) {
@@ -111,7 +111,7 @@ async function untilSealed(
     });
   }
   // Also what was created since the rehearsal. Later ones are written by nobody who goes on with the old side's tables.
-  if (options.acceptUnreplicated !== true) await refuseNewcomers(active.config, source, target);
+  if (options.acceptUnreplicated !== true) await assertNoNewcomers(active.config, source, target);
   const pending = await countPending(source, target, name);
   if (pending > 0) {
     throw new ReplicateError("CAPTURE_BROKEN", `${pending} changes came although the old side is fenced`, {
@@ -122,5 +122,5 @@ async function untilSealed(
   // Whoever lifts the fence from now on has to know that the new side is not open.
   if (!(await sealFence(source, sync))) throw undoneByOther(sync);
   await failpoint("cutover.sealed");
-  return { rows: compared.rows, sequences, leftInvalid: paid.leftInvalid };
+  return { rows: compared.rows, sequences, leftInvalid: restored.leftInvalid };
 }

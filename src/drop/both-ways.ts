@@ -16,7 +16,7 @@ export async function dropEitherWay(
   options: SourceOptions,
   ours?: Lease,
 ): Promise<DropReport> {
-  await refuseActive(open, options, ours);
+  await assertInactive(open, options, ours);
   const reverse = open("reverse");
   const { sourceOnly = false, targetOnly = false, dryRun = false } = options;
   const back = await dropSync(
@@ -46,7 +46,7 @@ export async function dropEitherWay(
 }
 
 /** Throws RUNNER_ACTIVE while somebody follows the sync, whichever way, or switches it. */
-async function refuseActive(
+async function assertInactive(
   open: OpenWay,
   { sourceOnly = false, targetOnly = false }: DropOptions,
   ours: Lease | undefined,

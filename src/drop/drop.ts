@@ -11,13 +11,13 @@ import { sqlstateOf, UNDEFINED_TABLE } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
 import { forgetLeases, type Lease } from "../state/lease.ts";
 import { migrateOlder, SCHEMA_LOCK, stateVersion } from "../state/migrate.ts";
-import { countOwed, allKinds } from "../state/deferred.ts";
-import { payOwed, type LeftInvalid } from "../state/restore-deferred.ts";
+import { countDeferred, allKinds } from "../state/deferred.ts";
+import { restoreDeferred, type LeftInvalid } from "../state/restore-deferred.ts";
 import { readFence, removeFence } from "../fence/fence.ts";
 import { endInterleaving } from "../sequences/end-interleaving.ts";
 import { endReader, isRunnerAlive } from "../state/runner-lock.ts";
 import { closeSource, forgetExpelled } from "../state/source-identity.ts";
-import { isSwitching, markName } from "../state/switch.ts";
+import { isSwitching, retentionPointName } from "../state/switch.ts";
 import { loadTables } from "../state/sync-table.ts";
 
 /** The version of the state in which switches and fences appeared. */
@@ -85,11 +85,11 @@ export async function dropSync(
           },
         );
       }
-      await warnOfOwedReloads(context, target);
+      await warnOfDeferredReloads(context, target);
       if (options.dryRun) {
-        restored = await countOwed(target, context.config.name, { kinds: allKinds });
+        restored = await countDeferred(target, context.config.name, { kinds: allKinds });
       } else {
-        const paid = await payOwed(context);
+        const paid = await restoreDeferred(context);
         if (paid.failed.length > 0) {
           throw new ReplicateError("STATEMENT_FAILED", "the target did not take everything back", {
             problems: paid.failed,
@@ -133,7 +133,7 @@ async function giveSequencesBack(
 }
 
 /** Tables whose last changes the target never got. */
-async function warnOfOwedReloads(context: SyncContext, target: Connection): Promise<void> {
+async function warnOfDeferredReloads(context: SyncContext, target: Connection): Promise<void> {
   for (const table of await loadTables(target, context.config.name)) {
     if (table.reloadSince === null) continue;
     const label = tableLabel({ schema: table.targetSchema, name: table.targetName });
@@ -174,9 +174,9 @@ async function dropSource(
               exists (select 1 from replicate.subscription o where o.capture_id = c.id and o.sync not in ($1, $2)) as "isShared"
        from replicate.subscription s join replicate.capture c on c.id = s.capture_id
        where s.sync = $1 order by c.id`,
-      [name, markName(name)],
+      [name, retentionPointName(name)],
     );
-    if (!dryRun) await dropMark(context, source);
+    if (!dryRun) await dropRetentionPoint(context, source);
     for (const capture of captures) {
       if (!dryRun) await detachCapture(context, source, capture.id);
       if (!capture.isShared) note("source", `capture of ${capture.table}`);
@@ -241,8 +241,8 @@ async function dropFence(
 }
 
 /** Ends the reading of captures on behalf of a cutover that was begun. */
-async function dropMark(context: SyncContext, source: Connection): Promise<void> {
-  const mark = markName(context.config.name);
+async function dropRetentionPoint(context: SyncContext, source: Connection): Promise<void> {
+  const mark = retentionPointName(context.config.name);
   await source.rows(`delete from replicate.subscription where sync = $1`, [mark]);
   await source.rows(`delete from replicate.source_sync where name = $1`, [mark]);
 }

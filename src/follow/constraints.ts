@@ -2,11 +2,11 @@
  * Restores foreign keys once the target is consistent, in a session of its own while batches go on. Only where they do not
  * act on replicated rows; elsewhere they wait for the end of the sync.
  */
-import type { OwedKind } from "../catalog/definitions.ts";
+import type { DeferredKind } from "../catalog/definitions.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { asReplicateError } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
-import { payOwed } from "../state/restore-deferred.ts";
+import { restoreDeferred } from "../state/restore-deferred.ts";
 import type { FollowSession } from "./session.ts";
 
 /** Between two tries, where one could not be begun. */
@@ -27,7 +27,7 @@ export class Constraints {
   /** Begins, if it is time. */
   restore(session: FollowSession): void {
     if (this.#isBegun || !this.#context.isReplicaRole || Date.now() < this.#pausedUntil) return;
-    // Rows of a table that owes a reload may lack their partners for now.
+    // Rows of a table that has a deferred reload may lack their partners for now.
     if (session.tables.some((table) => table.state !== "following" || table.reloadSince !== null)) return;
     this.#isBegun = true;
     const context = this.#context;
@@ -40,8 +40,8 @@ export class Constraints {
       },
     };
     // Elsewhere only we write here, and rows that old checks would refuse may come again.
-    const kinds: OwedKind[] = context.config.isTwoSided ? ["foreign-key", "check"] : ["foreign-key"];
-    this.#restoring = payOwed(own, { kinds })
+    const kinds: DeferredKind[] = context.config.tracksTarget ? ["foreign-key", "check"] : ["foreign-key"];
+    this.#restoring = restoreDeferred(own, { kinds })
       .then(({ restored, failed }) => {
         for (const problem of failed) {
           context.emit({ type: "warning", message: `${problem.subject}: ${problem.message}` });
@@ -63,7 +63,7 @@ export class Constraints {
     return this.#restoring ?? Promise.resolve();
   }
 
-  /** Validating a foreign key may take hours; the ledger still says what is owed. */
+  /** Validating a foreign key may take hours; the ledger still says what is deferred. */
   cut(): void {
     this.#session?.destroy();
   }

@@ -15,13 +15,13 @@ import { migrateOlder } from "../state/migrate.ts";
 import { takeSource } from "../state/runner-lock.ts";
 import { checkPair } from "../state/source-identity.ts";
 import { Constraints } from "./constraints.ts";
-import { HeldWatch } from "./retained-watch.ts";
-import { Hold } from "./runner.ts";
+import { RetainedWatch } from "./retained-watch.ts";
+import { RunnerLease } from "./runner.ts";
 import { LagTrend } from "./lag-trend.ts";
 import { NewcomerWatch } from "./newcomer-watch.ts";
 import { Outage } from "./outage.ts";
 import { FollowSession } from "./session.ts";
-import type { Partner } from "./two-ways.ts";
+import type { OtherWay } from "./two-ways.ts";
 
 export interface FollowOptions {
   /** End when a look at the source, begun after the call, found nothing left to apply. */
@@ -62,15 +62,15 @@ const STOP_GRACE_MS = 10_000;
 
 /**
  * Yields each batch after its commit on the target. Ends when the context's signal fires, or as `options` say.
- * `partner`: where the target has changes of its own. Throws RUNNER_ACTIVE, SOURCE_LOST, COPY_UNFINISHED, TABLE_SHAPE_CHANGED,
+ * `otherWay`: where the target has changes of its own. Throws RUNNER_ACTIVE, SOURCE_LOST, COPY_UNFINISHED, TABLE_SHAPE_CHANGED,
  * CAPTURE_BROKEN, ROW_REFUSED, CONFLICT, CONFLICT_RESOLVER_FAILED, and the connection errors once the retry budget is spent.
  */
 export async function* followSync(
   context: SyncContext,
   options: FollowOptions = {},
-  partner?: Partner,
+  otherWay?: OtherWay,
 ): AsyncGenerator<Batch> {
-  const run = new FollowRun(context, options, partner);
+  const run = new FollowRun(context, options, otherWay);
   try {
     yield* run.batches();
   } finally {
@@ -81,11 +81,11 @@ export async function* followSync(
 class FollowRun {
   readonly #context: SyncContext;
   readonly #options: FollowOptions;
-  readonly #partner: Partner | undefined;
+  readonly #otherWay: OtherWay | undefined;
   readonly #lockWatch: LockWatch;
   readonly #sequences: SequenceKeeper;
-  readonly #hold: Hold;
-  readonly #held: HeldWatch;
+  readonly #runner: RunnerLease;
+  readonly #retained: RetainedWatch;
   readonly #newcomers: NewcomerWatch;
   #session: FollowSession | undefined;
   #lastBeat = 0;
@@ -102,17 +102,17 @@ class FollowRun {
   readonly #constraints: Constraints;
   readonly #outage: Outage;
 
-  constructor(context: SyncContext, options: FollowOptions, partner: Partner | undefined) {
-    this.#partner = partner;
+  constructor(context: SyncContext, options: FollowOptions, otherWay: OtherWay | undefined) {
+    this.#otherWay = otherWay;
     this.#context = context;
     this.#options = options;
     this.#sequences = new SequenceKeeper(context);
-    this.#held = new HeldWatch(context);
+    this.#retained = new RetainedWatch(context);
     this.#newcomers = new NewcomerWatch(context);
     this.#constraints = new Constraints(context);
     this.#outage = new Outage(context, options.retryBudgetMs);
-    this.#hold = new Hold(context, options.standby === true, () => {
-      if (partner !== undefined) partner.isHeld = false;
+    this.#runner = new RunnerLease(context, options.standby === true, () => {
+      if (otherWay !== undefined) otherWay.isLeased = false;
       this.#outage.end();
     });
     this.#lockWatch = new LockWatch(async () => await context.source("follow lock watch"));
@@ -130,14 +130,14 @@ class FollowRun {
     try {
       while (!signal.aborted) {
         try {
-          if (this.#partner?.isLed === false) {
+          if (this.#otherWay?.isLed === false) {
             await this.#giveWay();
             await sleep(WAIT_MS, signal).catch(() => undefined);
             continue;
           }
           const session = (this.#session ??= await this.#open());
           const startedAt = Date.now();
-          if (this.#hold.asked !== null) return await this.#giveUp(this.#hold.asked);
+          if (this.#runner.asked !== null) return await this.#giveUp(this.#runner.asked);
           if (startedAt >= this.#nextTurn) {
             if (await this.#options.isOver?.(session.source, session.target))
               return await this.#constraints.done;
@@ -148,7 +148,7 @@ class FollowRun {
             yield batch;
             pauseMs = BUSY_PAUSE_MS;
           }
-          const isOver = this.#partner?.isOver() ?? (this.#options.once === true || batch === null);
+          const isOver = this.#otherWay?.isOver() ?? (this.#options.once === true || batch === null);
           if (this.#options.once && isOver) return await this.#constraints.done;
           if (this.#options.untilCaughtUp && isOver) {
             this.#context.emit({ type: "caught-up", position: session.position.snapshot ?? "" });
@@ -181,14 +181,14 @@ class FollowRun {
 
   /** Does what cannot be done while the other way is at a batch, where there is one. */
   async #turn<T>(work: () => Promise<T>): Promise<T> {
-    const partner = this.#partner;
-    if (partner === undefined) return await work();
-    return await partner.alone(async () => {
+    const otherWay = this.#otherWay;
+    if (otherWay === undefined) return await work();
+    return await otherWay.alone(async () => {
       try {
         return await work();
       } catch (error) {
         // Before the other way's turn: how far this one has come is not known any more, it may have been committed.
-        partner.session = undefined;
+        otherWay.session = undefined;
         throw error;
       }
     });
@@ -196,16 +196,16 @@ class FollowRun {
 
   /** Leaves this way to the runner that has the other one. */
   async #giveWay(): Promise<void> {
-    if (this.#partner !== undefined) this.#partner.session = undefined;
+    if (this.#otherWay !== undefined) this.#otherWay.session = undefined;
     await this.#session?.source.close();
     this.#session = undefined;
-    await this.#hold.end();
+    await this.#runner.end();
   }
 
   /** The other way is not there yet, or a table is not copied, without which neither way goes on. */
   #awaitReady(session: FollowSession): undefined {
     const rest = session.tables.filter(({ state }) => state !== "copied" && state !== "following");
-    if (this.#partner?.way !== "forward" || rest.length === 0) return;
+    if (this.#otherWay?.way !== "forward" || rest.length === 0) return;
     const labels = rest.map(({ sourceSchema: schema, sourceName: name }) => tableLabel({ schema, name }));
     const message = `${labels.join(", ")}: not copied yet, and until then nothing is followed, because the sync goes both ways`;
     const hint = "Stop `replicate follow` for the time of `replicate copy`.";
@@ -218,15 +218,15 @@ class FollowRun {
   /** A batch, and what belongs to it. Null: there was nothing to apply; undefined: the other way has to be there first. */
   async #step(session: FollowSession): Promise<Batch | null | undefined> {
     if (Date.now() >= this.#nextSweep) await this.#sweep(session);
-    if (this.#partner?.isResting() === true) return undefined;
-    if (this.#partner?.isReady() === false) return this.#awaitReady(session);
+    if (this.#otherWay?.isResting() === true) return undefined;
+    if (this.#otherWay?.isReady() === false) return this.#awaitReady(session);
     this.#isWaitingForCopy = false;
     const lookedAt = Date.now();
     const batch = await this.#next(session);
     this.#clearAt = batch === null ? lookedAt : Date.now() - batch.lagSeconds * 1000;
     this.#outage.end();
-    this.#partner?.noteLook(batch !== null);
-    await this.#upkeep(session, batch);
+    this.#otherWay?.recordLook(batch !== null);
+    await this.#maintain(session, batch);
     return batch;
   }
 
@@ -235,7 +235,7 @@ class FollowRun {
     const since = new Date().toISOString();
     const timer = setTimeout(() => this.#lockWatch.watch(session.source), LONG_BATCH_MS);
     try {
-      return await this.#hold.during(
+      return await this.#runner.during(
         () => (session.batch === null ? null : { since, ...session.batch }),
         async () => await session.next(),
       );
@@ -248,13 +248,13 @@ class FollowRun {
 
   async #open(): Promise<FollowSession> {
     const { name } = this.#context.config;
-    const target = await this.#hold.take();
-    if (this.#partner !== undefined) this.#partner.isHeld = true;
+    const target = await this.#runner.take();
+    if (this.#otherWay !== undefined) this.#otherWay.isLeased = true;
     const source = await this.#context.source("follow", { isSerial: true });
     try {
       // It may have no place for leases yet.
       await migrateOlder(source);
-      await takeSource(source, target, name, this.#hold.lease.token).catch(async (error: unknown) => {
+      await takeSource(source, target, name, this.#runner.lease.token).catch(async (error: unknown) => {
         if (isStateMissing(error)) await checkPair(source, target, name);
         throw error;
       });
@@ -262,11 +262,11 @@ class FollowRun {
         this.#context,
         source,
         target,
-        this.#hold.lease,
+        this.#runner.lease,
         this.#options.untilCaughtUp === true,
-        await this.#partner?.opposite(source, target),
+        await this.#otherWay?.otherSide(source, target),
       );
-      if (this.#partner !== undefined) this.#partner.session = session;
+      if (this.#otherWay !== undefined) this.#otherWay.session = session;
       this.#nextSweep = 0;
       this.#nextTurn = 0;
       this.#isAcknowledged = false;
@@ -284,13 +284,13 @@ class FollowRun {
     // Those of a two-way sync are used on both sides.
     if (this.#context.config.direction === "one-way")
       await this.#sequences.refresh(session.source, session.target);
-    await this.#held.look(session);
+    await this.#retained.look(session);
     const now = Date.now();
     this.#nextSweep = now + Math.max(SWEEP_MS, (now - startedAt) / SWEEP_SHARE);
   }
 
   /** What is done between batches: heartbeat, rotation, constraints. */
-  async #upkeep(session: FollowSession, batch: Batch | null): Promise<void> {
+  async #maintain(session: FollowSession, batch: Batch | null): Promise<void> {
     const now = Date.now();
     if (batch !== null) {
       this.#lastBatch = now;
@@ -319,7 +319,7 @@ class FollowRun {
     const rate = this.#lastBeat === 0 ? 0 : this.#rowsSinceBeat / seconds;
     this.#lastBeat = now;
     this.#rowsSinceBeat = 0;
-    await this.#hold.beat({
+    await this.#runner.beat({
       rowsPerSecond: rate,
       clearSeconds: this.#clearSeconds,
       lagTrend: this.#trend.perSecond,
@@ -349,7 +349,7 @@ class FollowRun {
       hidesRows(error) ? `follow, on the ${side}` : "follow",
       side === "source" ? [...sources, ...targets] : [...targets, ...sources],
     );
-    // A row that is refused may have cut the session that was still reading others.
+    // A row that is rejected may have cut the session that was still reading others.
     const isRetrying =
       isPassing &&
       !this.#outage.isSpent &&
@@ -357,38 +357,38 @@ class FollowRun {
       !["ROW_REFUSED", "HOOK_FAILED"].includes(failure.code);
     await this.#session?.source.close();
     this.#session = undefined;
-    if (this.#partner !== undefined) this.#partner.session = undefined;
+    if (this.#otherWay !== undefined) this.#otherWay.session = undefined;
     // What our own stop has cut is nobody's fault.
-    await this.#hold.settle(signal.aborted ? undefined : failure, isRetrying);
+    await this.#runner.settle(signal.aborted ? undefined : failure, isRetrying);
     // Another runner may take this way, and then has to get the other one.
-    if (this.#partner !== undefined) this.#partner.isHeld = this.#hold.isTaken;
+    if (this.#otherWay !== undefined) this.#otherWay.isLeased = this.#runner.isTaken;
     if (signal.aborted) return;
     if (!isRetrying) throw failure;
     await this.#outage.pause(side, failure);
   }
 
   #brokenSide(error: unknown): Side {
-    if (this.#hold.isBroken || this.#session?.failedSide === "target") return "target";
+    if (this.#runner.isBroken || this.#session?.failedSide === "target") return "target";
     if (this.#session?.source.isBroken) return "source";
     // While connecting, the message names the side.
     return error instanceof Error && error.message.includes(" the target ") ? "target" : "source";
   }
 
   #isCut(): boolean {
-    return this.#session?.source.isBroken === true || this.#hold.isBroken;
+    return this.#session?.source.isBroken === true || this.#runner.isBroken;
   }
 
   #cut(): void {
     this.#session?.source.destroy();
-    this.#hold.cut();
+    this.#runner.cut();
   }
 
   async end(): Promise<void> {
-    if (this.#partner !== undefined) this.#partner.session = undefined;
+    if (this.#otherWay !== undefined) this.#otherWay.session = undefined;
     await this.#session?.source.close();
-    await this.#held.end();
+    await this.#retained.end();
     await this.#lockWatch.close();
     await this.#constraints.done;
-    await this.#hold.end(this.#clearSeconds);
+    await this.#runner.end(this.#clearSeconds);
   }
 }

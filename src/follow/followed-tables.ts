@@ -3,7 +3,7 @@ import type { ResolvedConfig } from "../config/options.ts";
 import { problemsError, ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { findUserCasts } from "../catalog/user-casts.ts";
-import { refuseRemapping } from "../state/remapping.ts";
+import { assertNoRemapping } from "../state/remapping.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
 import { loadShapes, type Shape } from "./shape.ts";
 
@@ -11,17 +11,22 @@ export class FollowedTables {
   readonly #source: Connection;
   readonly #target: Connection;
   readonly #config: ResolvedConfig;
-  readonly #opposite: string | undefined;
+  readonly #reverseSync: string | undefined;
   /** By capture id, as are the shapes. */
   #entries = new Map<number, SyncTable>();
   #shapes = new Map<number, Shape>();
 
-  /** `opposite`: the sync that reads the target's changes, where conflicts are to be found. */
-  constructor(source: Connection, target: Connection, config: ResolvedConfig, opposite: string | undefined) {
+  /** `reverse`: the sync that reads the target's changes, where conflicts are to be found. */
+  constructor(
+    source: Connection,
+    target: Connection,
+    config: ResolvedConfig,
+    reverseSync: string | undefined,
+  ) {
     this.#source = source;
     this.#target = target;
     this.#config = config;
-    this.#opposite = opposite;
+    this.#reverseSync = reverseSync;
   }
 
   get #sync(): string {
@@ -35,21 +40,21 @@ export class FollowedTables {
    */
   async load(): Promise<void> {
     const entries = await loadTables(this.#target, this.#sync);
-    refuseRemapping(this.#config, entries);
+    assertNoRemapping(this.#config, entries);
     const ready = entries.filter((entry) => entry.state === "copied" || entry.state === "following");
     if (ready.length === 0)
       throw new ReplicateError("COPY_UNFINISHED", `no table of sync ${this.#sync} is copied yet`);
-    const shapes = await loadShapes(this.#source, this.#target, ready, this.#opposite);
-    await this.#refuseCasts(shapes);
+    const shapes = await loadShapes(this.#source, this.#target, ready, this.#reverseSync);
+    await this.#assertNoUserCasts(shapes);
     this.#entries = new Map(entries.map((entry) => [entry.captureId, entry]));
     this.#shapes = new Map(shapes.map((shape) => [shape.capture.id, shape]));
   }
 
-  async #refuseCasts(shapes: readonly Shape[]): Promise<void> {
+  async #assertNoUserCasts(shapes: readonly Shape[]): Promise<void> {
     const found = await Promise.all(
       ([this.#source, this.#target] as const).map(async (connection, n) => {
         const tables = shapes.map((shape) => (n === 0 ? shape.source : shape.target));
-        return await findUserCasts(connection, tables, this.#opposite === undefined ? [] : tables);
+        return await findUserCasts(connection, tables, this.#reverseSync === undefined ? [] : tables);
       }),
     );
     const casts = found.flat();
@@ -133,7 +138,7 @@ export class FollowedTables {
   }
 
   /** Remembers that the capture of a table leaves out updates that change nothing. */
-  noteSkipNoop(captureId: number): void {
+  recordSkipNoop(captureId: number): void {
     const shape = this.#shapes.get(captureId);
     if (shape === undefined) return;
     this.#shapes.set(captureId, { ...shape, capture: { ...shape.capture, skipNoop: true } });

@@ -19,7 +19,7 @@ export async function skipNoops(
 ): Promise<void> {
   for (const shape of tables.shapes) {
     if (shape.capture.skipNoop || tableSettings(shape.source, context.config).skipNoop !== true) continue;
-    if (await enableSkipNoop(source, shape.capture.id)) tables.noteSkipNoop(shape.capture.id);
+    if (await enableSkipNoop(source, shape.capture.id)) tables.recordSkipNoop(shape.capture.id);
   }
 }
 

@@ -4,7 +4,7 @@ import { baseName } from "../catalog/delta.ts";
 import { saidBy } from "../postgres/server-words.ts";
 import type { Connection } from "../postgres/connect.ts";
 import type { SyncContext } from "../state/context.ts";
-import { readHeldDeltas } from "../state/retained-deltas.ts";
+import { readRetainedDeltas } from "../state/retained-deltas.ts";
 import type { FollowSession } from "./session.ts";
 
 /** Milliseconds between two looks; well below the silence for which a sync is taken to be away. */
@@ -14,7 +14,7 @@ const LARGE_BYTES = 16 * 1024 * 1024;
 /** It is told again when this many times as much is held. */
 const GROWTH = 2;
 
-export class HeldWatch {
+export class RetainedWatch {
   readonly #context: SyncContext;
   #nextLook = 0;
   /** Bytes by sync when it was told last. */
@@ -61,7 +61,7 @@ export class HeldWatch {
     await session.acknowledge();
     this.#index(session.dirty.filter(({ a, b }) => Math.max(a, b) > LARGE_BYTES).map(({ id }) => id));
     const { name, deltaLimitBytes } = this.#context.config;
-    const over = (await readHeldDeltas(session.source)).filter(
+    const over = (await readRetainedDeltas(session.source)).filter(
       ({ sync, bytes }) => sync !== baseName(name) && bytes > deltaLimitBytes,
     );
     const told = new Map<string, number>();

@@ -23,7 +23,7 @@ const TICK_MS = 250;
 /** Failures that say nothing about the sync itself, or about somebody else's runner. */
 const notOurs: readonly string[] = ["COPY_UNFINISHED", "RUNNER_ACTIVE", "SYNC_UNKNOWN", "ABORTED"];
 
-export class Hold {
+export class RunnerLease {
   readonly #context: SyncContext;
   readonly #isStandby: boolean;
   readonly #onWait: () => void;

@@ -3,10 +3,10 @@ import type { Hooks } from "../config/hooks.ts";
 import type { Connection } from "../postgres/connect.ts";
 import type { SyncContext } from "../state/context.ts";
 import type { Lease } from "../state/lease.ts";
-import type { DeadLetters } from "./apply/parked-rows.ts";
-import type { DriftWatch } from "./read/schema-watch.ts";
+import type { ParkedRows } from "./apply/parked-rows.ts";
+import type { SchemaWatch } from "./read/schema-watch.ts";
 import type { FollowedTables } from "./followed-tables.ts";
-import type { Opposite } from "./conflicts/other-side.ts";
+import type { OtherSide } from "./conflicts/other-side.ts";
 import type { Reader } from "./read/read-batch.ts";
 import type { Reloads } from "./read/reload.ts";
 
@@ -18,10 +18,10 @@ export interface SessionParts {
   readonly lease: Lease;
   readonly reader: Reader;
   readonly tables: FollowedTables;
-  readonly drift: DriftWatch;
+  readonly schemaWatch: SchemaWatch;
   readonly reloads: Reloads;
-  readonly letters: DeadLetters;
+  readonly parked: ParkedRows;
   readonly hooks: Hooks;
   /** Where conflicts are to be found. */
-  readonly opposite: Opposite | undefined;
+  readonly otherSide: OtherSide | undefined;
 }

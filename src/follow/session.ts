@@ -1,5 +1,5 @@
 /** One life of the runner between two reconnects: its sessions, its tables, and the next batch. */
-import { noteKeys } from "../capture/note-changes.ts";
+import { recordKeys } from "../capture/record-changes.ts";
 import { renewFunctions } from "../capture/trigger-function.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Batch } from "../events.ts";
@@ -17,14 +17,14 @@ import { openToken } from "../state/switch.ts";
 import { unknownSync, type SyncTable } from "../state/sync-table.ts";
 import { BatchFinder, type ReadBatch } from "./read/batch-finder.ts";
 import type { Position } from "./apply/batch-script.ts";
-import { DriftSignal } from "./apply/blocking-rows.ts";
-import { DeadLetters } from "./apply/parked-rows.ts";
-import { DriftWatch } from "./read/schema-watch.ts";
+import { BlockingRowsSignal } from "./apply/blocking-rows.ts";
+import { ParkedRows } from "./apply/parked-rows.ts";
+import { SchemaWatch } from "./read/schema-watch.ts";
 import { FollowedTables } from "./followed-tables.ts";
 import { namePartitions } from "./apply/missing-partitions.ts";
-import type { Opposite } from "./conflicts/other-side.ts";
+import type { OtherSide } from "./conflicts/other-side.ts";
 import { PutOff } from "./postponed.ts";
-import { partitionRefusal } from "./apply/partition-rejections.ts";
+import { partitionRejection } from "./apply/partition-rejections.ts";
 import { prepareReader, type Dirty } from "./read/read-batch.ts";
 import { Reloads } from "./read/reload.ts";
 import { Rotation } from "./rotation.ts";
@@ -34,7 +34,7 @@ import { UnreadableKeys } from "./read/unreadable-keys.ts";
 import { skipNoops, tendConflicts, vacuumReloaded } from "./maintenance.ts";
 
 /** How often a batch is begun anew because rows of the target keep it out. */
-const MOST_PULLS = 20;
+const MOST_REFETCHES = 20;
 
 export interface SessionPosition extends Position {
   readonly batches: number;
@@ -54,7 +54,7 @@ export class FollowSession {
   readonly #putOff: PutOff;
   readonly #rotation: Rotation;
   readonly #unreadable: UnreadableKeys;
-  #pulls = 0;
+  #refetches = 0;
 
   private constructor(parts: SessionParts, position: SessionPosition) {
     this.#parts = parts;
@@ -69,7 +69,7 @@ export class FollowSession {
   }
 
   /**
-   * Checks that source and target belong together and loads the tables. `isDraining`: no table is put off. `opposite`: where
+   * Checks that source and target belong together and loads the tables. `isDraining`: no table is put off. `reverse`: where
    * conflicts are to be found. `lease`: what the batches are applied under. Throws SOURCE_LOST, COPY_UNFINISHED.
    */
   static async open(
@@ -78,7 +78,7 @@ export class FollowSession {
     target: Connection,
     lease: Lease,
     isDraining: boolean,
-    opposite?: Opposite,
+    otherSide?: OtherSide,
   ): Promise<FollowSession> {
     const { name } = context.config;
     const [position] = await target.rows<{ snapshot: string | null; token: string; batches: number }>(
@@ -91,12 +91,12 @@ export class FollowSession {
     await migrateOlder(source);
     await migrateOlder(target);
     // The state may have had no place for it when the session was opened.
-    if (context.config.isTwoSided) await declareApplying(target);
+    if (context.config.tracksTarget) await declareApplying(target);
     const hooks = await loadHooks(context.config);
     const reader = await prepareReader(source, name, lease.token);
-    const letters = await DeadLetters.open(context, target, hooks);
-    const tables = new FollowedTables(source, target, context.config, opposite?.sync);
-    const drift = new DriftWatch(context, reader, target, tables);
+    const parked = await ParkedRows.open(context, target, hooks);
+    const tables = new FollowedTables(source, target, context.config, otherSide?.sync);
+    const schemaWatch = new SchemaWatch(context, reader, target, tables);
     const reloads = new Reloads(context.config.keylessLimitBytes, isDraining);
     const parts = {
       context,
@@ -105,11 +105,11 @@ export class FollowSession {
       lease,
       reader,
       tables,
-      drift,
+      schemaWatch,
       reloads,
-      letters,
+      parked,
       hooks,
-      opposite,
+      otherSide,
     };
     const session = new FollowSession(parts, position);
     await tables.load();
@@ -145,12 +145,12 @@ export class FollowSession {
       const batch = await this.#finder.next(this.position);
       return batch === null ? null : await this.#apply(batch, startedAt);
     } catch (error) {
-      if (this.#finder.isRefused) this.failedSide = "target";
+      if (this.#finder.isRejected) this.failedSide = "target";
       this.#finder.gaveUp();
-      if (error instanceof DriftSignal) return await this.#pull(error);
+      if (error instanceof BlockingRowsSignal) return await this.#refetch(error);
       if (error instanceof RestageSignal) {
         const shape = this.#parts.tables.shape(error.captureId);
-        if (shape !== undefined) await this.#parts.letters.texts.begin(this.target, error, shape);
+        if (shape !== undefined) await this.#parts.parked.texts.begin(this.target, error, shape);
         return await this.next();
       }
       const isOutdated = [UNDEFINED_TABLE, TABLE_BEING_COPIED, TWINS_CHANGED].includes(
@@ -171,7 +171,7 @@ export class FollowSession {
       if (sqlstateOf(error) === TARGET_CHANGED && !this.source.isBroken) {
         await this.source.script("rollback");
         await this.#parts.tables.load();
-        await this.#parts.drift.sweep();
+        await this.#parts.schemaWatch.sweep();
         return await this.next();
       }
       if (sqlstateOf(error) === POSITION_MOVED) {
@@ -186,7 +186,7 @@ export class FollowSession {
     const { hooks, reloads } = this.#parts;
     const counts = await writer.apply({ snapshot: found.snapshot, token }).catch((error: unknown) => {
       this.failedSide = "target";
-      throw partitionRefusal(
+      throw partitionRejection(
         error,
         tables.map(({ shape }) => shape),
       );
@@ -194,7 +194,7 @@ export class FollowSession {
     const rows = [...counts.values()].reduce((sum, count) => sum + count, 0);
     this.#finder.applied(read, rows);
     this.position = { snapshot: found.snapshot, token, batches: this.position.batches + 1 };
-    this.#pulls = 0;
+    this.#refetches = 0;
     this.#unreadable.applied();
     await vacuumReloaded(this.context, this.target, tables);
     for (const { shape, mode, fingerprint } of tables) {
@@ -219,11 +219,11 @@ export class FollowSession {
   }
 
   /** Has the target's blocking rows read again with the next batch. */
-  async #pull(signal: DriftSignal): Promise<Batch | null> {
-    const { shape, keys } = signal.drift;
+  async #refetch(signal: BlockingRowsSignal): Promise<Batch | null> {
+    const { shape, keys } = signal.blocking;
     if (!this.source.isBroken) await this.source.script("rollback");
-    this.#pulls += 1;
-    if (this.#pulls > MOST_PULLS) {
+    this.#refetches += 1;
+    if (this.#refetches > MOST_REFETCHES) {
       throw new ReplicateError("ROW_REFUSED", `rows of the target's ${shape.label} keep blocking the batch`, {
         hint: "Run `replicate verify` to see where the target was changed.",
       });
@@ -232,20 +232,20 @@ export class FollowSession {
       { table: shape.label, rows: keys.length },
       "rows on the target that the source does not have block a batch: they are read again",
     );
-    await noteKeys(this.source, shape.capture, keys);
+    await recordKeys(this.source, shape.capture, keys);
     this.#finder.doubt();
     return await this.next();
   }
 
-  /** Looks at every table, also those without changes. Throws as `DriftWatch.sweep` does. */
+  /** Looks at every table, also those without changes. Throws as `SchemaWatch.sweep` does. */
   async sweep(): Promise<void> {
-    await this.#parts.drift.sweep();
+    await this.#parts.schemaWatch.sweep();
     // One of both ways does it for both sides.
-    if (this.#parts.opposite?.way === "forward")
+    if (this.#parts.otherSide?.way === "forward")
       await this.#putOff.try("the log of conflicts cannot be tended", async () => {
         await tendConflicts(this.context, this.source, this.target);
       });
-    await this.#parts.letters.retryDue(this.source, this.#parts.tables);
+    await this.#parts.parked.retryDue(this.source, this.#parts.tables);
   }
 
   /** Throws applied deltas away where there are enough of them, or all when nothing else is to be done. */

@@ -32,25 +32,26 @@ export interface Shape {
    * Where conflicts are to be found: how the table's changes on the target are captured, and where its delta tables hold
    * the columns of the key, in the order of `targetKey`.
    */
-  readonly opposite: { readonly capture: Capture; readonly key: readonly number[] } | undefined;
+  readonly reverse: { readonly capture: Capture; readonly key: readonly number[] } | undefined;
 }
 
 /**
- * Describes tables on both sides. `opposite`: name of the sync that reads the target's changes, where there is one. Throws
+ * Describes tables on both sides. `reverse`: name of the sync that reads the target's changes, where there is one. Throws
  * TABLE_SHAPE_CHANGED with the exact statements where the target does not fit.
  */
 export async function loadShapes(
   source: Connection,
   target: Connection,
   entries: readonly SyncTable[],
-  opposite?: string,
+  reverseSync?: string,
 ): Promise<Shape[]> {
   const [captures, sources, targets] = await Promise.all([
     loadCaptures(source, entries.map((entry) => entry.captureId)).then((all) => new Map(all.map((each) => [each.id, each]))),
     byOid(source, entries.map((entry) => entry.sourceRelid)),
     byOid(target, entries.map((entry) => entry.targetRelid)),
   ]); // prettier-ignore
-  const opposites = opposite === undefined ? undefined : await oppositeCaptures(target, opposite);
+  const reverseCaptures =
+    reverseSync === undefined ? undefined : await readReverseCaptures(target, reverseSync);
   const mapped = await mapEntries(source, entries, sources, targets);
   const strangers = await sameNamed(
     source,
@@ -122,10 +123,10 @@ export async function loadShapes(
       });
       continue;
     }
-    const there = opposites?.get(targetTable.oid);
+    const there = reverseCaptures?.get(targetTable.oid);
     const key = targetKey.map(({ column }) => there?.keyColumns.findIndex(({ attnum }) => attnum === column.attnum) ?? -1); // prettier-ignore
     if (
-      opposites !== undefined &&
+      reverseCaptures !== undefined &&
       (there === undefined || key.includes(-1) || key.length !== there.keyColumns.length)
     ) {
       problems.push({
@@ -152,7 +153,7 @@ export async function loadShapes(
       plan,
       label,
       targetKey,
-      opposite: there === undefined ? undefined : { capture: there, key },
+      reverse: there === undefined ? undefined : { capture: there, key },
       canUpsert:
         wanted === found &&
         targetTable.key?.isDeferrable === false &&
@@ -169,7 +170,7 @@ export async function loadShapes(
 }
 
 /** The captures on the target that a sync reads, by table. */
-async function oppositeCaptures(target: Connection, sync: string): Promise<Map<number, Capture>> {
+async function readReverseCaptures(target: Connection, sync: string): Promise<Map<number, Capture>> {
   const subscribed = await target.rows<{ id: number }>(
     `select capture_id as id from replicate.subscription where sync = $1`,
     [sync],

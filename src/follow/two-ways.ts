@@ -10,13 +10,13 @@ import type { SyncContext } from "../state/context.ts";
 import { ownNode } from "../state/node.ts";
 import { reverseName } from "../state/switch.ts";
 import { followSync, type FollowOptions } from "./follow.ts";
-import type { Opposite } from "./conflicts/other-side.ts";
+import type { OtherSide } from "./conflicts/other-side.ts";
 import type { FollowSession } from "./session.ts";
 
 type Way = "forward" | "reverse";
 
 /** What one way has to do with the other while it follows. */
-export interface Partner {
+export interface OtherWay {
   readonly way: Way;
   /** Waits until the other way is between two batches, and keeps it there meanwhile. */
   alone<T>(work: () => Promise<T>): Promise<T>;
@@ -25,18 +25,18 @@ export interface Partner {
   /** The session that follows this way; undefined: it broke. */
   session: FollowSession | undefined;
   /** Whether this way has its lock; false as long as another runner has it. */
-  isHeld: boolean;
+  isLeased: boolean;
   /**
    * Whether this way may be taken. The forward one leads: of two runners, each with one way, neither would go on.
    */
   readonly isLed: boolean;
   /** Tells that this way has looked, and whether there was something to apply. */
-  noteLook(hasApplied: boolean): void;
+  recordLook(hasApplied: boolean): void;
   /** Whether both ways have looked and found nothing since the last that did; with `once`, whether both have looked. */
   isOver(): boolean;
   /** Whether this way has to wait for the other's look before it is over. */
   isResting(): boolean;
-  opposite(source: Connection, target: Connection): Promise<Opposite>;
+  otherSide(source: Connection, target: Connection): Promise<OtherSide>;
 }
 
 class Turns {
@@ -47,7 +47,7 @@ class Turns {
   readonly #delivered: Record<Way, string | null> = { forward: null, reverse: null };
   readonly #isOnce: boolean;
   readonly #hasLooked = { forward: false, reverse: false };
-  #isForwardHeld = false;
+  #isForwardLeased = false;
   /** Stays so: the way that sees it first closes its session. */
   #isOver = false;
 
@@ -56,7 +56,7 @@ class Turns {
     this.#isOnce = isOnce;
   }
 
-  partner(way: Way): Partner {
+  otherWay(way: Way): OtherWay {
     // oxlint-disable-next-line typescript/no-this-alias -- of the object below, `this` is another
     const turns = this;
     const other = way === "forward" ? "reverse" : "forward";
@@ -74,10 +74,10 @@ class Turns {
         const isThere = forward?.tables.every(
           ({ state }) => state === "following" || (state === "copied" && way === "forward"),
         );
-        const opposite = this.#sessions[other];
-        if (isThere !== true || reverse === undefined || opposite === undefined) return false;
+        const otherSide = this.#sessions[other];
+        if (isThere !== true || reverse === undefined || otherSide === undefined) return false;
         // For the whole turn: a session that breaks meanwhile has come no further, and does not mean that it began anew.
-        this.#delivered[way] = opposite.position.snapshot;
+        this.#delivered[way] = otherSide.position.snapshot;
         return true;
       },
       get session() {
@@ -87,16 +87,16 @@ class Turns {
         if (session === undefined) delete turns.#sessions[way];
         else turns.#sessions[way] = session;
       },
-      get isHeld() {
-        return way === "forward" && turns.#isForwardHeld;
+      get isLeased() {
+        return way === "forward" && turns.#isForwardLeased;
       },
-      set isHeld(isHeld) {
-        if (way === "forward") turns.#isForwardHeld = isHeld;
+      set isLeased(isLeased) {
+        if (way === "forward") turns.#isForwardLeased = isLeased;
       },
       get isLed() {
-        return way === "forward" || turns.#isForwardHeld;
+        return way === "forward" || turns.#isForwardLeased;
       },
-      noteLook: (hasApplied) => {
+      recordLook: (hasApplied) => {
         const looked = this.#hasLooked;
         if (hasApplied && !this.#isOnce) looked[other] = false;
         looked[way] = this.#isOnce || !hasApplied;
@@ -104,46 +104,46 @@ class Turns {
       },
       isOver: () => this.#isOver,
       isResting: () => this.#isOnce && this.#hasLooked[way],
-      opposite: async (source, target) =>
-        await oppositeOf(this.#forward, way, source, target, () => this.#delivered[way]),
+      otherSide: async (source, target) =>
+        await otherSideOf(this.#forward, way, source, target, () => this.#delivered[way]),
     };
   }
 }
 
 /** For a sync that goes one way to a target with changes of its own: nothing ever brings them back. */
-export function lonePartner(context: SyncContext, isOnce: boolean): Partner {
+export function noOtherWay(context: SyncContext, isOnce: boolean): OtherWay {
   let isOver = false;
   return {
     way: "forward",
     alone: async (work) => await work(),
     isReady: () => true,
     session: undefined,
-    isHeld: false,
+    isLeased: false,
     isLed: true,
-    noteLook: (hasApplied) => (isOver = isOnce || !hasApplied),
+    recordLook: (hasApplied) => (isOver = isOnce || !hasApplied),
     isOver: () => isOver,
     isResting: () => false,
-    opposite: async (source, target) =>
-      await oppositeOf(context, "forward", source, target, () => null, { isLone: true }),
+    otherSide: async (source, target) =>
+      await otherSideOf(context, "forward", source, target, () => null, { isLone: true }),
   };
 }
 
 /** What the sessions of a way have to know where its target has changes of its own. */
-async function oppositeOf(
+async function otherSideOf(
   { config }: SyncContext,
   way: Way,
   source: Connection,
   target: Connection,
   delivered: () => string | null,
   { isLone = false } = {},
-): Promise<Opposite> {
+): Promise<OtherSide> {
   const base = config.name;
   return {
     base,
     way,
     isLone,
-    ours: await ownNode(source),
-    theirs: await ownNode(target),
+    node: await ownNode(source),
+    reverseNode: await ownNode(target),
     sync: way === "forward" ? reverseName(base) : base,
     delivered,
     policyOf: (shape) => {
@@ -164,7 +164,7 @@ export async function* followBothWays(
   const stop = new AbortController();
   const turns = new Turns(open("forward", stop.signal), options.once === true);
   const running = (["forward", "reverse"] as const).map((way) =>
-    followSync(open(way, stop.signal), options, turns.partner(way)),
+    followSync(open(way, stop.signal), options, turns.otherWay(way)),
   );
   type Next = { readonly generator: AsyncGenerator<Batch>; readonly result: IteratorResult<Batch> };
   const next = async (generator: AsyncGenerator<Batch>): Promise<Next> => ({

@@ -8,11 +8,17 @@ import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
 import { load } from "../postgres/sql.ts";
-import { gather, preflight, refuseBlocking, type Finding, type TablePair } from "../preflight/preflight.ts";
+import {
+  gather,
+  preflight,
+  assertNoneBlocking,
+  type Finding,
+  type TablePair,
+} from "../preflight/preflight.ts";
 import type { SyncContext } from "../state/context.ts";
 import { migrate, stateVersion } from "../state/migrate.ts";
 import { rememberSelection } from "../state/newcomers.ts";
-import { checkPair, refuseExpelled } from "../state/source-identity.ts";
+import { checkPair, assertNotExpelled } from "../state/source-identity.ts";
 import { loadKnownTables, loadTables, type KnownPartition } from "../state/sync-table.ts";
 
 export interface InitOptions {
@@ -41,7 +47,7 @@ export async function initSync(context: SyncContext, options: InitOptions = {}):
     new Map(known.map((table) => [table.sourceRelid, table])),
   );
   const findings = gather(found);
-  refuseBlocking(findings);
+  assertNoneBlocking(findings);
   const isNew = (pair: TablePair): boolean => !known.some((table) => table.sourceRelid === pair.source.oid);
   const report: InitReport = {
     tables: pairs.map((pair) => ({
@@ -103,7 +109,7 @@ async function knownSync(context: SyncContext, source: Connection, target: Conne
       )
     : [];
   if (remembered !== undefined && found?.token !== remembered.token)
-    await refuseExpelled(source, name, remembered.token);
+    await assertNotExpelled(source, name, remembered.token);
   if (
     remembered !== undefined &&
     found !== undefined &&
@@ -111,7 +117,7 @@ async function knownSync(context: SyncContext, source: Connection, target: Conne
   ) {
     await checkPair(source, target, name);
   }
-  if (remembered !== undefined && found === undefined) await refuseOtherSource(target, name);
+  if (remembered !== undefined && found === undefined) await assertSameSource(target, name);
   if (remembered === undefined && found !== undefined) {
     const captured = await source.rows(`select 1 from replicate.subscription where sync = $1 limit 1`, [
       name,
@@ -131,7 +137,7 @@ async function knownSync(context: SyncContext, source: Connection, target: Conne
 }
 
 /** For a target whose sync has tables, and a source that does not know it. */
-async function refuseOtherSource(target: Connection, name: string): Promise<void> {
+async function assertSameSource(target: Connection, name: string): Promise<void> {
   const [table] = await target.rows<{ isCopied: boolean }>(
     `select state <> 'new' as "isCopied" from replicate.sync_table where sync = $1 order by 1 desc limit 1`,
     [name],
@@ -190,11 +196,11 @@ async function forgetDropped(context: SyncContext, source: Connection, target: C
       table.sourceRelid,
     ]);
     if (there !== undefined) continue;
-    const [owed] = await target.rows(
+    const [deferred] = await target.rows(
       `select 1 from replicate.owed where sync = $1 and capture_id = $2 and restored_at is null limit 1`,
       [context.config.name, table.captureId],
     );
-    if (owed !== undefined) {
+    if (deferred !== undefined) {
       context.emit({
         type: "warning",
         message: `${tableLabel({ schema: table.sourceSchema, name: table.sourceName })} is gone from the source; its indexes on the target come back with the next copy or drop`,

@@ -1,13 +1,13 @@
-/** Finds the rows that the target refuses, by halving on the server. In the transaction that writes the others. */
+/** Finds the rows that the target rejects, by halving on the server. In the transaction that writes the others. */
 import type { Capture } from "../catalog/delta.ts";
 import { fromText, toText } from "../catalog/text-form.ts";
 import { saidBy } from "../postgres/server-words.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { literal, load } from "../postgres/sql.ts";
-import { REFUSALS } from "../postgres/sqlstate.ts";
-import type { RefusedRow } from "../state/parked.ts";
+import { REJECTIONS } from "../postgres/sqlstate.ts";
+import type { RejectedRow } from "../state/parked.ts";
 
-export interface FoundRow extends Omit<RefusedRow, "captureId" | "relid" | "table" | "isNew"> {
+export interface FoundRow extends Omit<RejectedRow, "captureId" | "relid" | "table" | "isNew"> {
   /** It was parked before. */
   readonly isParked: boolean;
   /** Its place in staging. */
@@ -40,8 +40,8 @@ export async function findRows(
     readonly most: number;
     /** Whether what is done for the others stays done. */
     readonly keeps: boolean;
-    /** SQLSTATEs that are about a row, as a pattern; default REFUSALS. */
-    readonly refusals?: string;
+    /** SQLSTATEs that are about a row, as a pattern; default REJECTIONS. */
+    readonly rejections?: string;
     /** Those of them that do not count. */
     readonly passed?: readonly string[];
     /** An expression for the row's place. */
@@ -84,7 +84,7 @@ export async function findRows(
       how.most,
       how.keeps,
       sync,
-      how.refusals ?? REFUSALS,
+      how.rejections ?? REJECTIONS,
       how.passed ?? [],
     ],
   );

@@ -1,5 +1,5 @@
 /** Parked rows for people: which they are and why, and another try. */
-import { noteKeys } from "../capture/note-changes.ts";
+import { recordKeys } from "../capture/record-changes.ts";
 import { loadCaptures } from "../catalog/delta.ts";
 import { selectTables } from "../catalog/patterns.ts";
 import { ReplicateError } from "../errors.ts";
@@ -27,7 +27,7 @@ export interface ParkedReport {
 
 const KEYS_PER_NOTE = 2000;
 
-/** Lists the rows that the target has refused. Throws SYNC_UNKNOWN, PATTERN_MATCHES_NOTHING, USAGE_INVALID for an id that is none. */
+/** Lists the rows that the target has rejected. Throws SYNC_UNKNOWN, PATTERN_MATCHES_NOTHING, USAGE_INVALID for an id that is none. */
 export async function listParked(context: SyncContext, options: ParkedOptions = {}): Promise<ParkedReport> {
   const { name } = context.config;
   await using target = await context.target("parked");
@@ -79,6 +79,6 @@ async function retry(context: SyncContext, target: Connection, rows: readonly Pa
   for (const capture of await loadCaptures(source, ids)) {
     const keys = rows.filter(({ captureId }) => captureId === capture.id).map(({ keyTexts }) => keyTexts);
     for (let from = 0; from < keys.length; from += KEYS_PER_NOTE)
-      await noteKeys(source, capture, keys.slice(from, from + KEYS_PER_NOTE));
+      await recordKeys(source, capture, keys.slice(from, from + KEYS_PER_NOTE));
   }
 }

@@ -1,14 +1,14 @@
-/** What becomes of rows that the target refuses: the sync stops, or they are put aside. */
+/** What becomes of rows that the target rejects: the sync stops, or they are parked. */
 import { isKeyless } from "../catalog/delta.ts";
 import type { ResolvedConfig } from "../config/options.ts";
 import { tableSettings } from "../config/overrides.ts";
 import { ReplicateError } from "../errors.ts";
 import { askOnError, type Hooks } from "../config/hooks.ts";
 import { sleep } from "../postgres/sleep.ts";
-import type { RefusedRow } from "../state/parked.ts";
+import type { RejectedRow } from "../state/parked.ts";
 import type { FoundRow } from "./find-rejected.ts";
 
-/** Rows of a sync that are put aside at most; beyond, something is wrong with more than a row. */
+/** Rows of a sync that are parked at most; beyond, something is wrong with more than a row. */
 export const MOST_PER_SYNC = 10_000;
 /** Before the rows are tried again because a hook says so. */
 const RETRY_PAUSE_MS = 1000;
@@ -18,7 +18,7 @@ interface Side {
   readonly name: string;
 }
 
-/** Whether the settings want refused rows of this table of the source to be put aside. */
+/** Whether the settings want rejected rows of this table of the source to be parked. */
 export function wantsPark(
   config: Pick<ResolvedConfig, "overrides" | "onRefusal">,
   { onError }: Pick<Hooks, "onError">,
@@ -70,7 +70,7 @@ export async function decide(
 export function rowsToPark(
   table: { readonly captureId: number; readonly relid: number; readonly label: string },
   found: readonly FoundRow[],
-): RefusedRow[] {
+): RejectedRow[] {
   return found.map(({ key, keyTexts, isKeyTyped, sqlstate, message, constraint, isParked }) => ({
     captureId: table.captureId,
     relid: table.relid,
@@ -86,7 +86,7 @@ export function rowsToPark(
 }
 
 /** `limits`: what was exceeded, in words. */
-export function tooMany(limits: string, { table, message }: RefusedRow): ReplicateError {
+export function tooMany(limits: string, { table, message }: RejectedRow): ReplicateError {
   return new ReplicateError(
     "ROW_REFUSED",
     `the target refuses more rows than are put aside (${limits}), one of them in ${table}: ${message}`,

@@ -16,16 +16,16 @@ interface Wire {
  * before it is used where the server has let us in without: `trust`, a certificate, password, md5.
  */
 export function requireChannelBinding(client: pg.Client, side: Side, settings: ConnectionSettings): void {
-  const refuse = (why: string): ReplicateError =>
+  const fail = (why: string): ReplicateError =>
     new ReplicateError("LOGIN_REFUSED", `cannot connect to the ${side} ${settings.label}: ${why}`, {
       hint: "channel_binding=require needs TLS, and scram-sha-256 as the server's method for this user; else leave it out.",
     });
-  if (settings.ssl === false) throw refuse("channel_binding=require, and the connection is not encrypted");
+  if (settings.ssl === false) throw fail("channel_binding=require, and the connection is not encrypted");
   const wire = (client as unknown as { connection: Wire }).connection;
   let isBound = false;
   const cut = (why: string): void => {
     // The server may have said already that it is ready: the driver has to hear of it before it reads on.
-    wire.emit("error", refuse(`channel_binding=require, and ${why}`));
+    wire.emit("error", fail(`channel_binding=require, and ${why}`));
     wire.stream.destroy();
   };
   for (const event of ["authenticationCleartextPassword", "authenticationMD5Password"])

@@ -200,8 +200,8 @@ export async function connect(settings: ConnectionSettings, options: ConnectOpti
     try {
       return await openEncryptedOrNot(settings, options);
     } catch (error) {
-      const isCrowded = error instanceof ReplicateError && error.code === "TOO_MANY_CONNECTIONS";
-      if (!isCrowded || Date.now() >= patience) throw error;
+      const isOverBudget = error instanceof ReplicateError && error.code === "TOO_MANY_CONNECTIONS";
+      if (!isOverBudget || Date.now() >= patience) throw error;
       await sleep(CROWD_PAUSE_MS * (0.5 + Math.random()), options.signal ?? new AbortController().signal);
     }
   }

@@ -92,22 +92,22 @@ export async function relayCopy(
   };
   signal.addEventListener("abort", onAbort, { once: true });
   // What ends first decides: a refusal by the target must not wait for a source that nobody reads from any more.
-  const refused = writer.done.then(
+  const rejected = writer.done.then(
     () => undefined,
     (error: unknown) => error,
   );
   try {
-    const first = await Promise.race([reader.done.then(() => undefined), refused]);
+    const first = await Promise.race([reader.done.then(() => undefined), rejected]);
     if (first !== undefined) throw new RelayError("target", first);
     writer.end();
     return { rows: await writer.done, bytes: reader.bytes };
   } catch (error) {
     source.destroy();
     writer.fail("the source failed");
-    const said = await answered(refused, target);
+    const said = await answered(rejected, target);
     if (signal.aborted) throw new ReplicateError("ABORTED", "stopped on request", { cause: error });
     if (error instanceof RelayError) throw error;
-    throw writer.refusal === undefined ? new RelayError("source", error) : new RelayError("target", said);
+    throw writer.rejection === undefined ? new RelayError("source", error) : new RelayError("target", said);
   } finally {
     signal.removeEventListener("abort", onAbort);
   }
@@ -133,7 +133,7 @@ class CopyIn {
   readonly text: string;
   readonly done: Promise<number>;
   /** The target's own complaint, not the answer to our giving up. */
-  refusal: unknown;
+  rejection: unknown;
   #wire: Wire | undefined;
   #isOver = false;
   #hasFailed = false;
@@ -179,7 +179,7 @@ class CopyIn {
   }
 
   handleError(error: unknown): void {
-    if (!this.#hasFailed) this.refusal = error;
+    if (!this.#hasFailed) this.rejection = error;
     this.#isOver = true;
     this.#reject(error);
   }

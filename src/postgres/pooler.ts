@@ -27,9 +27,9 @@ const known = new Map<string, { readonly until: number; readonly verdict: Promis
 
 /** True where each of two clients keeps its session. `pid`: of the one that has answered the first of them. */
 export async function keepsSessions(pid: number, first: Ask, second: Ask): Promise<boolean> {
-  const theirs = await second();
-  const pids = [pid, theirs];
-  if (theirs === pid) return false;
+  const secondPid = await second();
+  const pids = [pid, secondPid];
+  if (secondPid === pid) return false;
   const random = Array.from({ length: RANDOM_LOOKS }, () => (Math.random() < 0.5 ? 0 : 1));
   for (const client of [...ORDER, ...random]) {
     if ((await (client === 0 ? first : second)()) !== pids[client]) return false;

@@ -35,10 +35,10 @@ export function sqlstateOf(error: unknown): string | undefined {
  * Errors that a row's data cause, and not the state of a server, as a pattern of SQLSTATEs for both sides of the wire: data exceptions,
  * violated constraints and checks, what a trigger or function raises, and what is too large for an index or a page.
  */
-export const REFUSALS = "^(22|23|44|P000[0-3]|54000)";
+export const REJECTIONS = "^(22|23|44|P000[0-3]|54000)";
 
-export function isRefusal(error: unknown): boolean {
-  return new RegExp(REFUSALS).test(sqlstateOf(error) ?? "");
+export function isRejection(error: unknown): boolean {
+  return new RegExp(REJECTIONS).test(sqlstateOf(error) ?? "");
 }
 
 const socketErrors = new Set([

@@ -131,10 +131,10 @@ async function readRights(
     string,
     { whole: Map<number, ReadonlySet<string>>; columns: Map<string, readonly string[]> }
   >();
-  for (const { role, kind, privileges, oids: held, columns } of rows) {
+  for (const { role, kind, privileges, oids: granted, columns } of rows) {
     const of = rights.get(role) ?? { whole: new Map(), columns: new Map() };
     rights.set(role, of);
-    for (const oid of held) {
+    for (const oid of granted) {
       if (kind === "column") of.columns.set(`${oid} ${privileges[0]}`, columns);
       else of.whole.set(oid, new Set(privileges));
     }
@@ -150,12 +150,12 @@ function compareRights(
 ): Lack[] {
   const lacks: Lack[] = [];
   for (const [oid, item] of counterparts) {
-    const held = after.whole.get(item.oid);
+    const granted = after.whole.get(item.oid);
     // From 15 on nobody may create in schema public by default, which is meant to be so.
     const isExpected = (privilege: string): boolean =>
       isPublic ? privilege !== "CREATE" : shared.whole.get(oid)?.has(privilege) !== true;
     const privileges = [...(before.whole.get(oid) ?? [])].filter(
-      (privilege) => held?.has(privilege) !== true && isExpected(privilege),
+      (privilege) => granted?.has(privilege) !== true && isExpected(privilege),
     );
     if (privileges.length > 0) lacks.push({ item, privileges, columns: [] });
   }
@@ -163,10 +163,10 @@ function compareRights(
     const [oid, privilege = ""] = key.split(" ");
     const item = counterparts.get(Number(oid));
     if (item === undefined || after.whole.get(item.oid)?.has(privilege) === true) continue;
-    const held = after.columns.get(`${item.oid} ${privilege}`);
+    const granted = after.columns.get(`${item.oid} ${privilege}`);
     const everybodys = isPublic ? undefined : shared.columns.get(key);
     const missing = columns.filter(
-      (each) => held?.includes(each) !== true && everybodys?.includes(each) !== true,
+      (each) => granted?.includes(each) !== true && everybodys?.includes(each) !== true,
     );
     if (missing.length > 0) lacks.push({ item, privileges: [privilege], columns: missing });
   }

@@ -29,11 +29,11 @@ export async function checkDefaultPrivileges({
     if (schema === undefined || [each.creator, each.grantee].some(isProviderRole)) return [];
     if (each.grantee === servers.source.role) return [];
     const there = { ...each, creator: creatorThere(each.creator), schema };
-    const held = others
+    const granted = others
       .filter((other) => other.kind === there.kind && other.grantee === there.grantee)
       .filter((other) => other.creator === there.creator && [null, schema].includes(other.schema))
       .flatMap((other) => other.privileges);
-    const privileges = each.privileges.filter((privilege) => !held.includes(privilege));
+    const privileges = each.privileges.filter((privilege) => !granted.includes(privilege));
     return privileges.length === 0 ? [] : [{ ...there, privileges }];
   });
   const creators = [...new Set(missing.map(({ creator }) => creator))];

@@ -39,7 +39,7 @@ export function some(names: readonly string[], most = 5): string {
 }
 
 /** Throws PREFLIGHT_BLOCKED when a finding is blocking. */
-export function refuseBlocking(findings: readonly Finding[]): void {
+export function assertNoneBlocking(findings: readonly Finding[]): void {
   const blocking = findings.filter((finding) => finding.severity === "blocking");
   if (blocking.length === 0) return;
   const count = `${blocking.length} finding${blocking.length > 1 ? "s" : ""}`;

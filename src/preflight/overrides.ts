@@ -2,7 +2,7 @@
 import { parsePattern, patternMatches, type TableName } from "../catalog/patterns.ts";
 import { tableLabel } from "../catalog/table.ts";
 import type { ResolvedConfig } from "../config/options.ts";
-import { heldSettings, type HeldSetting } from "../config/overrides.ts";
+import { effectiveSettings, type EffectiveSetting } from "../config/overrides.ts";
 import { policyLabel, type ConflictPolicy } from "../config/conflict-policy.ts";
 import { targetName } from "../config/mapping.ts";
 import { didYouMean } from "../config/spelling.ts";
@@ -20,9 +20,9 @@ export function checkOverrides(
   all: readonly Relation[],
   replicated: readonly TableName[],
 ): Finding[] {
-  const held = replicated.map((table) => ({ table, settings: heldSettings(table, overrides) }));
-  const holding = new Set(
-    held.flatMap(({ settings }) => settings.map(({ from, key, name }) => path(from, key, name))),
+  const effective = replicated.map((table) => ({ table, settings: effectiveSettings(table, overrides) }));
+  const known = new Set(
+    effective.flatMap(({ settings }) => settings.map(({ from, key, name }) => path(from, key, name))),
   );
   const taken = new Set(replicated.map(tableLabel));
   return Object.entries(overrides).flatMap(([text, override]): Finding[] => {
@@ -38,10 +38,10 @@ export function checkOverrides(
     }
     const labels = fitting.map(tableLabel);
     if (!labels.some((label) => taken.has(label))) return [whyNone(subject, fitting)];
-    const idle = settingsOf(override).filter(([key, name]) => !holding.has(path(text, key, name)));
+    const idle = settingsOf(override).filter(([key, name]) => !known.has(path(text, key, name)));
     if (idle.length === 0) return [];
     const idleKeys = new Set(idle.map(([key]) => key));
-    const others = held
+    const others = effective
       .filter(({ table }) => patternMatches(pattern, table.schema, table.name))
       .flatMap(({ settings }) => settings.filter(({ key }) => idleKeys.has(key)).map(({ from }) => from));
     const narrower = [...new Set(others)].filter((each) => each !== text);
@@ -98,14 +98,14 @@ export function settingsOfTables(tables: readonly TableName[], config: ResolvedC
     table: tableLabel(table),
     target: tableLabel(targetName(table, config)),
     settings: Object.fromEntries(
-      heldSettings(table, config.overrides).map((held) => [
-        held.name === null ? held.key : `${held.key}.${held.name}`,
-        { value: shown(held), from: `overrides.${held.from}` },
+      effectiveSettings(table, config.overrides).map((effective) => [
+        effective.name === null ? effective.key : `${effective.key}.${effective.name}`,
+        { value: shown(effective), from: `overrides.${effective.from}` },
       ]),
     ),
   }));
 }
 
-function shown({ key, value }: HeldSetting): unknown {
+function shown({ key, value }: EffectiveSetting): unknown {
   return key === "conflict" ? policyLabel(value as ConflictPolicy) : value;
 }

@@ -102,12 +102,12 @@ function replicable(all: readonly Relation[], selected: readonly Relation[], fin
 }
 
 /** Throws SAME_DATABASE where a table would be copied onto itself. */
-export function refuseSameDatabase(tables: readonly Table[], config: ResolvedConfig): void {
+export function assertDifferentDatabases(tables: readonly Table[], config: ResolvedConfig): void {
   const unmapped = tables.filter((table) => tableLabel(targetName(table, config)) === tableLabel(table));
-  if (unmapped.length === 0 && tables.length > 0 && !config.isTwoSided) return;
+  if (unmapped.length === 0 && tables.length > 0 && !config.tracksTarget) return;
   throw new ReplicateError("SAME_DATABASE", "source and target are the same database", {
     problems: [
-      ...(config.isTwoSided
+      ...(config.tracksTarget
         ? [{ subject: "direction", message: "inside one database only one-way, with conflict source-wins" }]
         : []),
       ...unmapped.map((table) => ({

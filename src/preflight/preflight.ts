@@ -17,19 +17,19 @@ import { checkExtensions } from "./extensions.ts";
 import type { Finding } from "./finding.ts";
 import { gather } from "./gather.ts";
 import { checkFreeFunctions } from "./free-functions.ts";
-import { checkHeldDeltas } from "./retained-deltas.ts";
+import { checkRetainedDeltas } from "./retained-deltas.ts";
 import { checkKeyless } from "./keyless.ts";
 import { checkLeftBehind } from "./left-behind.ts";
 import { checkRightsOfCode } from "./rights-of-code.ts";
 import { checkLoad } from "./load.ts";
 import { checkLocale } from "./locale.ts";
-import { checkOppositeSync } from "./reverse-sync.ts";
+import { checkReverseSync } from "./reverse-sync.ts";
 import { checkForeignKeys } from "./orphans.ts";
 import {
   chosenTables,
   keylessPolicy,
   pairTables,
-  refuseSameDatabase,
+  assertDifferentDatabases,
   type KnownTables,
   type TablePair,
 } from "./pairs.ts";
@@ -44,12 +44,12 @@ import { checkSequences } from "./sequences.ts";
 import { checkContents, checkPublications, checkServer, readServer, type Server } from "./server.ts";
 import { checkTableRights } from "./table-rights.ts";
 import { findUserCasts } from "../catalog/user-casts.ts";
-import { checkTwoSided } from "./two-way.ts";
+import { checkTwoWay } from "./two-way.ts";
 import { checkPair, checkSourceTable } from "./tables.ts";
 import { checkUnvalidated } from "./unvalidated.ts";
 
 export { gather } from "./gather.ts";
-export { refuseBlocking, type Finding, type Severity } from "./finding.ts";
+export { assertNoneBlocking, type Finding, type Severity } from "./finding.ts";
 export type { TableSettings } from "./overrides.ts";
 export type { TablePair } from "./pairs.ts";
 
@@ -77,7 +77,7 @@ export async function preflight(
   const [own, other] = await Promise.all([readServer(source), readServer(target)]);
   findings.push(...checkServer(source, own), ...checkServer(target, other), ...checkContents(own));
   const tables = await chosenTables(source, config, findings);
-  if (own.identity === other.identity) refuseSameDatabase(tables, config);
+  if (own.identity === other.identity) assertDifferentDatabases(tables, config);
   const pairs = await pairTables(source, target, tables, config, known, findings);
   for (const table of tables) {
     const policy = keylessPolicy(table, config, known);
@@ -93,16 +93,16 @@ export async function preflight(
     findings.push(...checkPair(pair, target, other, isKnown, problems.get(pair.source.oid) ?? []));
     findings.push(...checkPartitions(pair, config));
   }
-  findings.push(...(await checkOppositeSync(config, source, target, pairs)));
+  findings.push(...(await checkReverseSync(config, source, target, pairs)));
   findings.push(...(await checkMappings(source, target, pairs, known, config)));
   const targets = pairs.map((pair) => pair.target);
   const casts = [
-    ...(await findUserCasts(source, tables, config.isTwoSided ? tables : [])),
-    ...(await findUserCasts(target, targets, config.isTwoSided ? targets : [])),
+    ...(await findUserCasts(source, tables, config.tracksTarget ? tables : [])),
+    ...(await findUserCasts(target, targets, config.tracksTarget ? targets : [])),
   ];
   const places = await Promise.all([checkPlaces(source, own, tables), checkPlaces(target, other, targets)]);
   findings.push(
-    ...(await checkTwoSided(config, source, target, pairs)),
+    ...(await checkTwoWay(config, source, target, pairs)),
     ...places.flat(),
     ...casts.map((cast) => ({ severity: "blocking" as const, ...cast })),
     ...(await checkFreeFunctions(source, target, pairs)),
@@ -169,7 +169,7 @@ const checks: readonly (readonly [about: string, check: (examination: Examinatio
     ["what stays behind", checkLeftBehind],
     ["sizes and settings", checkLoad],
     ["locks", checkLocks],
-    ["other syncs", checkHeldDeltas],
+    ["other syncs", checkRetainedDeltas],
   ];
 
 /**

@@ -1,12 +1,12 @@
 /** Other syncs of the same source that take nothing, and make it keep changes. */
-import { readHeldDeltas } from "../state/retained-deltas.ts";
+import { readRetainedDeltas } from "../state/retained-deltas.ts";
 import type { Examination } from "./examination.ts";
 import type { Finding } from "./finding.ts";
 
-export async function checkHeldDeltas({ context, source }: Examination): Promise<Finding[]> {
+export async function checkRetainedDeltas({ context, source }: Examination): Promise<Finding[]> {
   const { deltaLimitBytes } = context.config;
-  const held = await readHeldDeltas(source);
-  return held
+  const retained = await readRetainedDeltas(source);
+  return retained
     .filter(({ bytes }) => bytes > deltaLimitBytes)
     .map(({ sync, since, bytes, giveUp }): Finding => ({
       severity: "warning",

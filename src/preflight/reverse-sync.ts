@@ -12,7 +12,7 @@ import type { TablePair } from "./pairs.ts";
  * would undo a newer one. A way back that sleeps or serves another sync's cutover counts. Syncs of other tables, chains and
  * stars are none of this.
  */
-export async function checkOppositeSync(
+export async function checkReverseSync(
   config: Pick<ResolvedConfig, "name">,
   source: Connection,
   target: Connection,
@@ -21,7 +21,7 @@ export async function checkOppositeSync(
   if ((await stateVersion(source)) === 0 || (await stateVersion(target)) === 0) return [];
   // The way back of this sync itself belongs to it.
   const isOther = (name: string): boolean => name !== reverseName(config.name);
-  const opposite = (await syncsBetween(target, source)).filter(isOther);
+  const reverse = (await syncsBetween(target, source)).filter(isOther);
   const alike = (await syncsBetween(source, target)).filter((name) => isOther(name) && isBack(name));
   const labelsOf = async (side: Connection, name: string): Promise<string[]> => {
     const entries = await side.rows<{ from: number; to: number }>(
@@ -39,7 +39,7 @@ export async function checkOppositeSync(
   };
   const findings = new Map<string, Finding>();
   for (const [side, name] of [
-    ...opposite.map((each) => [source, each] as const),
+    ...reverse.map((each) => [source, each] as const),
     ...alike.map((each) => [target, each] as const),
   ]) {
     const labels = await labelsOf(side, name);

@@ -81,7 +81,7 @@ function saidAlready(
   const withoutCounterpart = new Set(
     tables.filter(({ oid }) => !paired.has(oid)).map((table) => plain(tableLabel(table))),
   );
-  const refusedColumns = new Set(
+  const rejectedColumns = new Set(
     pairs.flatMap(({ source, target }) =>
       columnPlan(source, target).problems.flatMap(({ message }) => {
         const [, column] = /^column ("(?:[^"]|"")*") /.exec(message) ?? [];
@@ -111,7 +111,7 @@ function saidAlready(
     if (what === "extension" || withoutCounterpart.has(plain(relation))) return true;
     if (missingRelations.has(relation) && !relationKinds.has(what)) return true;
     if (kind === "missing" && lackingPartitions.has(plain(relation))) return true;
-    if (what === "column" && refusedColumns.has(plain(name))) return true;
+    if (what === "column" && rejectedColumns.has(plain(name))) return true;
     if (kind === "missing" && lackingKeys.has(plain(name))) return true;
     if (what === "index" && constraints.has(plain(`${kind} ${name}`))) return true;
     // Materialized views are filled when the rows are there; a table that is unlogged on the source alone is no loss.

@@ -10,13 +10,13 @@ import { administrator, run, some, type Finding } from "./finding.ts";
 import { checkLatest } from "./latest.ts";
 import type { TablePair } from "./pairs.ts";
 
-export async function checkTwoSided(
+export async function checkTwoWay(
   config: ResolvedConfig,
   source: Connection,
   target: Connection,
   pairs: readonly TablePair[],
 ): Promise<Finding[]> {
-  if (!config.isTwoSided) return [];
+  if (!config.tracksTarget) return [];
   const findings = [...pairs.flatMap(keyFindings), ...(await checkLatest(config, target, pairs))];
   if (config.direction === "one-way") return findings;
   const isSourceReplica = await mayBeReplica(source);

@@ -1,5 +1,5 @@
 /**
- * The opposite way of a switch: captures on the new side and state on both, so that the old side can be kept current once
+ * The reverse way of a switch: captures on the new side and state on both, so that the old side can be kept current once
  * the new one is open. Everything but the position is made before the fence.
  */
 import { randomUUID } from "node:crypto";
@@ -14,29 +14,29 @@ import { failpoint } from "../postgres/failpoint.ts";
 import { withBriefLocks } from "../postgres/lock.ts";
 import { fill, load } from "../postgres/sql.ts";
 import type { SyncContext } from "../state/context.ts";
-import { takeAwaySql } from "../state/deferred.ts";
+import { saveAndDropSql } from "../state/deferred.ts";
 import { loadTables, type KnownPartition, type SyncTable } from "../state/sync-table.ts";
 import { withBoth } from "./ways.ts";
 
 /**
- * Captures the tables of the new side for the opposite way, and registers them on both sides. Can be repeated. `isLive`: the
- * opposite way is followed already, or will be from here on. Throws LOCK_NOT_AVAILABLE, and PERMISSION_DENIED where the
+ * Captures the tables of the new side for the reverse way, and registers them on both sides. Can be repeated. `isLive`: the
+ * reverse way is followed already, or will be from here on. Throws LOCK_NOT_AVAILABLE, and PERMISSION_DENIED where the
  * role does not own the new side's tables.
  */
-export async function plantOpposite(
-  opposite: SyncContext,
+export async function createReverse(
+  reversed: SyncContext,
   entries: readonly SyncTable[],
   isLive = false,
 ): Promise<void> {
-  const { name } = opposite.config;
-  await withBoth(opposite, "cutover", async (fresh, old) => {
+  const { name } = reversed.config;
+  await withBoth(reversed, "cutover", async (fresh, old) => {
     await fresh.rows(
       `insert into replicate.source_sync (name, token, previous_token) values ($1, $2, $2) on conflict (name) do nothing`,
       [name, randomUUID()],
     );
     await old.rows(
       `insert into replicate.sync (name, source_label, token) values ($1, $2, '') on conflict (name) do nothing`,
-      [name, opposite.config.source.label],
+      [name, reversed.config.source.label],
     );
     await old.rows(`delete from replicate.part where sync = $1`, [name]);
     const tables = await describeTables(fresh, entries.map(({ targetRelid }) => targetRelid)); // prettier-ignore
@@ -51,7 +51,7 @@ export async function plantOpposite(
         throw new ReplicateError("TABLE_SHAPE_CHANGED", `${label} does not exist any more`);
       }
       const capture = await attachCapture(
-        opposite,
+        reversed,
         fresh,
         table,
         "row",
@@ -68,7 +68,7 @@ export async function plantOpposite(
   });
 }
 
-/** One table of the opposite way, as of now; `entry` is the table on the active way. */
+/** One table of the reverse way, as of now; `entry` is the table on the active way. */
 async function register(
   fresh: Connection,
   old: Connection,
@@ -118,10 +118,10 @@ async function register(
   );
 }
 
-/** Has the opposite way begin with what was changed since its captures were planted. Can be repeated. */
-export async function beginOpposite(opposite: SyncContext): Promise<void> {
-  const { name } = opposite.config;
-  await withBoth(opposite, "init", async (fresh, old) => {
+/** Has the reverse way begin with what was changed since its captures were planted. Can be repeated. */
+export async function beginReverse(reversed: SyncContext): Promise<void> {
+  const { name } = reversed.config;
+  await withBoth(reversed, "init", async (fresh, old) => {
     const [begun] = await old.rows(`select 1 from replicate.sync where name = $1 and token <> ''`, [name]);
     if (begun !== undefined) return;
     const { token } = await fresh.row<{ token: string }>(
@@ -133,10 +133,10 @@ export async function beginOpposite(opposite: SyncContext): Promise<void> {
 }
 
 /** Declares that the old side equals the new one as of now. Both sides are equal, and nobody writes. */
-export async function placeOpposite(opposite: SyncContext): Promise<void> {
-  const { name } = opposite.config;
+export async function positionReverse(reversed: SyncContext): Promise<void> {
+  const { name } = reversed.config;
   const token = randomUUID();
-  await withBoth(opposite, "cutover", async (fresh, old) => {
+  await withBoth(reversed, "cutover", async (fresh, old) => {
     const { position } = await fresh.row<{ position: string }>(
       `select pg_catalog.txid_current_snapshot()::text as position`,
     );
@@ -172,7 +172,7 @@ export async function detachWay(context: SyncContext): Promise<void> {
   }
 }
 
-/** Removes what `plantOpposite` has made of a way that was never followed. */
+/** Removes what `createReverse` has made of a way that was never followed. */
 export async function forgetWay(context: SyncContext): Promise<void> {
   const { name } = context.config;
   await detachWay(context);
@@ -190,7 +190,7 @@ export async function forgetWay(context: SyncContext): Promise<void> {
  * Makes the target of a way ready to be written to by us alone: what would act on replicated rows goes into the ledger, as
  * it does at the first copy. Can be repeated. Throws LOCK_NOT_AVAILABLE.
  */
-export async function standBy(context: SyncContext): Promise<void> {
+export async function suspendTriggers(context: SyncContext): Promise<void> {
   const { name } = context.config;
   await using target = await context.target("cutover");
   for (const entry of await loadTables(target, name)) {
@@ -205,7 +205,7 @@ export async function standBy(context: SyncContext): Promise<void> {
     if ((await find()).length === 0) continue;
     await withBriefLocks(target, { what, signal: context.signal }, async () => {
       await target.script(fill("copy/lock-tables", { relid: String(entry.targetRelid) }));
-      const away = takeAwaySql(name, entry.captureId, await find(), () => 0);
+      const away = saveAndDropSql(name, entry.captureId, await find(), () => 0);
       await target.script([...away.save, ...away.drop].join(";\n"));
     });
     await failpoint("cutover.stood-by");

@@ -1,7 +1,7 @@
 /** The ways of a sync have names of their own in the state. Users gave one name, and are told that one. */
 import { ReplicateError } from "../errors.ts";
 import type { SyncEvent } from "../events.ts";
-import { markName, reverseName } from "../state/switch.ts";
+import { retentionPointName, reverseName } from "../state/switch.ts";
 
 /** Makes what is told of the ways of a sync tell of the sync. */
 export class ShownNames {
@@ -12,7 +12,9 @@ export class ShownNames {
   }
 
   text(text: string): string {
-    return text.replaceAll(reverseName(this.#sync), this.#sync).replaceAll(markName(this.#sync), this.#sync);
+    return text
+      .replaceAll(reverseName(this.#sync), this.#sync)
+      .replaceAll(retentionPointName(this.#sync), this.#sync);
   }
 
   error(error: ReplicateError): ReplicateError {

@@ -2,7 +2,7 @@
 import type { ResolvedConfig } from "../config/options.ts";
 import { countPending } from "../conflict/log.ts";
 import { policyLabel } from "../config/conflict-policy.ts";
-import { beginOpposite, plantOpposite } from "./reverse.ts";
+import { beginReverse, createReverse } from "./reverse.ts";
 import { withBoth, type OpenWay } from "./ways.ts";
 import { foreignSql, windowCountSql } from "../catalog/delta.ts";
 import { tableLabel } from "../catalog/table.ts";
@@ -26,26 +26,26 @@ export async function initBack(open: OpenWay): Promise<void> {
   const forward = open("forward");
   const { config } = forward;
   const entries = await withBoth(forward, "init", async (source, target) => {
-    const { isTwoSided } = await readSetUp(target, config.name);
+    const { tracksTarget } = await readSetUp(target, config.name);
     // It would go on as before, and what it applies would be taken for changes of an application.
-    if (!isTwoSided && (await isRunnerAlive(target, config.name))) {
+    if (!tracksTarget && (await isRunnerAlive(target, config.name))) {
       throw new ReplicateError("RUNNER_ACTIVE", `sync ${config.name} is being followed one way`, {
         hint: "Stop `replicate follow`, run this again, and start it with the new settings.",
       });
     }
-    await refuseParked(target, config.name);
+    await assertNoneParked(target, config.name);
     const names = await nameNodes(source, target, config.nodes);
     await checkDeciding(forward, source, target, names);
     await writeSetUp(target, config);
     return await loadTables(target, config.name);
   });
   const reverse = open("reverse");
-  await plantOpposite(reverse, entries, true);
-  await beginOpposite(reverse);
+  await createReverse(reverse, entries, true);
+  await beginReverse(reverse);
 }
 
-/** Rows that were put aside while the sync went one way would be overwritten by the target's, unseen. */
-async function refuseParked(target: Connection, sync: string): Promise<void> {
+/** Rows that were parked while the sync went one way would be overwritten by the target's, unseen. */
+async function assertNoneParked(target: Connection, sync: string): Promise<void> {
   const rows = [...(await countParked(target, sync)).values()].reduce((sum, count) => sum + count, 0);
   if (rows === 0) return;
   throw new ReplicateError("CONFIG_INVALID", `sync ${sync} has ${rows} parked rows`, {
@@ -110,13 +110,13 @@ export async function assertCopy(
     });
   }
   const isAnew = restart === true || remap === true;
-  if (!config.isTwoSided || !isAnew || overwrite === true) return;
+  if (!config.tracksTarget || !isAnew || overwrite === true) return;
   await using source = await context.source("copy");
-  await refuseUndelivered(config, source, target, tables);
+  await assertDelivered(config, source, target, tables);
 }
 
 /** What a new copy would overwrite without a word. */
-async function refuseUndelivered(
+async function assertDelivered(
   { name: sync, direction }: ResolvedConfig,
   source: Connection,
   target: Connection,

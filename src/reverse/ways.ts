@@ -68,20 +68,20 @@ export function openWays(
 
 /**
  * A switch from an old side to a new one. Before it, data flow from the old side to the new one along `active`;
- * afterwards back along `opposite`. The source of `active` is the old side, its target the new one.
+ * afterwards back along `reverse`. The source of `active` is the old side, its target the new one.
  */
 export interface Turn {
-  /** The sync's own name; `active` or `opposite` has another. */
+  /** The sync's own name; `active` or `reverse` has another. */
   readonly sync: string;
   readonly kind: Switch["way"];
   readonly active: Way;
-  readonly opposite: Way;
+  readonly reversed: Way;
 }
 
 export function turnOf(sync: string, kind: Switch["way"]): Turn {
   return kind === "cutover"
-    ? { sync, kind, active: "forward", opposite: "reverse" }
-    : { sync, kind, active: "reverse", opposite: "forward" };
+    ? { sync, kind, active: "forward", reversed: "reverse" }
+    : { sync, kind, active: "reverse", reversed: "forward" };
 }
 
 /** Runs work with a session on either side of a way, and closes both. */

@@ -152,8 +152,8 @@ export function diffSchemas(
     there: Description = row,
   ): void => {
     const nameOfIndex = row.name.replace(/^(?:"[^"]*"|[^."])+\./, "");
-    const owedName = row.kind === "index" ? `${nameOfIndex} on ${row.relation}` : row.name;
-    if (options.owed.has(plain(owedName))) owed.push(keyOf(row));
+    const deferredName = row.kind === "index" ? `${nameOfIndex} on ${row.relation}` : row.name;
+    if (options.owed.has(plain(deferredName))) owed.push(keyOf(row));
     else {
       const isOfConstraint = row.kind === "index" && constraints.has(`${nameOfIndex} on ${row.relation}`);
       const remedy = isOfConstraint ? null : remedyFor(row, difference, there);

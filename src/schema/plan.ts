@@ -62,7 +62,7 @@ export interface PlanInput {
   /** What is made on the hidden column oid of a table, by `classid:objid`. */
   readonly onHiddenOid: ReadonlyMap<string, { readonly schema: string; readonly name: string }>;
   /** Objects that the ledger of a copy gives back: `name on schema.table`, without quotes. */
-  readonly owed: ReadonlySet<string>;
+  readonly deferred: ReadonlySet<string>;
   /** Whether a table belongs to the sync; a reason where it does not. Undefined: all do. */
   readonly whyNot?: (schema: string, name: string) => string | undefined;
   readonly withPrivileges: boolean;
@@ -146,7 +146,7 @@ export function planSchema(input: PlanInput): SchemaPlan {
   };
 
   const plan = { restore: [] as Planned[], existing: [] as string[], leftOut: [] as NotCreated[] };
-  const owed = new Set<number>();
+  const deferred = new Set<number>();
   for (const entry of entries) {
     const object = label(entry);
     if (isDropped(entry)) {
@@ -155,13 +155,13 @@ export function planSchema(input: PlanInput): SchemaPlan {
       continue;
     }
     if (!isInSection(entry, input.section, byId, objectOf)) continue;
-    const owedName = `${objectOf(entry)?.name} on ${onTable(entry, byId, objectOf)?.replaceAll('"', "")}`;
+    const deferredName = `${objectOf(entry)?.name} on ${onTable(entry, byId, objectOf)?.replaceAll('"', "")}`;
     if (isThere(entry)) {
       if (!isDetailOf(entry) && object !== "schema public") plan.existing.push(object);
-    } else if (isDetailOf(entry) && [...entry.needs].some((id) => owed.has(id))) {
+    } else if (isDetailOf(entry) && [...entry.needs].some((id) => deferred.has(id))) {
       continue;
-    } else if (input.owed.has(owedName)) {
-      owed.add(entry.id);
+    } else if (input.deferred.has(deferredName)) {
+      deferred.add(entry.id);
       plan.leftOut.push({ object, reason: "copy took it away and gives it back" });
     } else {
       plan.restore.push({ id: entry.id, object, isDetail: isDetailOf(entry) || isViewQuery(entry) });

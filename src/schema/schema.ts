@@ -82,7 +82,7 @@ export async function createSchema(
     const unreadable = (await source.rows<Unreadable>(load("schema/unreadable"))).filter(
       ({ schema }) => !outsideSchemas.has(schema),
     );
-    refuseUnreadable(unreadable, facts.role, whyNot);
+    assertReadable(unreadable, facts.role, whyNot);
     await archive.dump(config.source, {
       excludeSchemas,
       excludeTables: unreadable,
@@ -148,7 +148,7 @@ async function decide(
     unreadable.map(({ oid }) => oid),
   ]);
   const onHiddenOid = await source.rows<Reference>(load("schema/hidden-oids"));
-  const owed = there.hasLedger
+  const deferred = there.hasLedger
     ? await target.rows<{ objectName: string; tableName: string }>(load("schema/deferred"))
     : [];
   return planSchema({
@@ -162,7 +162,7 @@ async function decide(
     outsideSchemas,
     outside: byObject(references),
     onHiddenOid: byObject(onHiddenOid),
-    owed: new Set(owed.map((each) => `${each.objectName} on ${each.tableName.replaceAll('"', "")}`)),
+    deferred: new Set(deferred.map((each) => `${each.objectName} on ${each.tableName.replaceAll('"', "")}`)),
     ...(whyNot === undefined ? {} : { whyNot }),
     withPrivileges: options.privileges ?? false,
   });
@@ -200,7 +200,7 @@ async function availableExtensions(
 type WhyNot = (schema: string, name: string) => string | undefined;
 
 /** Throws PREFLIGHT_BLOCKED where the sync wants something that this role may not read. What it does not want is left out. */
-function refuseUnreadable(unreadable: readonly Unreadable[], role: string, whyNot: WhyNot | undefined): void {
+function assertReadable(unreadable: readonly Unreadable[], role: string, whyNot: WhyNot | undefined): void {
   const problems = unreadable.flatMap(({ schema, name, owner, kind }): Problem[] => {
     // A sequence goes with its table, or is named among what is left out.
     if (kind === "S" || whyNot?.(schema, name) !== undefined) return [];

@@ -36,12 +36,12 @@ export async function endInterleaving(
   const found = (await Promise.all(sides.map(async (each) => await sharedOut(each, name)))).flat();
   const own = found.filter(({ isShared }) => !isShared);
   if (!dryRun && found.length > 0) {
-    const opposites = await oppositesOf(context, sides);
+    const counterparts = await counterpartsOf(context, sides);
     for (const each of found) {
       const twin = found.find(
         ({ connection, sequence }) =>
           connection !== each.connection &&
-          sequence.relid === opposites.get(keyOf(each.connection, each.sequence)),
+          sequence.relid === counterparts.get(keyOf(each.connection, each.sequence)),
       );
       await giveBack(context, each, twin?.last);
     }
@@ -85,7 +85,7 @@ async function sharedOut(connection: Connection, sync: string): Promise<SharedOu
 const keyOf = ({ side }: Connection, { relid }: Sequence): string => `${side} ${relid}`;
 
 /** By side and oid of a sequence: the oid of the one on the other side. Empty where only one side is there. */
-async function oppositesOf(
+async function counterpartsOf(
   context: SyncContext,
   sides: readonly Connection[],
 ): Promise<ReadonlyMap<string, number>> {

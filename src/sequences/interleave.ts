@@ -11,7 +11,7 @@ import { withBriefLocks } from "../postgres/lock.ts";
 import type { SyncContext } from "../state/context.ts";
 import { migrateOlder } from "../state/migrate.ts";
 import { lastGiven, readExtents, type Extent } from "./given.ts";
-import { noteInterleaved, readInterleaved, type Interleaved } from "./interleaved.ts";
+import { recordInterleaved, readInterleaved, type Interleaved } from "./interleaved.ts";
 import { pairSequences, type Sequence, type SequencePair } from "./pairs.ts";
 import { checkShares, firstBeyond, later, type Share } from "./shares.ts";
 import { readValues, type Value } from "./values.ts";
@@ -97,7 +97,7 @@ export async function interleaveSequences(
     plan(pair, [values[0][index], values[1][index]] as [Value, Value]),
   );
   const problems = [
-    ...halves.flatMap((pair) => refusals(pair, context.config.name)),
+    ...halves.flatMap((pair) => problemsOf(pair, context.config.name)),
     ...planned.flatMap((pair, index) => (hasShares(halves[index] as Halves) ? [] : exhausted(pair))),
   ];
   if (problems.length > 0) {
@@ -174,7 +174,7 @@ function hasShares(pair: Halves): boolean {
   );
 }
 
-function refusals(pair: Halves, sync: string): Problem[] {
+function problemsOf(pair: Halves, sync: string): Problem[] {
   const [source, target] = pair;
   const problems: Problem[] = [];
   for (const { side, sequence, known, share } of pair) {
@@ -291,7 +291,7 @@ async function apply(context: SyncContext, pair: Halves): Promise<Planned> {
 
 async function note(context: SyncContext, { connection, sequence, increment, share }: Half): Promise<void> {
   const { name } = context.config;
-  await noteInterleaved(connection, {
+  await recordInterleaved(connection, {
     sync: name,
     relid: sequence.relid,
     increment: String(increment),

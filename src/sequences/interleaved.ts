@@ -21,7 +21,7 @@ export async function readInterleaved(connection: Connection): Promise<Interleav
 }
 
 /** Remembers the share of a sequence, in the transaction that gives it. */
-export async function noteInterleaved(connection: Connection, entry: Interleaved): Promise<void> {
+export async function recordInterleaved(connection: Connection, entry: Interleaved): Promise<void> {
   await connection.rows(
     `insert into replicate.interleaved (sync, relid, increment, shares, share) values ($1, $2, $3, $4, $5)
      on conflict (sync, relid) do update set shares = excluded.shares, share = excluded.share`,

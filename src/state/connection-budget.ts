@@ -4,17 +4,21 @@ import type { Side } from "../events.ts";
 import type { SyncContext } from "./context.ts";
 
 /** Connections at the same time. */
-export interface Room {
+export interface ConnectionNeed {
   readonly source: number;
   readonly target: number;
 }
 
-export function isCrowded(error: unknown): error is ReplicateError {
+export function isOverBudget(error: unknown): error is ReplicateError {
   return error instanceof ReplicateError && error.code === "TOO_MANY_CONNECTIONS";
 }
 
 /** Opens that many sessions and closes them again. Throws TOO_MANY_CONNECTIONS, with the number that is needed. */
-export async function assertRoom(context: SyncContext, doing: string, need: Room): Promise<void> {
+export async function assertConnectionBudget(
+  context: SyncContext,
+  doing: string,
+  need: ConnectionNeed,
+): Promise<void> {
   await Promise.all([
     assertSide(context, doing, "source", need.source),
     assertSide(context, doing, "target", need.target),
@@ -29,7 +33,7 @@ async function assertSide(context: SyncContext, doing: string, side: Side, need:
   await Promise.all(opened.map((connection) => connection.close()));
   const reasons = results.flatMap((each) => (each.status === "rejected" ? [each.reason as unknown] : []));
   if (reasons.length === 0) return;
-  const [other] = reasons.filter((reason) => !isCrowded(reason));
+  const [other] = reasons.filter((reason) => !isOverBudget(reason));
   throw other ?? tooFew(doing, side, need, opened.length, reasons[0] as ReplicateError);
 }
 

@@ -2,7 +2,7 @@
  * The ledger of what was taken away from the target's tables and has to come back. An object is written down in the
  * transaction that drops it and crossed out in the one that restores it, so after any crash the ledger is right.
  */
-import { stages, type OwedKind, type Removal } from "../catalog/definitions.ts";
+import { stages, type DeferredKind, type Removal } from "../catalog/definitions.ts";
 import { OWN_PATH } from "../catalog/search-path.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection, Results } from "../postgres/connect.ts";
@@ -11,21 +11,21 @@ import { literal, withArgument } from "../postgres/sql.ts";
 import { asReplicateError } from "../postgres/sqlstate.ts";
 
 /** Indexes, keys and exclusion constraints, and the statistics over them: what a table needs to be ready for deltas. */
-export const loadKinds: readonly OwedKind[] = ["key", "index", "attach", "constraint", "analyze"];
-export const allKinds: readonly OwedKind[] = [...loadKinds, "foreign-key", "check", "trigger", "rule"];
+export const loadKinds: readonly DeferredKind[] = ["key", "index", "attach", "constraint", "analyze"];
+export const allKinds: readonly DeferredKind[] = [...loadKinds, "foreign-key", "check", "trigger", "rule"];
 
-export interface OwedFilter {
-  readonly kinds: readonly OwedKind[];
+export interface DeferredFilter {
+  readonly kinds: readonly DeferredKind[];
   /** Default: all tables of the sync. */
   readonly captureIds?: readonly number[];
   /** Only tables in this state. */
   readonly state?: "loaded";
 }
 
-export interface Owed {
+export interface Deferred {
   readonly id: number;
   readonly captureId: number;
-  readonly kind: OwedKind;
+  readonly kind: DeferredKind;
   readonly objectName: string;
   readonly tableName: string;
   readonly statements: readonly string[];
@@ -35,7 +35,7 @@ export interface Owed {
  * Statements that write the removals down, and those that carry them out: for one transaction, in this order. `bytes`
  * estimates what a relation will hold when the object is restored, for the order of restoring.
  */
-export function takeAwaySql(
+export function saveAndDropSql(
   sync: string,
   captureId: number,
   removals: readonly Removal[],
@@ -81,7 +81,7 @@ export function takeAwaySql(
 }
 
 /** Rows of the ledger that the filter selects and that are still open, as SQL over the alias `o`. */
-function openSql(sync: string, filter: OwedFilter, without: readonly number[]): string {
+function openSql(sync: string, filter: DeferredFilter, without: readonly number[]): string {
   const list = (values: readonly (string | number)[]): string =>
     values.map((each) => literal(each)).join(", ");
   return [
@@ -101,7 +101,11 @@ function openSql(sync: string, filter: OwedFilter, without: readonly number[]): 
 }
 
 /** How many rows of the ledger are open. */
-export async function countOwed(target: Connection, sync: string, filter: OwedFilter): Promise<number> {
+export async function countDeferred(
+  target: Connection,
+  sync: string,
+  filter: DeferredFilter,
+): Promise<number> {
   const { open } = await target.row<{ open: number }>(
     `select count(*)::int as open from replicate.owed o where ${openSql(sync, filter, [])}`,
   );
@@ -116,14 +120,14 @@ export interface RestoreOptions {
   /** Ids that were tried before and failed: passed over, and nobody waits for them. */
   readonly without?: readonly number[];
   /** Told before the object is built; of several the first. */
-  readonly onTaken?: (owed: Owed) => void;
+  readonly onTaken?: (deferred: Deferred) => void;
   /** Statements that run in a transaction of their own after the commit. */
-  readonly afterwards?: (owed: Owed) => readonly string[];
+  readonly afterwards?: (deferred: Deferred) => readonly string[];
 }
 
 export interface Restored {
   /** All of one table. */
-  readonly owed: readonly Owed[];
+  readonly deferred: readonly Deferred[];
   /** Of `afterwards`, one per statement. */
   readonly results: Results;
 }
@@ -142,7 +146,7 @@ const ownColumns = `o.id, o.capture_id as "captureId", o.kind, o.object_name as 
 export async function restoreNext(
   target: Connection,
   sync: string,
-  filter: OwedFilter,
+  filter: DeferredFilter,
   options: RestoreOptions = {},
 ): Promise<Restored | "busy" | "none"> {
   const without = options.without ?? [];
@@ -177,7 +181,7 @@ export async function restoreNext(
     ([name, value]) => `set local ${name} = ${literal(value)}`,
   );
   const all = taken.isSmall ? [taken, ...(await takeAlike(target, open, taken))] : [taken];
-  await failpoint("owed.taken");
+  await failpoint("deferred.taken");
   options.onTaken?.(taken);
   try {
     if (all.length === 1) return await restore(target, all, set, options);
@@ -198,27 +202,27 @@ export async function restoreNext(
  * Takes everything that the filter selects in the order of restoring, in a transaction that stays open; nothing where
  * another process has some of it in hand, or something else has to go before.
  */
-export async function takeAll(target: Connection, sync: string, filter: OwedFilter): Promise<Owed[]> {
+export async function takeAll(target: Connection, sync: string, filter: DeferredFilter): Promise<Deferred[]> {
   await target.script("begin");
   const { open } = await target.row<{ open: number }>(
     `select count(*)::int as open from replicate.owed where sync = $1 and restored_at is null`,
     [sync],
   );
-  const taken = await target.rows<Owed>(
+  const taken = await target.rows<Deferred>(
     `select ${ownColumns} from replicate.owed o where ${openSql(sync, filter, [])}
      order by o.stage, o.id for update of o skip locked`,
   );
   return taken.length === open ? taken : [];
 }
 
-interface Taken extends Owed {
+interface Taken extends Deferred {
   readonly stage: number;
   readonly isSmall: boolean;
 }
 
 /** Takes further small ones that may be restored at the same time, being alike. */
-async function takeAlike(target: Connection, open: string, taken: Taken): Promise<Owed[]> {
-  return await target.rows<Owed>(
+async function takeAlike(target: Connection, open: string, taken: Taken): Promise<Deferred[]> {
+  return await target.rows<Deferred>(
     `select ${ownColumns} from replicate.owed o
      where ${open} and o.capture_id = $1 and o.stage = $2 and o.kind = $3 and o.id <> $4 and o.bytes <= ${SMALL_BYTES}
      order by o.bytes desc, o.id limit ${MOST_AT_ONCE - 1} for update of o skip locked`,
@@ -228,24 +232,24 @@ async function takeAlike(target: Connection, open: string, taken: Taken): Promis
 
 async function restore(
   target: Connection,
-  owed: readonly Owed[],
+  deferred: readonly Deferred[],
   set: readonly string[],
   { afterwards }: RestoreOptions,
 ): Promise<Restored> {
-  const after = afterwards?.(owed[0] as Owed) ?? [];
-  const ids = owed.map(({ id }) => id).join(", ");
+  const after = afterwards?.(deferred[0] as Deferred) ?? [];
+  const ids = deferred.map(({ id }) => id).join(", ");
   const all = await inSteps(target, [
-    ["owed.restored", [...set, ...owed.flatMap((each) => underPath(each, each.statements))]],
+    ["deferred.restored", [...set, ...deferred.flatMap((each) => underPath(each, each.statements))]],
     [
-      "owed.marked",
+      "deferred.marked",
       [
         `update replicate.owed set restored_at = pg_catalog.clock_timestamp(), left_invalid = null where id in (${ids})`,
       ],
     ],
-    ["owed.committed", ["commit"]],
-    ["owed.moved", after],
+    ["deferred.committed", ["commit"]],
+    ["deferred.moved", after],
   ]);
-  return { owed, results: after.length === 0 ? [] : all.slice(-after.length) };
+  return { deferred, results: after.length === 0 ? [] : all.slice(-after.length) };
 }
 
 /**
@@ -253,7 +257,7 @@ async function restore(
  * definition that is parsed anew means what it says under our own path only.
  */
 export function underPath(
-  { id, kind }: Pick<Owed, "id" | "kind">,
+  { id, kind }: Pick<Deferred, "id" | "kind">,
   statements: readonly string[],
 ): readonly string[] {
   if (kind !== "analyze" && kind !== "foreign-key") return statements;
@@ -274,7 +278,7 @@ export function underPath(
 export async function isOvertaken(
   target: Connection,
   sync: string,
-  { id, captureId }: Owed,
+  { id, captureId }: Deferred,
 ): Promise<boolean> {
   const { overtaken } = await target.row<{ overtaken: boolean }>(
     `select not exists (select 1 from replicate.owed where id = $3 and restored_at is null)
@@ -290,18 +294,18 @@ export async function isOvertaken(
 /** A row of the ledger could not be restored; it stays open. */
 export class RestoreError extends Error {
   override readonly name = "RestoreError";
-  readonly owed: Owed;
+  readonly deferred: Deferred;
 
-  constructor(owed: Owed, cause: unknown) {
-    super(`cannot restore ${describe(owed)}`, { cause });
-    this.owed = owed;
+  constructor(deferred: Deferred, cause: unknown) {
+    super(`cannot restore ${describe(deferred)}`, { cause });
+    this.deferred = deferred;
   }
 }
 
-function describe(owed: Owed): string {
-  return owed.kind === "analyze"
-    ? `the statistics of ${owed.tableName}`
-    : `${owed.objectName} on ${owed.tableName}`;
+function describe(deferred: Deferred): string {
+  return deferred.kind === "analyze"
+    ? `the statistics of ${deferred.tableName}`
+    : `${deferred.objectName} on ${deferred.tableName}`;
 }
 
 /** The error that a caller shows for it. */
@@ -310,7 +314,7 @@ export function restoreFailure(failure: RestoreError): ReplicateError {
   if (error.code !== "STATEMENT_FAILED") return error;
   return new ReplicateError("STATEMENT_FAILED", error.message, {
     cause: error.cause,
-    hint: `Repair what the message says and run the command again. The statement is: ${failure.owed.statements.join("; ")}`,
+    hint: `Repair what the message says and run the command again. The statement is: ${failure.deferred.statements.join("; ")}`,
     ...(error.sqlstate === undefined ? {} : { sqlstate: error.sqlstate }),
   });
 }

@@ -4,7 +4,7 @@ import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { literal, load } from "../postgres/sql.ts";
 import { DUPLICATE_SCHEMA, UNDEFINED_TABLE, UNIQUE_VIOLATION, sqlstateOf } from "../postgres/sqlstate.ts";
-import { refuseStrangers } from "./strangers.ts";
+import { assertNoStrangers } from "./strangers.ts";
 
 /** Numbered files of `sql/state`, in order. */
 function migrations(): { version: number; path: string }[] {
@@ -64,7 +64,7 @@ async function migrateNow(connection: Connection): Promise<void> {
   const files = migrations();
   const newest = files.at(-1)?.version ?? 0;
   // Somebody may have made it since the last look.
-  await refuseStrangers(connection, `the ${connection.side}`);
+  await assertNoStrangers(connection, `the ${connection.side}`);
   if ((await stateVersion(connection)) > 0) await connection.script(SCHEMA_LOCK);
   const version = await stateVersion(connection);
   if (version > newest) {

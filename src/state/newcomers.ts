@@ -103,7 +103,7 @@ export function newcomerProblem(subject: string, isReverse: boolean): Problem {
 }
 
 /** Throws TABLE_NOT_REPLICATED where the new side of a switch would lack tables. */
-export async function refuseNewcomers(
+export async function assertNoNewcomers(
   config: ResolvedConfig,
   source: Connection,
   target: Connection,

@@ -6,7 +6,7 @@ import { connect, type Connection } from "../postgres/connect.ts";
 import { declareApplying } from "./applying.ts";
 import type { ConnectionSettings } from "../postgres/conninfo.ts";
 import type { Logger, OpenOptions, SyncContext } from "./context.ts";
-import { refuseStrangers } from "./strangers.ts";
+import { assertNoStrangers } from "./strangers.ts";
 
 const silent: Logger = {
   debug: () => undefined,
@@ -71,7 +71,7 @@ export function makeContext(
     sessions.add(connection);
     if (sessions.checked.has(config[side])) return connection;
     try {
-      await refuseStrangers(connection, config[side].label);
+      await assertNoStrangers(connection, config[side].label);
     } catch (error) {
       await connection.close();
       throw error;
@@ -89,7 +89,7 @@ export function makeContext(
       const connection = await open("target", purpose, given);
       ({ isReplicaRole } = connection);
       // What we write is no change of an application.
-      if (config.isTwoSided && WRITERS.test(purpose)) await declareApplying(connection);
+      if (config.tracksTarget && WRITERS.test(purpose)) await declareApplying(connection);
       return connection;
     },
     get isReplicaRole() {

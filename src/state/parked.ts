@@ -1,9 +1,9 @@
-/** Rows that the target has refused, as it remembers them: one line per key. */
+/** Rows that the target has rejected, as it remembers them: one line per key. */
 import type { Connection } from "../postgres/connect.ts";
 import { fill, literal } from "../postgres/sql.ts";
 import { INVALID_SCHEMA, UNDEFINED_TABLE, sqlstateOf } from "../postgres/sqlstate.ts";
 
-/** A row that was put aside. */
+/** A row that was parked. */
 export interface ParkedRow {
   readonly id: number;
   /** On the source, quoted where it has to be. */
@@ -27,8 +27,8 @@ export interface ParkedKey {
   readonly keyTexts: readonly (string | null)[];
 }
 
-/** A row to be put aside. */
-export interface RefusedRow {
+/** A row to be parked. */
+export interface RejectedRow {
   readonly captureId: number;
   /** The table on the target. */
   readonly relid: number;
@@ -88,7 +88,7 @@ export async function loadParked(
 }
 
 /** Puts rows aside, in the transaction that goes on without them. Those that were parked before stay so. */
-export async function park(target: Connection, sync: string, rows: readonly RefusedRow[]): Promise<void> {
+export async function park(target: Connection, sync: string, rows: readonly RejectedRow[]): Promise<void> {
   await target.rows(
     `with r as (
        select * from pg_catalog.jsonb_to_recordset($2::jsonb) as r (

@@ -56,8 +56,8 @@ export function remappingProblem(config: ResolvedConfig, entry: LedgerTable): Pr
 }
 
 /** Throws CONFIG_INVALID with every table that the settings map otherwise than the ledger. */
-export function refuseRemapping(config: ResolvedConfig, entries: readonly LedgerTable[]): void {
-  refuse(entries.flatMap((entry) => remappingProblem(config, entry) ?? []));
+export function assertNoRemapping(config: ResolvedConfig, entries: readonly LedgerTable[]): void {
+  fail(entries.flatMap((entry) => remappingProblem(config, entry) ?? []));
 }
 
 /** The tables to be copied again with another mapping. Throws CONFIG_INVALID for what a copy does not change. */
@@ -74,7 +74,7 @@ export function remapped<Entry extends LedgerTable>(
       isSameOwner(wantedMapping(config, entry), entry.mapping)
     );
   });
-  refuseRemapping(config, found.filter((entry) => !changed.includes(entry))); // prettier-ignore
+  assertNoRemapping(config, found.filter((entry) => !changed.includes(entry))); // prettier-ignore
   return changed;
 }
 
@@ -102,7 +102,7 @@ function sourceOf(entry: LedgerTable): { readonly schema: string; readonly name:
   return { schema: entry.sourceSchema, name: entry.sourceName };
 }
 
-function refuse(problems: readonly Problem[]): void {
+function fail(problems: readonly Problem[]): void {
   if (problems.length === 0) return;
   throw new ReplicateError("CONFIG_INVALID", "the settings map tables otherwise than they were copied", {
     problems,

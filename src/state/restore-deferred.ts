@@ -1,5 +1,5 @@
-/** Pays what is owed: restores everything in the ledger, and validates the foreign keys among it. */
-import type { OwedKind } from "../catalog/definitions.ts";
+/** Pays what is deferred: restores everything in the ledger, and validates the foreign keys among it. */
+import type { DeferredKind } from "../catalog/definitions.ts";
 import type { Problem } from "../errors.ts";
 import { saidBy } from "../postgres/server-words.ts";
 import type { Connection } from "../postgres/connect.ts";
@@ -18,24 +18,24 @@ import {
   restoreFailure,
   restoreNext,
   takeAll,
-  type Owed,
-  type OwedFilter,
+  type Deferred,
+  type DeferredFilter,
   underPath,
 } from "./deferred.ts";
 
-export interface PayOptions {
+export interface RestoreDeferredOptions {
   /** Default: everything. */
-  readonly kinds?: readonly OwedKind[];
+  readonly kinds?: readonly DeferredKind[];
   /** Default: all tables of the sync. */
   readonly captureIds?: readonly number[];
   /**
    * Everything in one transaction where that works, and foreign keys NOT VALID, which apply to all that is written from
-   * then on: for a moment in which nobody may write. `validateOwed` does the rest. Default false.
+   * then on: for a moment in which nobody may write. `validateDeferred` does the rest. Default false.
    */
   readonly isHurried?: boolean;
 }
 
-export interface PayReport {
+export interface RestoreDeferredReport {
   /** Objects restored by this call. */
   readonly restored: number;
   /** Constraints that hold rows they would not accept, by this or an earlier call: they are NOT VALID now. */
@@ -55,10 +55,13 @@ export interface LeftInvalid {
  * an object that cannot be restored, and reports it. A key whose rows have no partner stays NOT VALID and is
  * reported. Throws CONNECTION_LOST and ABORTED; what is restored by then stays restored.
  */
-export async function payOwed(context: SyncContext, options: PayOptions = {}): Promise<PayReport> {
+export async function restoreDeferred(
+  context: SyncContext,
+  options: RestoreDeferredOptions = {},
+): Promise<RestoreDeferredReport> {
   const sync = context.config.name;
   const kinds = options.kinds ?? allKinds;
-  const filter: OwedFilter = {
+  const filter: DeferredFilter = {
     kinds,
     ...(options.captureIds === undefined ? {} : { captureIds: options.captureIds }),
   };
@@ -79,9 +82,9 @@ export async function payOwed(context: SyncContext, options: PayOptions = {}): P
       }
       busy = 0;
       conflicts = 0;
-      restored += done.owed.length;
-      const seconds = (Date.now() - startedAt) / 1000 / done.owed.length;
-      for (const owed of done.owed) emitRestored(context, owed, seconds);
+      restored += done.deferred.length;
+      const seconds = (Date.now() - startedAt) / 1000 / done.deferred.length;
+      for (const deferred of done.deferred) emitRestored(context, deferred, seconds);
     } catch (error) {
       if (!(error instanceof RestoreError)) throw asReplicateError(error, "cannot read what is owed");
       if (target.isBroken || isConnectionFailure(error.cause)) throw restoreFailure(error);
@@ -90,14 +93,14 @@ export async function payOwed(context: SyncContext, options: PayOptions = {}): P
         await sleep(Math.min(100 * conflicts, 3000), context.signal);
         continue;
       }
-      failed.set(error.owed.id, {
-        subject: error.owed.tableName,
+      failed.set(error.deferred.id, {
+        subject: error.deferred.tableName,
         message: restoreFailure(error).message,
-        remedy: `${error.owed.statements.join("; ")};`,
+        remedy: `${error.deferred.statements.join("; ")};`,
       });
-      if (error.owed.kind === "foreign-key") {
+      if (error.deferred.kind === "foreign-key") {
         await target.rows(`update replicate.owed set left_invalid = $2 where id = $1`, [
-          error.owed.id,
+          error.deferred.id,
           saidBy(error.cause),
         ]);
       }
@@ -112,31 +115,31 @@ export async function payOwed(context: SyncContext, options: PayOptions = {}): P
  * Validates the foreign keys that were restored in a hurry. Keeps nobody from reading or writing. Returns the constraints
  * that hold rows they would not accept. Can be repeated.
  */
-export async function validateOwed(context: SyncContext): Promise<readonly LeftInvalid[]> {
+export async function validateDeferred(context: SyncContext): Promise<readonly LeftInvalid[]> {
   await using target = await context.target("restore");
   await validateAll(context, target, { kinds: allKinds }, true);
   return await loadLeftInvalid(target, context.config.name);
 }
 
 /** How many round trips a table costs is felt while nobody can write: this takes two for all of them. Returns how many. */
-async function restoreAtOnce(target: Connection, sync: string, filter: OwedFilter): Promise<number> {
-  const owed = await takeAll(target, sync, filter);
-  if (owed.length === 0) {
+async function restoreAtOnce(target: Connection, sync: string, filter: DeferredFilter): Promise<number> {
+  const deferred = await takeAll(target, sync, filter);
+  if (deferred.length === 0) {
     await target.script("rollback");
     return 0;
   }
   try {
     await target.script(
       [
-        ...owed.flatMap((each) =>
+        ...deferred.flatMap((each) =>
           each.statements.some(readsNoRows) ? each.statements : underPath(each, each.statements),
         ),
         `update replicate.owed set restored_at = pg_catalog.clock_timestamp(), left_invalid = null
-         where id in (${owed.map(({ id }) => id).join(", ")})`,
+         where id in (${deferred.map(({ id }) => id).join(", ")})`,
         "commit",
       ].join(";\n"),
     );
-    return owed.length;
+    return deferred.length;
   } catch (error) {
     if (target.isBroken) throw asReplicateError(error, "cannot restore what is owed");
     // Which of them it was, each tells by itself.
@@ -148,9 +151,9 @@ async function restoreAtOnce(target: Connection, sync: string, filter: OwedFilte
 /** A constraint that is added without a look at what there is. */
 const readsNoRows = (statement: string): boolean => / not valid$/i.test(statement);
 
-function emitRestored(context: SyncContext, owed: Owed, seconds: number): void {
-  if (["key", "index", "constraint"].includes(owed.kind)) {
-    context.emit({ type: "index-built", table: owed.tableName, index: owed.objectName, seconds });
+function emitRestored(context: SyncContext, deferred: Deferred, seconds: number): void {
+  if (["key", "index", "constraint"].includes(deferred.kind)) {
+    context.emit({ type: "index-built", table: deferred.tableName, index: deferred.objectName, seconds });
   }
 }
 
@@ -163,7 +166,7 @@ export async function loadLeftInvalid(target: Connection, sync: string): Promise
   );
 }
 
-interface Validation extends Pick<Owed, "id" | "kind"> {
+interface Validation extends Pick<Deferred, "id" | "kind"> {
   readonly table: string;
   readonly constraint: string;
   readonly validate: string;
@@ -173,7 +176,7 @@ interface Validation extends Pick<Owed, "id" | "kind"> {
 async function validateAll(
   context: SyncContext,
   target: Connection,
-  filter: OwedFilter,
+  filter: DeferredFilter,
   isGentle = false,
 ): Promise<void> {
   const sync = context.config.name;
@@ -197,7 +200,7 @@ async function validateAll(
       await target.script(
         `update replicate.owed set validated_at = pg_catalog.clock_timestamp() where id = ${id}; commit`,
       );
-      await failpoint("owed.validated");
+      await failpoint("deferred.validated");
       conflicts = 0;
       context.emit({ type: "constraint-validated", table, constraint });
     } catch (error) {

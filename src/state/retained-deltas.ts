@@ -2,7 +2,7 @@
 import { baseName, deltaTables, windowSql } from "../catalog/delta.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { stateVersion } from "./migrate.ts";
-import { markName } from "./switch.ts";
+import { retentionPointName } from "./switch.ts";
 
 /** The version of the state that knows when a sync was heard of. */
 const HELD_VERSION = 6;
@@ -11,7 +11,7 @@ const SILENT_SECONDS = 60;
 /** Smaller delta tables are not looked into. */
 const LEAST_BYTES = 64 * 1024;
 
-export interface HeldDeltas {
+export interface RetainedDeltas {
   readonly sync: string;
   /** When its runner was heard of last on the source. */
   readonly since: Date;
@@ -24,12 +24,12 @@ export interface HeldDeltas {
 /** By the name under which the sync is kept: its own, that of its way back, or of a cutover that was begun. */
 function giveUp(sync: string): string {
   const base = baseName(sync);
-  if (sync === markName(base)) return `replicate cutover --undo --name ${base}`;
+  if (sync === retentionPointName(base)) return `replicate cutover --undo --name ${base}`;
   return `replicate drop --${sync === base ? "source" : "target"}-only --name ${base}`;
 }
 
 /** The syncs of this source that have been silent for a minute or more and hold deltas, those that hold most first. */
-export async function readHeldDeltas(source: Connection): Promise<HeldDeltas[]> {
+export async function readRetainedDeltas(source: Connection): Promise<RetainedDeltas[]> {
   if ((await stateVersion(source)) < HELD_VERSION) return [];
   const rows = await source.rows<{
     sync: string;
@@ -47,7 +47,7 @@ export async function readHeldDeltas(source: Connection): Promise<HeldDeltas[]> 
      where coalesce(y.acknowledged_at, y.created_at) < pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $1)
        -- Where conflicts are found and nothing goes back, changes are kept for the comparison.
        and not exists (select 1 from replicate.sync o where o.name || '.reverse' = y.name
-         and (o.settings ->> 'isTwoSided')::boolean and o.settings ->> 'direction' = 'one-way')
+         and (o.settings ->> 'tracksTarget')::boolean and o.settings ->> 'direction' = 'one-way')
        and greatest(pg_catalog.pg_relation_size(c.delta_a), pg_catalog.pg_relation_size(c.delta_b)) >= $2`,
     [SILENT_SECONDS, LEAST_BYTES],
   );
@@ -65,7 +65,7 @@ export async function readHeldDeltas(source: Connection): Promise<HeldDeltas[]> 
   const { answers } = await source.row<{ answers: readonly boolean[] }>(
     `select array[${questions.join(", ")}] as answers`,
   );
-  const bySync = new Map<string, HeldDeltas>();
+  const bySync = new Map<string, RetainedDeltas>();
   for (const [index, { sync, since, bytes }] of asked.entries()) {
     if (answers[index] !== true) continue;
     bySync.set(sync, {

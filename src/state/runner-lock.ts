@@ -36,7 +36,7 @@ export interface StoredError {
   readonly isRetrying?: boolean;
 }
 
-export interface StoredUpkeep {
+export interface StoredMaintenance {
   readonly message: string;
   readonly hint: string;
   readonly since: string;
@@ -255,11 +255,11 @@ export async function clearError(target: Connection, sync: string): Promise<void
     .catch(() => undefined);
 }
 
-/** What upkeep a server refuses at the time, for `status`; null: none. Not told where that is refused as well. */
-export async function storeUpkeep(
+/** What maintenance a server rejects at the time, for `status`; null: none. Not told where that is refused as well. */
+export async function storeMaintenance(
   target: Connection,
   sync: string,
-  upkeep: StoredUpkeep | null,
+  upkeep: StoredMaintenance | null,
 ): Promise<void> {
   await target
     .rows(`update replicate.runner set upkeep = $2 where sync = $1`, [

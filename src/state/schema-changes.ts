@@ -9,7 +9,7 @@ export interface SchemaChange {
   /** As it was run on the target, or is to be run. */
   readonly statement: string;
   /**
-   * applied: done. waiting: the target refuses it at the time, and nothing is applied until it does. owed: it is done after the
+   * applied: done. waiting: the target rejects it at the time, and nothing is applied until it does. owed: it is done after the
    * batch, outside of its transaction.
    */
   readonly state: "applied" | "waiting" | "owed";

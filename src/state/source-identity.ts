@@ -23,7 +23,7 @@ const LOOK_MS = 150;
 export async function checkPair(source: Connection, target: Connection, sync: string): Promise<void> {
   let position = await remembered(target, sync);
   // From then on it is the way back that has to fit; the old side may have let go of this one.
-  if (isCutOver(await readSwitch(target, sync))) return await refuseExpelled(source, sync, position.token);
+  if (isCutOver(await readSwitch(target, sync))) return await assertNotExpelled(source, sync, position.token);
   for (let looks = 1; ; looks += 1) {
     // A way that was prepared and has not begun.
     if (position.token === "") return;
@@ -37,7 +37,7 @@ export async function checkPair(source: Connection, target: Connection, sync: st
       position = now;
       if (!isMoved && looks >= LOOKS) throw error;
       // A runner that is faster than our way to both sides: it waits for one look.
-      if (isMoved && looks >= LOOKS && (await isCheckedHeld(source, target, sync))) return;
+      if (isMoved && looks >= LOOKS && (await isCheckLeased(source, target, sync))) return;
       await sleep(isMoved ? 0 : LOOK_MS);
     }
   }
@@ -47,7 +47,7 @@ export async function checkPair(source: Connection, target: Connection, sync: st
  * The same, while no batch can be committed on the target: the source is one token ahead of it at most. False where a batch
  * that takes long has it: nothing moves meanwhile.
  */
-async function isCheckedHeld(source: Connection, target: Connection, sync: string): Promise<boolean> {
+async function isCheckLeased(source: Connection, target: Connection, sync: string): Promise<boolean> {
   try {
     await target.transaction(async () => {
       const position = await remembered(target, sync, "for share");
@@ -77,7 +77,7 @@ export async function checkSource(source: Connection, sync: string, position: Re
     if (!isStateMissing(error)) throw error;
   }
   const isOurs = known !== undefined && [known.token, known.previous].includes(position.token);
-  if (!isOurs) await refuseExpelled(source, sync, position.token);
+  if (!isOurs) await assertNotExpelled(source, sync, position.token);
   if (known === undefined) throw sourceLost(source, sync, "it has no state of this sync");
   if (!isOurs && isLater(known.position, position.snapshot)) throw targetRestored(source, sync);
   if (!isOurs) {
@@ -135,7 +135,7 @@ async function remembered(target: Connection, sync: string, lock = ""): Promise<
 }
 
 /** Throws SYNC_EXPELLED where the sync with this token was given up on the source. */
-export async function refuseExpelled(source: Connection, sync: string, token: string): Promise<void> {
+export async function assertNotExpelled(source: Connection, sync: string, token: string): Promise<void> {
   const [expelled] = await source
     .rows<{ at: Date }>(
       `select expelled_at as at from replicate.expelled where sync = $1 and $2 in (token, previous_token)`,

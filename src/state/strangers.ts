@@ -4,7 +4,7 @@ import type { Connection } from "../postgres/connect.ts";
 import { load } from "../postgres/sql.ts";
 
 /** Throws STATE_NOT_OURS with all that others have there, or could put there. Where there is no such schema, all is well. */
-export async function refuseStrangers(connection: Connection, label: string): Promise<void> {
+export async function assertNoStrangers(connection: Connection, label: string): Promise<void> {
   const found = await connection.rows<{ object: string; problem: string; remedy: string }>(
     load("state/strangers"),
   );

@@ -8,7 +8,7 @@ export interface Switch {
   readonly way: "cutover" | "rollback";
   readonly step: "preparing" | "fencing" | "opening" | "open";
   readonly isReversible: boolean;
-  readonly isPaid: boolean;
+  readonly isRestored: boolean;
   readonly isHooked: boolean;
   readonly startedAt: Date;
   readonly fencedAt: Date | null;
@@ -22,7 +22,7 @@ export async function readSwitch(state: Connection, sync: string): Promise<Switc
   );
   if (!exists) return undefined;
   const [found] = await state.rows<Switch>(
-    `select way, step, is_reversible as "isReversible", is_paid as "isPaid", is_hooked as "isHooked",
+    `select way, step, is_reversible as "isReversible", is_paid as "isRestored", is_hooked as "isHooked",
             started_at as "startedAt", fenced_at as "fencedAt", opened_at as "openedAt"
      from replicate.switch where sync = $1`,
     [sync],
@@ -43,7 +43,7 @@ export function reverseName(sync: string): string {
 }
 
 /** The name under which changes are kept until the next switch has compared them. */
-export function markName(sync: string): string {
+export function retentionPointName(sync: string): string {
   return `${sync}.mark`;
 }
 
@@ -130,7 +130,7 @@ export async function reopenWay(target: Connection, way: string): Promise<void> 
 }
 
 /** Notes a fact about the switch at hand. */
-export async function noteSwitch(
+export async function recordSwitch(
   state: Connection,
   sync: string,
   fact: "is_paid" | "is_hooked" | "fenced",

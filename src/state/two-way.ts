@@ -6,7 +6,7 @@ import type { Connection } from "../postgres/connect.ts";
 interface SetUp {
   readonly isKnown: boolean;
   readonly direction: Direction;
-  readonly isTwoSided: boolean;
+  readonly tracksTarget: boolean;
 }
 
 /** How the sync was set up; one of an earlier version goes one way. `target`: of the sync. */
@@ -14,27 +14,27 @@ export async function readSetUp(target: Connection, sync: string): Promise<SetUp
   const { exists } = await target.row<{ exists: boolean }>(
     `select pg_catalog.to_regclass('replicate.sync') is not null as exists`,
   );
-  if (!exists) return { isKnown: false, direction: "one-way", isTwoSided: false };
-  const [found] = await target.rows<{ direction: Direction | null; isTwoSided: boolean | null }>(
-    `select settings ->> 'direction' as direction, (settings ->> 'isTwoSided')::boolean as "isTwoSided"
+  if (!exists) return { isKnown: false, direction: "one-way", tracksTarget: false };
+  const [found] = await target.rows<{ direction: Direction | null; tracksTarget: boolean | null }>(
+    `select settings ->> 'direction' as direction, (settings ->> 'tracksTarget')::boolean as "tracksTarget"
      from replicate.sync where name = $1`,
     [sync],
   );
   return {
     isKnown: found !== undefined,
     direction: found?.direction ?? "one-way",
-    isTwoSided: found?.isTwoSided ?? false,
+    tracksTarget: found?.tracksTarget ?? false,
   };
 }
 
 /** Remembers how the sync is set up, once both sides are captured as that needs. */
 export async function writeSetUp(
   target: Connection,
-  { name, direction, isTwoSided }: ResolvedConfig,
+  { name, direction, tracksTarget }: ResolvedConfig,
 ): Promise<void> {
   await target.rows(`update replicate.sync set settings = settings || $2::jsonb where name = $1`, [
     name,
-    JSON.stringify({ direction, isTwoSided }),
+    JSON.stringify({ direction, tracksTarget }),
   ]);
 }
 
@@ -49,23 +49,23 @@ export async function assertSetUp(
 ): Promise<void> {
   const known = await readSetUp(target, config.name);
   if (!known.isKnown) return;
-  const isMore = config.isTwoSided && (config.direction === "both" || known.direction === "one-way");
+  const isMore = config.tracksTarget && (config.direction === "both" || known.direction === "one-way");
   if (isExtending && isMore) return;
-  const refuse = (subject: string, message: string): never => {
+  const fail = (subject: string, message: string): never => {
     throw new ReplicateError("CONFIG_INVALID", `sync ${config.name} was set up otherwise`, {
       problems: [{ subject, message }],
       hint: "Use the settings that `replicate init` was run with, or run it again with those that shall hold from now on.",
     });
   };
   if (known.direction !== config.direction)
-    refuse(
+    fail(
       "direction",
       `is ${config.direction}, and the sync goes ${known.direction === "both" ? "both ways" : "one way"}`,
     );
-  if (known.isTwoSided !== config.isTwoSided) {
-    refuse(
+  if (known.tracksTarget !== config.tracksTarget) {
+    fail(
       "conflict",
-      known.isTwoSided
+      known.tracksTarget
         ? "is source-wins, and the sync was set up to find conflicts by another policy"
         : "needs the target's changes to be captured, and they are not",
     );

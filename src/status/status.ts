@@ -11,7 +11,7 @@ import { asReplicateError } from "../postgres/sqlstate.ts";
 import type { Side } from "../events.ts";
 import type { SyncContext } from "../state/context.ts";
 import { readFence, type Fence } from "../fence/fence.ts";
-import { readHeldDeltas, type HeldDeltas } from "../state/retained-deltas.ts";
+import { readRetainedDeltas, type RetainedDeltas } from "../state/retained-deltas.ts";
 import { findNewcomers } from "../state/newcomers.ts";
 import { checkPair } from "../state/source-identity.ts";
 import { loadLeftInvalid, type LeftInvalid } from "../state/restore-deferred.ts";
@@ -19,7 +19,7 @@ import {
   isRunnerAlive,
   type BatchAtHand,
   type StoredError,
-  type StoredUpkeep,
+  type StoredMaintenance,
 } from "../state/runner-lock.ts";
 import { countParked } from "../state/parked.ts";
 import { isCutOver, isSwitching, readSwitch, type Switch } from "../state/switch.ts";
@@ -84,11 +84,11 @@ export interface Status {
   readonly waits: readonly Wait[];
   /** Skipped ones that are to be resolved, as far as the servers can be asked. */
   readonly conflicts: number;
-  /** Rows that the target has refused, and that are put aside (see `parked`). */
+  /** Rows that the target has rejected, and that are parked (see `parked`). */
   readonly parked: number;
   readonly lastError: StoredError | null;
-  /** Upkeep that a server refuses at the time: batches go on, and it is tried again by itself. */
-  readonly upkeep: StoredUpkeep | null;
+  /** Maintenance that a server rejects at the time: batches go on, and it is tried again by itself. */
+  readonly upkeep: StoredMaintenance | null;
   /** `side`: whose objects they are, after a cutover those of the old source. */
   readonly owed: {
     readonly side: Side;
@@ -162,12 +162,12 @@ interface SyncRow {
   readonly lagTrend: number | null;
   readonly rowsPerSecond: number | null;
   readonly lastError: StoredError | null;
-  readonly upkeep: StoredUpkeep | null;
+  readonly upkeep: StoredMaintenance | null;
   readonly partsDoneBytes: number;
   readonly copySeconds: number | null;
   readonly indexesDone: number;
   readonly indexesTotal: number;
-  readonly owedOpen: number;
+  readonly deferredOpen: number;
   readonly secondsSinceClear: number | null;
 }
 
@@ -188,7 +188,7 @@ export async function readStatus(context: SyncContext): Promise<Status> {
              where sync = s.name and kind in ('key', 'index', 'constraint')) as "indexesDone",
             (select count(*)::int from replicate.owed
              where sync = s.name and kind in ('key', 'index', 'constraint')) as "indexesTotal",
-            (select count(*)::int from replicate.owed where sync = s.name and restored_at is null) as "owedOpen"
+            (select count(*)::int from replicate.owed where sync = s.name and restored_at is null) as "deferredOpen"
      from replicate.sync s left join replicate.runner r on r.sync = s.name where s.name = $1`,
     [name],
   );
@@ -256,7 +256,7 @@ export async function readStatus(context: SyncContext): Promise<Status> {
     parked: [...parked.values()].reduce((total, rows) => total + rows, 0),
     lastError: row.lastError,
     upkeep: row.upkeep,
-    owed: { side: "target", open: row.owedOpen, leftInvalid },
+    owed: { side: "target", open: row.deferredOpen, leftInvalid },
     switch: known === undefined ? null : { ...known, isRunning },
     fence: fenced === undefined ? null : { side: fenced.side, since: fenced.since.toISOString() },
     held: waiting.held.map(({ sync, since, bytes, giveUp }) => ({
@@ -357,7 +357,7 @@ interface Waiting {
   readonly fence: Fence | undefined;
   /** The source could be asked at least for that. */
   readonly isFenceKnown: boolean;
-  readonly held: readonly HeldDeltas[];
+  readonly held: readonly RetainedDeltas[];
   readonly notReplicated: readonly string[];
 }
 
@@ -410,7 +410,7 @@ async function askSource(
       error: null,
       fence,
       isFenceKnown,
-      held: await readHeldDeltas(source),
+      held: await readRetainedDeltas(source),
       notReplicated: await findNewcomers(context.config, source, target),
     };
   } catch (error) {

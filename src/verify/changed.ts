@@ -1,5 +1,5 @@
 /**
- * Compares what has changed since a mark, in snapshots of both sides in which nothing changes any more: the source is
+ * Compares what has changed since a retention point, in snapshots of both sides in which nothing changes any more: the source is
  * fenced and the target has applied everything.
  */
 import { changedImagesSql, isKeyless, unions, windowCountSql, windowSql } from "../catalog/delta.ts";
@@ -18,7 +18,7 @@ export interface ChangedOptions {
   /** Tables of the sync. */
   readonly entries: readonly SyncTable[];
   /** A position of the sync; every delta since then is still there. */
-  readonly mark: string;
+  readonly retentionPoint: string;
 }
 
 export interface ChangedReport {
@@ -29,7 +29,7 @@ export interface ChangedReport {
   readonly tables: readonly {
     readonly table: string;
     readonly total: number;
-    /** Those of rows that the target has refused. */
+    /** Those of rows that the target has rejected. */
     readonly parked: number;
     readonly differences: readonly Difference[];
   }[];
@@ -41,7 +41,7 @@ const mostListed = 20;
 const LOOKUP_SHARE = 0.05;
 
 /**
- * Compares the rows of all keys that have changed since the mark; a table that was truncated, or whose keys are not
+ * Compares the rows of all keys that have changed since the retention point; a table that was truncated, or whose keys are not
  * known, as a whole. Throws TABLE_SHAPE_CHANGED, CAPTURE_BROKEN, and the driver's errors.
  */
 export async function verifyChanged(context: SyncContext, options: ChangedOptions): Promise<ChangedReport> {
@@ -60,7 +60,7 @@ export async function verifyChanged(context: SyncContext, options: ChangedOption
     let rows = 0;
     for (const plan of plans) {
       const change = changes.get(plan.capture.id) as Change;
-      const found = await compare(pair, context, plan, checksum, change, options.mark);
+      const found = await compare(pair, context, plan, checksum, change, options.retentionPoint);
       rows += found.rows;
       const { total, parked, listed } = found;
       if (total > 0) tables.push({ table: plan.label, total, parked, differences: listed });
@@ -78,7 +78,7 @@ interface Change {
 
 async function changedTables(
   { source }: SessionPair,
-  { entries, mark }: ChangedOptions,
+  { entries, retentionPoint }: ChangedOptions,
 ): Promise<Map<number, Change>> {
   const sized = await source.rows<{ id: number }>(
     `select c.id from replicate.capture c
@@ -88,7 +88,7 @@ async function changedTables(
   );
   const counts: { id: number; deltas: number; markers: number[] | null }[] = [];
   const queries = sized.map(
-    ({ id }) => `select id, n::float8 as deltas, markers from (${windowCountSql(id, mark)}) as w`,
+    ({ id }) => `select id, n::float8 as deltas, markers from (${windowCountSql(id, retentionPoint)}) as w`,
   );
   for (const some of unions(queries)) counts.push(...(await source.rows<(typeof counts)[number]>(some)));
   return new Map(
@@ -104,9 +104,9 @@ async function compare(
   plan: TablePlan,
   checksum: Checksum,
   change: Change,
-  mark: string,
+  retentionPoint: string,
 ): Promise<{ rows: number; total: number; parked: number; listed: readonly Difference[] }> {
-  const changed = changedImagesSql(plan.capture, windowSql(mark));
+  const changed = changedImagesSql(plan.capture, windowSql(retentionPoint));
   try {
     await pair.both(
       pair.source.script("begin isolation level repeatable read"),
@@ -136,12 +136,12 @@ async function compare(
       conditions.source.push(among(`(${changed})`, plan.source.key));
       conditions.target.push(among(`pg_temp.${KEYS}`, plan.target.key));
     }
-    const [ours, theirs] = await pair.both(
+    const [onSource, onTarget] = await pair.both(
       readTotal(pair.source, plan.source, conditions.source, checksum),
       readTotal(pair.target, plan.target, conditions.target, checksum),
     );
-    const rows = Number(ours.rows);
-    if (ours.rows === theirs.rows && ours.sum === theirs.sum)
+    const rows = Number(onSource.rows);
+    if (onSource.rows === onTarget.rows && onSource.sum === onTarget.sum)
       return { rows, total: 0, parked: 0, listed: [] };
     const found = await findDifferences(pair, {
       sync: context.config.name,
@@ -149,10 +149,10 @@ async function compare(
       conditions,
       checksum,
       signal: context.signal,
-      rows: Math.max(rows, Number(theirs.rows)),
+      rows: Math.max(rows, Number(onTarget.rows)),
       maxListed: () => mostListed,
       repair: false,
-      isTwoSided: false,
+      tracksTarget: false,
     });
     return { rows, ...found };
   } finally {

@@ -60,10 +60,10 @@ export class Checksum {
       const checksum = new Checksum(hash, isConverted);
       const query = `select pg_catalog.string_agg((${checksum.hash("p.text")})::text, ' ' order by p.n) as sums
         from pg_catalog.unnest($1::text[]) with ordinality as p (text, n)`;
-      const [ours, theirs] = await Promise.all(
+      const [onSource, onTarget] = await Promise.all(
         [source, target].map(async (side) => (await side.row<{ sums: string }>(query, [probes])).sums),
       );
-      if (ours === theirs) return checksum;
+      if (onSource === onTarget) return checksum;
     }
     throw new ReplicateError(
       "STATEMENT_FAILED",

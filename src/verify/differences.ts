@@ -8,7 +8,7 @@ import { isParkedSql } from "../state/parked.ts";
 import { eachKeySql, keyColumnsSql, keyMatchesSql, keyParametersSql } from "./key-sql.ts";
 import type { SideSql, TablePlan } from "./plan.ts";
 import { rowsFrom } from "./ranges.ts";
-import { DIFFERENCES, noteDifferences } from "./repair.ts";
+import { DIFFERENCES, recordDifferences } from "./repair.ts";
 import type { SessionPair } from "./session-pair.ts";
 import { countUnpaired } from "./unpaired.ts";
 
@@ -22,17 +22,17 @@ export interface Difference {
   readonly kind: "missing" | "extra" | "changed";
   /** Source names of the columns that differ; empty unless changed. */
   readonly columns: readonly string[];
-  /** The target has refused the row as it is on the source, and it is put aside (see `parked`). Else absent. */
+  /** The target has rejected the row as it is on the source, and it is parked (see `parked`). Else absent. */
   readonly parked?: true;
 }
 
 export interface PartDifferences {
   /** How many there are. */
   readonly total: number;
-  /** Those of rows that the target has refused. */
+  /** Those of rows that the target has rejected. */
   readonly parked: number;
   readonly listed: readonly Difference[];
-  /** Keys noted as changed on the source, so that the next batch brings them. */
+  /** Keys recorded as changed on the source, so that the next batch brings them. */
   readonly repaired: number;
   /** Of a table without a key: rows that one side has more of; a changed row counts on either side. */
   readonly unpaired?: Unpaired;
@@ -54,8 +54,8 @@ export interface DrillRequest {
   readonly rows: number;
   readonly maxListed: () => number;
   readonly repair: boolean;
-  /** The target has changes of its own, see `noteDifferences`. */
-  readonly isTwoSided: boolean;
+  /** The target has changes of its own, see `recordDifferences`. */
+  readonly tracksTarget: boolean;
 }
 
 /** Below this many rows all of them are compared one by one; above, by bucket first. */
@@ -113,7 +113,7 @@ export async function findDifferences(pair: SessionPair, request: DrillRequest):
     throw new ReplicateError("INTERNAL", `the sums of ${plan.label} differ, but none of its rows does`);
   }
   const listed = await list(pair, request, isParked);
-  const repaired = request.repair ? await noteDifferences(pair, plan, request.isTwoSided, signal) : 0;
+  const repaired = request.repair ? await recordDifferences(pair, plan, request.tracksTarget, signal) : 0;
   return { total: Number(total), parked: Number(parked), listed, repaired };
 }
 
@@ -134,9 +134,9 @@ async function differingBuckets(
     );
     return new Map(found.map((row) => [row.bucket, `${row.rows} ${row.sum}`]));
   };
-  const [ours, theirs] = await pair.both(sums("source"), sums("target"));
-  const differing = [...new Set([...ours.keys(), ...theirs.keys()])].filter(
-    (each) => ours.get(each) !== theirs.get(each),
+  const [onSource, onTarget] = await pair.both(sums("source"), sums("target"));
+  const differing = [...new Set([...onSource.keys(), ...onTarget.keys()])].filter(
+    (each) => onSource.get(each) !== onTarget.get(each),
   );
   if (differing.length > count / 2) return { source: [], target: [] };
   const within = (expression: string): string[] => [
@@ -175,13 +175,13 @@ async function list(pair: SessionPair, request: DrillRequest, isParked: string):
     target: keys.slice(n),
   }));
   const changed = found.filter(({ kind }) => kind === "changed");
-  const [ours, theirs] = await pair.both(
+  const [onSource, onTarget] = await pair.both(
     columnHashes(pair.source, plan.source, request.checksum, changed.map(({ source }) => source)),
     columnHashes(pair.target, plan.target, request.checksum, changed.map(({ target }) => target)),
   ); // prettier-ignore
   const columns = new Map(
     changed.map((difference, index) => {
-      const [a, b] = [ours.get(index + 1), theirs.get(index + 1)];
+      const [a, b] = [onSource.get(index + 1), onTarget.get(index + 1)];
       return [difference, a && b ? plan.columns.filter((_, column) => a[column] !== b[column]) : []];
     }),
   );

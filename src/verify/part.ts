@@ -17,7 +17,7 @@ import { keyColumnsSql, keyMatchesSql } from "./key-sql.ts";
 import { shapeSql, type SideSql, type TablePlan } from "./plan.ts";
 import { rangeConditions, rowsFrom, type KeyRange } from "./ranges.ts";
 import type { SessionPair } from "./session-pair.ts";
-import { BACK, holdBack, stageBack, type BackCapture } from "./two-way.ts";
+import { BACK, pinReverse, stageBack, type BackCapture } from "./two-way.ts";
 
 export interface PartRequest {
   readonly plan: TablePlan;
@@ -34,7 +34,7 @@ export interface PartRequest {
   /** How many differences may still be listed. */
   readonly maxListed: () => number;
   readonly repair: boolean;
-  readonly isTwoSided: boolean;
+  readonly tracksTarget: boolean;
   /** Compare although the table is in flux, leaving out what is unproven: the caller has waited long enough. */
   readonly isFinal: boolean;
 }
@@ -72,8 +72,9 @@ const PENDING = "replicate_pending";
  */
 export async function comparePart(pair: SessionPair, request: PartRequest): Promise<PartResult> {
   const { plan, range, signal, checksum } = request;
-  const { position, window, hasPending, isUnsettled, returning, ...begun } = await begin(pair, request);
-  const isTruncated = begun.isTruncated || position.owesReload || (hasPending && isKeyless(plan.capture));
+  const { position, window, hasPending, isUnsettled, reverseKeys, ...begun } = await begin(pair, request);
+  const isTruncated =
+    begun.isTruncated || position.isReloadDeferred || (hasPending && isKeyless(plan.capture));
 
   if (position.isPutOff) return await unproven(pair, request);
   if ((isTruncated || isUnsettled) && !request.isFinal)
@@ -84,18 +85,18 @@ export async function comparePart(pair: SessionPair, request: PartRequest): Prom
   const pending = hasPending ? await sendPending(pair, plan, changed, signal) : 0;
   const exclusions = (side: SideSql, keys: string): string[] => [
     ...(pending > 0 ? [exclusion(side, keys)] : []),
-    ...(returning > 0 ? [exclusion(side, `pg_temp.${BACK}`)] : []),
+    ...(reverseKeys > 0 ? [exclusion(side, `pg_temp.${BACK}`)] : []),
   ];
   const conditions = {
     source: [...inRange(plan.source, range), ...exclusions(plan.source, `(${changed})`)],
     target: [...inRange(plan.target, range), ...exclusions(plan.target, `pg_temp.${PENDING}`)],
   };
-  const [ours, theirs] = await pair.both(
+  const [onSource, onTarget] = await pair.both(
     readTotal(pair.source, plan.source, conditions.source, checksum),
     readTotal(pair.target, plan.target, conditions.target, checksum),
   );
-  const result = { rows: Number(ours.rows), pending: pending + returning, isUnproven: false };
-  if (ours.rows === theirs.rows && ours.sum === theirs.sum) {
+  const result = { rows: Number(onSource.rows), pending: pending + reverseKeys, isUnproven: false };
+  if (onSource.rows === onTarget.rows && onSource.sum === onTarget.sum) {
     await commit(pair);
     return { ...result, total: 0, parked: 0, listed: [], repaired: 0 };
   }
@@ -105,10 +106,10 @@ export async function comparePart(pair: SessionPair, request: PartRequest): Prom
     conditions,
     checksum,
     signal,
-    rows: Math.max(Number(ours.rows), Number(theirs.rows)),
+    rows: Math.max(Number(onSource.rows), Number(onTarget.rows)),
     maxListed: request.maxListed,
     repair: request.repair,
-    isTwoSided: request.isTwoSided,
+    tracksTarget: request.tracksTarget,
   });
   // Nothing to commit; and after a repair, a failure here must not have the part compared again.
   await pair.rollback();
@@ -119,16 +120,16 @@ export async function comparePart(pair: SessionPair, request: PartRequest): Prom
 async function begin(
   pair: SessionPair,
   request: PartRequest,
-): Promise<Window & { readonly position: Position; readonly returning: number }> {
+): Promise<Window & { readonly position: Position; readonly reverseKeys: number }> {
   const { plan, back, signal } = request;
   const brake = back === undefined ? undefined : await pair.brake();
   try {
-    const delivered = brake === undefined || back === undefined ? null : await holdBack(brake, back);
+    const delivered = brake === undefined || back === undefined ? null : await pinReverse(brake, back);
     const position = await beginOnTarget(pair, request);
     const window = await beginOnSource(pair, request, position);
-    if (back === undefined) return { ...window, position, returning: 0 };
+    if (back === undefined) return { ...window, position, reverseKeys: 0 };
     const { keys, isTruncated } = await stageBack(pair, plan, back, delivered, signal);
-    return { ...window, isTruncated: window.isTruncated || isTruncated, position, returning: keys };
+    return { ...window, isTruncated: window.isTruncated || isTruncated, position, reverseKeys: keys };
   } finally {
     await brake?.script("rollback").catch(() => brake.destroy());
   }
@@ -170,7 +171,7 @@ interface Position {
   /** The columns that the data on the target correspond to; null where that is not known. */
   readonly columns: string | null;
   /** The position covers changes that the target does not have. */
-  readonly owesReload: boolean;
+  readonly isReloadDeferred: boolean;
   /** And will not have soon. */
   readonly isPutOff: boolean;
 }
@@ -189,7 +190,7 @@ async function beginOnTarget(pair: SessionPair, request: PartRequest): Promise<P
     position: string | null;
     state: string;
     fingerprint: string | null;
-    owesReload: boolean;
+    isReloadDeferred: boolean;
     reloadBytes: string | null;
     shape: string;
     partitions: Record<string, string>;
@@ -205,8 +206,8 @@ async function beginOnTarget(pair: SessionPair, request: PartRequest): Promise<P
     // A copied table has no position until the next batch takes it in: none of its deltas are applied.
     position: isFollowing ? row.position : null,
     partitions: row.partitions,
-    owesReload: row.owesReload,
-    isPutOff: row.owesReload && Number(row.reloadBytes) > request.keylessLimitBytes,
+    isReloadDeferred: row.isReloadDeferred,
+    isPutOff: row.isReloadDeferred && Number(row.reloadBytes) > request.keylessLimitBytes,
     columns: isFollowing && columns !== undefined ? JSON.stringify(columns) : null,
   };
 }
@@ -245,7 +246,7 @@ async function beginOnSource(pair: SessionPair, request: PartRequest, position: 
   if (row === undefined) throw new ReplicateError("INTERNAL", "the source's snapshot query returned nothing");
   const known = request.files.current;
   request.files.current = row.files;
-  // A delta table that was emptied since its file was noted had deltas which a later position than A has applied.
+  // A delta table that was emptied since its file was recorded had deltas which a later position than A has applied.
   if (row.files !== known) throw new PartNotReadySignal("emptied", position.position);
   if (row.shape !== plan.sourceShape) throw shapeChanged(plan, "source");
   if (position.position !== null && xmax(row.snapshot) < xmax(position.position)) {

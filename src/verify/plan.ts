@@ -50,7 +50,7 @@ export interface TablePlan {
   /** Heap and TOAST on the source. */
   readonly bytes: number;
   readonly heapBytes: number;
-  /** Key columns whose types differ between the sides are checked before a key of the target is noted as changed. */
+  /** Key columns whose types differ between the sides are checked before a key of the target is recorded as changed. */
   readonly key: readonly { readonly name: string; readonly source: Column; readonly target: Column }[];
   /** The columns when the plan was made, see `shapeSql`. */
   readonly sourceShape: string;

@@ -1,6 +1,6 @@
 /**
- * Repair: differing keys are noted as changed on the source, so that the next batch brings them like any other. Where the
- * target has changes of its own they are noted as disputed: the batch meets what is there as a conflict.
+ * Repair: differing keys are recorded as changed on the source, so that the next batch brings them like any other. Where the
+ * target has changes of its own they are recorded as disputed: the batch meets what is there as a conflict.
  */
 import { deltaColumns, deltaTables, DISPUTED, recorded } from "../catalog/delta.ts";
 import { fromText, toText } from "../catalog/text-form.ts";
@@ -19,7 +19,7 @@ export const DIFFERENCES = "pg_temp.replicate_difference";
 const KEYS_PER_INSERT = 2000;
 
 /**
- * A repair broke off: some keys are noted and some are not. To compare again would count those that are noted as
+ * A repair broke off: some keys are recorded and some are not. To compare again would count those that are recorded as
  * pending, so this is not tried again behind the caller's back.
  */
 export class RepairError extends Error {
@@ -34,7 +34,7 @@ export class RepairError extends Error {
  * Notes all differences in the active delta table of the capture. Ends both transactions first; the deltas are
  * committed insert by insert. Returns the number of keys. Throws RepairError.
  */
-export async function noteDifferences(
+export async function recordDifferences(
   pair: SessionPair,
   plan: TablePlan,
   isDisputed: boolean,
@@ -72,7 +72,7 @@ async function note(
   const values = keyColumns
     .map((column, index) => recorded(column, fromText(read(`x.k${index + 1}`), column.readType)))
     .join(", ");
-  for (let noted = 0; ;) {
+  for (let recorded = 0; ;) {
     throwIfAborted(signal);
     const { rows } = await target.client.query<string[]>({
       rowMode: "array",
@@ -80,7 +80,7 @@ async function note(
     });
     if (rows.length === 0) {
       await target.script("close replicate_keys");
-      return noted;
+      return recorded;
     }
     const { active } = await source.row<{ active: "a" | "b" }>(
       `select active from replicate.capture where id = $1`,
@@ -91,7 +91,7 @@ async function note(
        select ${values}${isDisputed ? `, '${DISPUTED}'` : ""} from ${keyParametersSql(plan.source.key)}`,
       plan.source.key.map((_, column) => rows.map((row) => row[column])),
     );
-    noted += rows.length;
+    recorded += rows.length;
   }
 }
 

@@ -1,5 +1,5 @@
 /** Works through parts with several pairs of sessions; what cannot be compared now is tried again later. */
-import { noteRereadNow } from "../capture/note-changes.ts";
+import { recordRereadNow } from "../capture/record-changes.ts";
 import { mendKeys, UNREADABLE } from "../capture/unreadable-keys.ts";
 import { isKeyless } from "../catalog/delta.ts";
 import { ReplicateError } from "../errors.ts";
@@ -7,14 +7,14 @@ import { sleep, throwIfAborted } from "../postgres/sleep.ts";
 import {
   asReplicateError,
   isConnectionFailure,
-  isRefusal,
+  isRejection,
   isRetryableConflict,
   QUERY_CANCELED,
   sqlstateOf,
 } from "../postgres/sqlstate.ts";
 import { RelayError } from "../postgres/copy-relay.ts";
 import type { SyncContext } from "../state/context.ts";
-import { assertRoom, isCrowded } from "../state/connection-budget.ts";
+import { assertConnectionBudget, isOverBudget } from "../state/connection-budget.ts";
 import type { Checksum } from "./checksum.ts";
 import { comparePart, PartNotReadySignal, type PartResult } from "./part.ts";
 import type { TablePlan } from "./plan.ts";
@@ -67,7 +67,7 @@ const lostTries = 20;
 const connectTries = 24;
 
 /** A pair, and those who watch for waiters. */
-const LEAST_ROOM = { source: 2, target: 2 };
+const LEAST_CONNECTIONS = { source: 2, target: 2 };
 
 interface Attempt {
   readonly task: PartTask;
@@ -146,7 +146,8 @@ class PartRun {
     if (failed === undefined && pair.status === "fulfilled") return pair.value;
     if (pair.status === "fulfilled") await pair.value.close();
     await Promise.all([this.#watches.source.close(), this.#watches.target.close()]);
-    if (isCrowded(failed?.reason)) await assertRoom(this.#context, "verify", LEAST_ROOM);
+    if (isOverBudget(failed?.reason))
+      await assertConnectionBudget(this.#context, "verify", LEAST_CONNECTIONS);
     throw failed?.reason;
   }
 
@@ -155,7 +156,7 @@ class PartRun {
     try {
       return await this.#open();
     } catch (error) {
-      if (!isCrowded(error)) throw error;
+      if (!isOverBudget(error)) throw error;
       if (!this.#isCrowdSaid) {
         const message = `goes on with fewer connections than asked for: ${error.message}`;
         this.#context.emit({ type: "warning", message });
@@ -222,7 +223,7 @@ class PartRun {
       keylessLimitBytes: this.#context.config.keylessLimitBytes,
       checksum,
       repair,
-      isTwoSided: this.#context.config.isTwoSided,
+      tracksTarget: this.#context.config.tracksTarget,
       signal: this.#context.signal,
       maxListed: () => maxListed(task.plan),
       isFinal:
@@ -232,11 +233,11 @@ class PartRun {
     onResult(task, result);
   }
 
-  /** Has `follow` read a table again where keys that were noted cannot be read. Until then the part is not proven. */
+  /** Has `follow` read a table again where keys that were recorded cannot be read. Until then the part is not proven. */
   async #mends(pair: SessionPair, { task }: Attempt, error: unknown): Promise<boolean> {
     const cause = error instanceof RelayError ? error.cause : error;
     const { capture } = task.plan;
-    if (!isRefusal(cause) || isKeyless(capture)) return false;
+    if (!isRejection(cause) || isKeyless(capture)) return false;
     await pair.rollback();
     // A COPY that broke off has taken its session with it.
     await using source = await this.#context.source("verify");
@@ -248,7 +249,7 @@ class PartRun {
     }
     // Pending keys that the target cannot read.
     if (!/\breplicate_pending\b/.test((cause as { where?: string }).where ?? "")) return false;
-    await noteRereadNow(source, capture);
+    await recordRereadNow(source, capture);
     return true;
   }
 

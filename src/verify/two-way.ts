@@ -55,7 +55,7 @@ export function backCapture(config: ResolvedConfig, plan: TablePlan, capture: Ca
 }
 
 /** Keeps the way back from committing until `rollback` of the session. Returns its position. */
-export async function holdBack(session: Connection, { base }: BackCapture): Promise<string | null> {
+export async function pinReverse(session: Connection, { base }: BackCapture): Promise<string | null> {
   await session.script("begin; set local lock_timeout = '2s'");
   const [way] = await session.rows<{ position: string | null }>(
     `select position from replicate.sync where name = $1 for share`,

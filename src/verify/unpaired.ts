@@ -1,5 +1,5 @@
 /** Tables without a key are compared as what they are: rows in any number, in no order. */
-import { noteReload } from "../capture/note-changes.ts";
+import { recordReload } from "../capture/record-changes.ts";
 import { relayCopy } from "../postgres/copy-relay.ts";
 import type { DrillRequest, PartDifferences } from "./differences.ts";
 import { rowsFrom } from "./ranges.ts";
@@ -44,7 +44,7 @@ export async function countUnpaired(
 async function askReload(pair: SessionPair, captureId: number, rows: number): Promise<number> {
   try {
     await Promise.all([pair.source.script("commit"), pair.target.script("commit")]);
-    await noteReload(pair.source, captureId);
+    await recordReload(pair.source, captureId);
     return rows;
   } catch (error) {
     throw new RepairError(error);

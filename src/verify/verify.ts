@@ -12,7 +12,7 @@ import { own } from "../postgres/sql.ts";
 import { asReplicateError } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
 import { findNewcomers } from "../state/newcomers.ts";
-import { refuseRemapping } from "../state/remapping.ts";
+import { assertNoRemapping } from "../state/remapping.ts";
 import { checkPair } from "../state/source-identity.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
 import { Checksum } from "./checksum.ts";
@@ -51,7 +51,7 @@ export interface TableVerifyReport {
   readonly equal: boolean;
   readonly differences: readonly Difference[];
   readonly differencesTotal: number;
-  /** Those of rows that the target has refused, and that are put aside. */
+  /** Those of rows that the target has rejected, and that are parked. */
   readonly parked: number;
   /** Of a table without a key, whose differences are counted only; a changed row counts on either side. */
   readonly unpaired?: Unpaired;
@@ -175,15 +175,15 @@ async function prepare(context: SyncContext, watches: Watches, options: VerifyOp
     const notCompared = chosen
       .filter((entry) => !entries.includes(entry))
       .map((entry) => tableLabel({ schema: entry.sourceSchema, name: entry.sourceName }));
-    refuseRemapping(context.config, entries);
+    assertNoRemapping(context.config, entries);
     const checksum = await Checksum.agree(pair.source, pair.target);
     // Before any position is read, see part.ts.
     const files = await deltaFiles(pair, entries);
     const plans = await planTables(pair.source, pair.target, checksum, entries);
     const tasks: PartTask[] = [];
-    const returning = await backCaptures(pair.target, context.config);
+    const reverseCaptures = await backCaptures(pair.target, context.config);
     for (const plan of plans) {
-      const capture = returning.get(plan.entry.targetRelid);
+      const capture = reverseCaptures.get(plan.entry.targetRelid);
       const back = capture === undefined ? undefined : backCapture(context.config, plan, capture);
       const ranges = await keyRanges(pair.source, plan, options.partBytes);
       const shared = { current: files.get(plan.capture.id) ?? "" };

@@ -113,7 +113,9 @@ describe("ARCHITECTURE.md", () => {
     const texts = sourceFiles.filter((path) => path !== "src/postgres/failpoint.ts").map(read);
     const reached = texts.flatMap((text) =>
       [
-        ...text.matchAll(/failpoint\("([^"]+)"\)|\["([\w.-]+)", |^ +"((?:owed|copy\.prepare)\.[\w-]+)",$/gm),
+        ...text.matchAll(
+          /failpoint\("([^"]+)"\)|\["([\w.-]+)", |^ +"((?:deferred|copy\.prepare)\.[\w-]+)",$/gm,
+        ),
       ].map(([, called, step, wrapped]) => called ?? step ?? wrapped ?? ""),
     );
     const stages = new Set(failpoints.map((name) => name.split(".")[0]));

@@ -12,12 +12,12 @@ import { brokenInvariants, fillWorkload, startWorkload, workloadSchema } from ".
 // target has its schema back. A step that is never reached fails its test, because nobody died there.
 
 /** Also later times at which some steps are reached: with others of their kind done, and others not. */
-const later = ["init.captured:4", "copy.part.loaded:7", "owed.restored:5", "drop.detached:5"];
+const later = ["init.captured:4", "copy.part.loaded:7", "deferred.restored:5", "drop.detached:5"];
 
 const isOf = (name: string, ...stages: string[]): boolean =>
   stages.some((stage) => name.startsWith(`${stage}.`));
 
-// Those of a cutover, of conflicts that are resolved, of sequences, and of rows that are refused, have tests of their own.
+// Those of a cutover, of conflicts that are resolved, of sequences, and of rows that are rejected, have tests of their own.
 const names = failpoints.filter((name) => !isOf(name, "cutover", "conflict", "interleave", "parked"));
 
 test.for([...names, ...later])("a death at %s", { timeout: 180_000 }, async (name) => {

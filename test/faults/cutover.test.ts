@@ -137,7 +137,7 @@ test.for(["cutover.undo.lifted", "cutover.undo.forgotten", "cutover.lifted"])(
     await pair.source.sql(rows);
     const { sync } = await openPrepared(pair);
     await using _ = sync;
-    await dieAt(pair, "cutover.paid", "cutover", {});
+    await dieAt(pair, "cutover.restored", "cutover", {});
     await dieAt(pair, name, "cutover", { undo: true });
     expect(await assertToldTruly(sync, pair)).toBe(false);
     await sync.cutover({ undo: true });

@@ -15,7 +15,7 @@ import { startTwoWayWriters, twoWayRows, twoWaySchema } from "../support/two-way
  * Reached when somebody resolves a conflict, which has tests of its own; and where there are more deltas than these writers
  * leave, which is tested one way.
  */
-const elsewhere = ["conflict.begun", "conflict.noted", "rotate.switched"];
+const elsewhere = ["conflict.begun", "conflict.key-recorded", "rotate.switched"];
 const steps = failpoints.filter(
   (name) => /^(batch|conflict|rotate)\./.test(name) && !elsewhere.includes(name),
 );

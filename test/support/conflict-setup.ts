@@ -11,7 +11,7 @@ export interface LoggedSync extends AsyncDisposable {
   readonly sync: Sync;
   /** Writes an entry, into the log of the side where it was met. Returns the id that users see. */
   log: (side: "source" | "target", entry?: Entry) => Promise<number>;
-  /** The keys that were noted as changed on a side, with what was told about them. */
+  /** The keys that were recorded as changed on a side, with what was told about them. */
   noted: (side: "source" | "target") => Promise<string[]>;
 }
 

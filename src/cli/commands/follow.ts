@@ -16,7 +16,7 @@ export const follow: Command = async (context) => {
   const result = await applyBatches(sync, context);
   printResult(context, result);
   printFollow(context, result);
-  refuseUnfinished(context, result);
+  assertFinished(context, result);
   return 0;
 };
 
@@ -51,7 +51,7 @@ export async function applyBatches(
 }
 
 /** Who asked for an end that was not reached must not go on as if it had been: throws ABORTED. */
-export function refuseUnfinished({ values }: CommandContext, { reason }: FollowResult): void {
+export function assertFinished({ values }: CommandContext, { reason }: FollowResult): void {
   if (reason !== "stopped" || (values["until-caught-up"] !== true && values.once !== true)) return;
   const end = values.once === true ? "one batch was applied" : "the target had caught up";
   throw new ReplicateError("ABORTED", `follow was stopped before ${end}`);

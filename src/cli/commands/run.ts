@@ -1,6 +1,6 @@
 import { open, printResult, type Command } from "../command.ts";
 import { printCopy } from "./copy.ts";
-import { applyBatches, printFollow, refuseUnfinished } from "./follow.ts";
+import { applyBatches, printFollow, assertFinished } from "./follow.ts";
 import { printInit } from "./init.ts";
 import { printSchema } from "./schema.ts";
 
@@ -34,6 +34,6 @@ export const run: Command = async (context) => {
   });
   printFollow(context, followed);
   if (filled !== undefined) printSchema(context, filled);
-  refuseUnfinished(context, followed);
+  assertFinished(context, followed);
   return 0;
 };

@@ -14,9 +14,9 @@ import {
 import { RowTransformer } from "../../transform/transform-rows.ts";
 import { BatchScript, type BatchTable, type Position } from "./batch-script.ts";
 import { layoutOf } from "../read/carry-rows.ts";
-import type { DeadLetters } from "./parked-rows.ts";
+import type { ParkedRows } from "./parked-rows.ts";
 import { BatchRetry } from "./retry-batch.ts";
-import { expectLockRoom } from "./lock-room.ts";
+import { assertLockBudget } from "./lock-budget.ts";
 import type { SessionParts } from "../session-parts.ts";
 import { Settlement } from "../conflicts/settle-conflicts.ts";
 import { isAboutKey } from "../read/unreadable-keys.ts";
@@ -31,7 +31,7 @@ export class BatchWriter {
   readonly #source: Connection;
   readonly #target: Connection;
   readonly #expected: Position;
-  readonly #letters: DeadLetters;
+  readonly #parked: ParkedRows;
   readonly #settlement: Settlement | undefined;
   readonly #script: BatchScript;
   readonly #transformers: readonly (RowTransformer | undefined)[];
@@ -51,14 +51,14 @@ export class BatchWriter {
 
   /** `expected`: where the target stands. */
   constructor(parts: SessionParts, expected: Position, tables: readonly BatchTable[]) {
-    const { context, source, target, lease, opposite, letters, hooks } = parts;
+    const { context, source, target, lease, otherSide, parked, hooks } = parts;
     const { transformRow } = hooks;
     this.#source = source;
-    this.#letters = letters;
-    this.#settlement = opposite === undefined ? undefined : new Settlement(source, target, opposite);
+    this.#parked = parked;
+    this.#settlement = otherSide === undefined ? undefined : new Settlement(source, target, otherSide);
     this.#target = target;
     this.#expected = expected;
-    this.#script = new BatchScript(context.config.name, lease, tables, letters, this.#settlement);
+    this.#script = new BatchScript(context.config.name, lease, tables, parked, this.#settlement);
     this.#transformers = this.#script.reads.map(({ shape, mode, isTransformed }) =>
       transformRow !== undefined && isTransformed === true
         ? new RowTransformer(layoutOf(shape, mode), transformRow)
@@ -73,7 +73,7 @@ export class BatchWriter {
 
   /** Creates what the session lacks, so that nothing has to be asked while rows arrive. Throws OUT_OF_LOCKS. */
   async prepare(): Promise<void> {
-    await expectLockRoom(this.#target, this.#script.reads);
+    await assertLockBudget(this.#target, this.#script.reads);
     const staging = this.#script.reads.filter(({ mode }) => isStaged(mode));
     await ensureStages(this.#target, staging.map(({ shape }) => shape)); // prettier-ignore
   }
@@ -119,7 +119,7 @@ export class BatchWriter {
     }
   }
 
-  /** What the target has refused while rows were still coming in, which ends the reading. */
+  /** What the target has rejected while rows were still coming in, which ends the reading. */
   get failure(): unknown {
     return this.#failure;
   }
@@ -138,7 +138,7 @@ export class BatchWriter {
       this.#failure ??= error;
       // Nobody reads the rest of the rows; unless all will be read again at once, which needs the session.
       const isReadAgain =
-        this.#isOverflown || this.#letters.restages(error, this.#script.tables) || isAboutKey(error);
+        this.#isOverflown || this.#parked.restages(error, this.#script.tables) || isAboutKey(error);
       if (rest.length === 0 && !isReadAgain) this.#source.destroy();
     });
     for (const frame of this.#buffered.splice(0)) feeding.send(frame);
@@ -155,7 +155,7 @@ export class BatchWriter {
   }
 
   /**
-   * Applies the rows and commits. Returns rows applied per table. Throws DriftSignal, ROW_REFUSED, and the driver's
+   * Applies the rows and commits. Returns rows applied per table. Throws BlockingRowsSignal, ROW_REFUSED, and the driver's
    * errors; the transaction is rolled back then.
    */
   async apply(next: Position): Promise<Map<number, number>> {
@@ -169,7 +169,7 @@ export class BatchWriter {
       }
       return await this.#tryApply();
     } catch (error) {
-      this.#letters.rolledBack();
+      this.#parked.rolledBack();
       if (!this.#target.isBroken) await this.#target.script("rollback").catch(() => this.#target.destroy());
       throw error;
     }
@@ -177,24 +177,24 @@ export class BatchWriter {
 
   async #tryApply(): Promise<Map<number, number>> {
     const script = this.#script;
-    const hasTexts = this.#letters.texts.isIn(script.tables);
+    const hasTexts = this.#parked.texts.isIn(script.tables);
     let results: StatementResult[];
     try {
       this.#endCopies();
       if (this.#feeding === undefined && !hasTexts) {
         results = await this.#startFeeding(script.apply()).done;
-        script.noteCopied(results);
+        script.recordCopied(results);
       } else {
-        script.noteCopied(await (this.#feeding ?? this.#startFeeding([])).done);
+        script.recordCopied(await (this.#feeding ?? this.#startFeeding([])).done);
         await failpoint("batch.staged");
-        if (hasTexts) await this.#letters.stageTexts(script.tables);
+        if (hasTexts) await this.#parked.stageTexts(script.tables);
         results = await runScript(this.#target, script.apply({ isAnalyzed: true }).join(";\n"));
       }
     } catch (error) {
-      results = await new BatchRetry(this.#target, script, this.#letters, this.#settlement).after(error);
+      results = await new BatchRetry(this.#target, script, this.#parked, this.#settlement).after(error);
     }
     await failpoint("batch.committed");
-    await this.#letters.committed(results, script.tables);
+    await this.#parked.committed(results, script.tables);
     return script.countRows(results);
   }
 
@@ -206,7 +206,7 @@ export class BatchWriter {
     if (feeding === undefined) return;
     feeding.fail("the batch is read again");
     await feeding.done.catch(() => undefined);
-    this.#letters.rolledBack();
+    this.#parked.rolledBack();
     await this.#target.script("rollback").catch(() => this.#target.destroy());
   }
 

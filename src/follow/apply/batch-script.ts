@@ -8,7 +8,7 @@ import { literal } from "../../postgres/sql.ts";
 import { keepLeaseSql, type Lease } from "../../state/lease.ts";
 import { applySql } from "../read/carry-rows.ts";
 import { completeRereadSql } from "../read/complete-reread.ts";
-import type { DeadLetters } from "./parked-rows.ts";
+import type { ParkedRows } from "./parked-rows.ts";
 import { disputeUnknownSql } from "../conflicts/dispute-unknown.ts";
 import { expectTwinsSql } from "./emptied-leaves.ts";
 import { meetSql, takeTurnsSql } from "../conflicts/find-conflicts.ts";
@@ -17,8 +17,8 @@ import type { Settlement } from "../conflicts/settle-conflicts.ts";
 import type { Shape } from "../shape.ts";
 import { stageName } from "./staging.ts";
 import { isDirect, isRead, type TableMode } from "../read/table-mode.ts";
-import { noteDisputedSql, noteEmptiedSql, travelOnSql } from "../conflicts/other-deltas.ts";
-import { isTwoSided, type Met } from "../conflicts/sides.ts";
+import { recordDisputedSql, recordEmptiedSql, travelOnSql } from "../conflicts/other-deltas.ts";
+import { tracksTarget, type Met } from "../conflicts/sides.ts";
 
 export interface Position {
   /** Null before the first batch. */
@@ -53,7 +53,7 @@ export class BatchScript {
   readonly replaced = new Set<number>();
   readonly #sync: string;
   readonly #lease: Lease;
-  readonly #letters: DeadLetters;
+  readonly #parked: ParkedRows;
   readonly #settlement: Settlement | undefined;
   /** Rows that came, one number per read; known once all are staged. */
   #copied: readonly number[] = [];
@@ -63,14 +63,14 @@ export class BatchScript {
     sync: string,
     lease: Lease,
     tables: readonly BatchTable[],
-    letters: DeadLetters,
+    parked: ParkedRows,
     settlement: Settlement | undefined,
   ) {
     this.#sync = sync;
     this.#lease = lease;
     this.tables = tables;
     this.reads = tables.filter(({ mode }) => isRead(mode));
-    this.#letters = letters;
+    this.#parked = parked;
     this.#settlement = settlement;
   }
 
@@ -82,7 +82,7 @@ export class BatchScript {
       keepLeaseSql(this.#lease),
       this.#advanceSql(expected, next),
       ...this.#expectSql(),
-      ...this.reads.map(({ shape, mode }) => this.#letters.texts.copyInSql(shape, mode)),
+      ...this.reads.map(({ shape, mode }) => this.#parked.texts.copyInSql(shape, mode)),
       "savepoint apply",
     ];
   }
@@ -111,7 +111,7 @@ export class BatchScript {
   }
 
   /** `results`: of the script that took the rows in. */
-  noteCopied(results: readonly StatementResult[]): void {
+  recordCopied(results: readonly StatementResult[]): void {
     this.#copied = results.filter(({ tag }) => tag.startsWith("COPY ")).map((result) => tagCount(result));
   }
 
@@ -128,22 +128,22 @@ export class BatchScript {
         ...expectTwinsSql(shape, mode),
         ...asApplication(shape.target, applySql(shape, mode, this.replaced.has(shape.capture.id))),
         `update replicate.sync_table set state = 'following', last_change_at = pg_catalog.clock_timestamp(),
-         rows_applied = rows_applied + (select count(*) from ${stageName(shape)})${notedSql(table)}${shape.entry.reloadSince === null ? "" : ", reload_since = null"}
+         rows_applied = rows_applied + (select count(*) from ${stageName(shape)})${recordedSql(table)}${shape.entry.reloadSince === null ? "" : ", reload_since = null"}
        where sync = ${literal(this.#sync)} and capture_id = ${shape.capture.id}`,
       ];
     });
-    const letters = this.tables.flatMap(({ shape, mode }) =>
-      isKeyless(shape.capture) ? [] : this.#letters.settleSql(shape, mode),
+    const parked = this.tables.flatMap(({ shape, mode }) =>
+      isKeyless(shape.capture) ? [] : this.#parked.settleSql(shape, mode),
     );
-    const meetings = this.twoSided.map(({ shape, sides }) => meetSql(shape, sides));
+    const meetings = this.tracked.map(({ shape, sides }) => meetSql(shape, sides));
     return [
       ...(meetings.length === 0 || isSettled ? [] : [...this.completeStages(), ...meetings]),
       ...(meetings.length === 0 ? [] : ["savepoint rows"]),
       ...perTable,
       // What an application has committed here meanwhile; from now on our locks keep it out.
       ...meetings,
-      ...this.twoSided.flatMap((met) => travelOnSql(met)),
-      ...letters,
+      ...this.tracked.flatMap((met) => travelOnSql(met)),
+      ...parked,
       // With a lock on all of them.
       ...this.#expectSql(),
       // What a deferred constraint objects to, it has to say while the batch can still be applied in another way.
@@ -157,24 +157,24 @@ export class BatchScript {
   }
 
   /** The tables whose changes here may be in conflict with the batch. */
-  get twoSided(): readonly (Met & Required<Pick<BatchTable, "mode" | "kept" | "emptiedAt">>)[] {
+  get tracked(): readonly (Met & Required<Pick<BatchTable, "mode" | "kept" | "emptiedAt">>)[] {
     const settlement = this.#settlement;
     if (settlement === undefined) return [];
     const { sides, after } = settlement;
     return this.tables.flatMap(({ shape, mode, kept = [], emptiedAt = null }) =>
-      isTwoSided(shape) ? [{ shape, sides, after, seen: "", mode, kept, emptiedAt }] : [],
+      tracksTarget(shape) ? [{ shape, sides, after, seen: "", mode, kept, emptiedAt }] : [],
     );
   }
 
   /** What staging needs before it can be seen what the batch meets. */
   completeStages(): string[] {
-    const met = this.twoSided;
+    const met = this.tracked;
     const stages = met.flatMap(({ shape, sides, mode, kept, emptiedAt }) => [
       ...asApplication(shape.target, completeRereadSql(shape, sides, mode, emptiedAt)),
       ...leavePendingSql(shape, sides, kept),
-      ...asApplication(shape.target, noteEmptiedSql(shape, sides)),
+      ...asApplication(shape.target, recordEmptiedSql(shape, sides)),
       ...asApplication(shape.target, disputeUnknownSql(shape, sides, mode)),
-      ...noteDisputedSql(shape),
+      ...recordDisputedSql(shape),
     ]);
     const [first] = met;
     return first === undefined ? [] : [takeTurnsSql(met.map(({ shape }) => shape), first.sides), ...stages]; // prettier-ignore
@@ -183,10 +183,10 @@ export class BatchScript {
   /** What becomes of a keyless table, whose rows are in it by now if they were read. */
   #keylessSql(table: BatchTable): string {
     const { shape, mode } = table;
-    const sets = [`state = 'following'${notedSql(table)}`];
-    if (mode.kind === "held" || (isDirect(mode) && mode.isChanged))
+    const sets = [`state = 'following'${recordedSql(table)}`];
+    if (mode.kind === "deferred" || (isDirect(mode) && mode.isChanged))
       sets.push(`last_change_at = pg_catalog.clock_timestamp()`);
-    if (mode.kind === "held")
+    if (mode.kind === "deferred")
       sets.push(
         `reload_since = coalesce(reload_since, pg_catalog.clock_timestamp())`,
         `reload_bytes = ${mode.bytes}`,
@@ -231,6 +231,6 @@ export class BatchScript {
 }
 
 /** Of a table with many partitions it is long. */
-function notedSql({ shape: { entry }, fingerprint }: BatchTable): string {
+function recordedSql({ shape: { entry }, fingerprint }: BatchTable): string {
   return fingerprint === entry.fingerprint ? "" : `, fingerprint = ${literal(fingerprint)}`;
 }

@@ -8,19 +8,19 @@ import type { Shape } from "../shape.ts";
 import { stagedColumns, stagedValue, stageName } from "./staging.ts";
 
 /** A target row, outside of the batch, that keeps a batch's row out by a unique constraint. */
-export interface Drift {
+export interface BlockingRows {
   readonly shape: Shape;
   /** Keys as text, one array per row, in the capture's order. */
   readonly keys: readonly (readonly (string | null)[])[];
 }
 
 /** Thrown when the target has rows of its own making that block the batch; they have to be read again. */
-export class DriftSignal extends Error {
-  override readonly name = "DriftSignal";
-  readonly drift: Drift;
-  constructor(drift: Drift) {
-    super(`the target's ${drift.shape.label} has rows that block the batch`);
-    this.drift = drift;
+export class BlockingRowsSignal extends Error {
+  override readonly name = "BlockingRowsSignal";
+  readonly blocking: BlockingRows;
+  constructor(blocking: BlockingRows) {
+    super(`the target's ${blocking.shape.label} has rows that block the batch`);
+    this.blocking = blocking;
   }
 }
 
@@ -122,7 +122,7 @@ export async function blockingRows(
   target: Connection,
   shape: Shape,
   index: UniqueIndex,
-): Promise<DriftSignal | undefined> {
+): Promise<BlockingRowsSignal | undefined> {
   const keys = shape.targetKey.map(({ column }) => toText(`t.${ident(column.name)}`, column.baseType));
   const results = await target.script(
     asApplication(shape.target, [
@@ -130,5 +130,5 @@ export async function blockingRows(
     ]).join(";\n"),
   );
   const rows = (results[1]?.rows ?? []) as { key: (string | null)[] }[];
-  return rows.length === 0 ? undefined : new DriftSignal({ shape, keys: rows.map((row) => row.key) });
+  return rows.length === 0 ? undefined : new BlockingRowsSignal({ shape, keys: rows.map((row) => row.key) });
 }

@@ -24,7 +24,7 @@ export async function modeOf(
 ): Promise<TableMode> {
   // Of what was emptied meanwhile nothing is known any more.
   const isOld = markers.every((marker) => marker === REREAD_OLD);
-  if (markers.length > 0 && isOld) return { kind: "reread", keepsTheirs: true };
+  if (markers.length > 0 && isOld) return { kind: "reread", keepsReverse: true };
   if (markers.includes(REREAD) || markers.includes(REREAD_OLD)) return { kind: "reread" };
   if (markers.includes(shape.source.oid)) return { kind: "truncate" };
   if (markers.length === 0) return { kind: "keys" };

@@ -1,4 +1,4 @@
-/** Rows of a batch that the target refuses, among those that are staged. In the batch's transaction. */
+/** Rows of a batch that the target rejects, among those that are staged. In the batch's transaction. */
 import { asApplication } from "../../catalog/search-path.ts";
 import { fromText } from "../../catalog/text-form.ts";
 import type { Connection } from "../../postgres/connect.ts";
@@ -20,7 +20,7 @@ export interface Search {
  * Rows in staging that cannot be applied. `first`: statements that are run before, such as those of other tables.
  * `passed`: SQLSTATEs that do not count. Nothing of it stays done.
  */
-export async function findRefused(
+export async function findRejected(
   target: Connection,
   search: Search & {
     readonly mode: TableMode;

@@ -1,4 +1,4 @@
-/** Rows that the target refuses because it has no partition for them: which of the source's it lacks, and the statements. */
+/** Rows that the target rejects because it has no partition for them: which of the source's it lacks, and the statements. */
 import { ReplicateError, type Problem } from "../../errors.ts";
 import { tableLabel, tableSql } from "../../catalog/table.ts";
 import type { Connection } from "../../postgres/connect.ts";

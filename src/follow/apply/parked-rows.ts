@@ -1,8 +1,8 @@
 /**
- * Rows that the target refuses: found in the batch that brings them, put aside by policy, tried again when they change on
+ * Rows that the target rejects: found in the batch that brings them, parked by policy, tried again when they change on
  * the source, when the target's table has changed, and from time to time.
  */
-import { noteKeys } from "../../capture/note-changes.ts";
+import { recordKeys } from "../../capture/record-changes.ts";
 import { asApplication } from "../../catalog/search-path.ts";
 import { fromText, toText } from "../../catalog/text-form.ts";
 import type { Hooks } from "../../config/hooks.ts";
@@ -14,7 +14,7 @@ import {
   EXCLUSION_VIOLATION,
   FOREIGN_KEY_VIOLATION,
   UNIQUE_VIOLATION,
-  isRefusal,
+  isRejection,
   sqlstateOf,
 } from "../../postgres/sqlstate.ts";
 import type { FoundRow } from "../../parked/find-rejected.ts";
@@ -26,12 +26,12 @@ import {
   park,
   takeDue,
   wakeDependents,
-  type RefusedRow,
+  type RejectedRow,
 } from "../../state/parked.ts";
 import type { BatchTable } from "./batch-script.ts";
-import type { Drift } from "./blocking-rows.ts";
+import type { BlockingRows } from "./blocking-rows.ts";
 import { applySql } from "../read/carry-rows.ts";
-import { findRefused, stageTexts } from "./find-rejected.ts";
+import { findRejected, stageTexts } from "./find-rejected.ts";
 import type { FollowedTables } from "../followed-tables.ts";
 import { isAbout, stagingOf } from "./rejection.ts";
 import type { Shape } from "../shape.ts";
@@ -39,7 +39,7 @@ import { stageName } from "./staging.ts";
 import { isStaged, type TableMode } from "../read/table-mode.ts";
 import { RestageSignal, TextStaging } from "./text-staging.ts";
 
-/** Rows of one batch that are put aside at most. */
+/** Rows of one batch that are parked at most. */
 const MOST_PER_BATCH = 1000;
 /** What was refused is tried again after so long even if nothing seems to have changed, and so many rows at a time. */
 const RETRY_SECONDS = 600;
@@ -48,7 +48,7 @@ const RETRY_ROWS = 500;
 const collisions = [UNIQUE_VIOLATION, EXCLUSION_VIOLATION];
 
 /** A session's dealings with them. */
-export class DeadLetters {
+export class ParkedRows {
   readonly #context: SyncContext;
   readonly #target: Connection;
   readonly #hooks: Hooks;
@@ -57,7 +57,7 @@ export class DeadLetters {
   /** Parked rows by capture. */
   #counts: ReadonlyMap<number, number>;
   /** What the open transaction has parked. */
-  #parked: RefusedRow[] = [];
+  #parked: RejectedRow[] = [];
 
   /** How often the batch at hand was tried. */
   #attempt = 1;
@@ -74,22 +74,22 @@ export class DeadLetters {
     this.#counts = counts;
   }
 
-  static async open(context: SyncContext, target: Connection, hooks: Hooks): Promise<DeadLetters> {
-    return new DeadLetters(context, target, hooks, await countParked(target, context.config.name));
+  static async open(context: SyncContext, target: Connection, hooks: Hooks): Promise<ParkedRows> {
+    return new ParkedRows(context, target, hooks, await countParked(target, context.config.name));
   }
 
   get #sync(): string {
     return this.#context.config.name;
   }
 
-  /** Whether refused rows of the table are put aside. */
+  /** Whether rejected rows of the table are parked. */
   #parks(shape: Shape): boolean {
     return parks(this.#context.config, this.#hooks, shape);
   }
 
   /** Whether the batch is to be read again because of this error, see RestageSignal. */
   restages(error: unknown, tables: readonly BatchTable[]): boolean {
-    const staging = isRefusal(error) ? stagingOf(error) : undefined;
+    const staging = isRejection(error) ? stagingOf(error) : undefined;
     if (staging === undefined || staging.isText) return false;
     return tables.some(({ shape }) => shape.capture.id === staging.captureId && this.#parks(shape));
   }
@@ -128,7 +128,7 @@ export class DeadLetters {
   ): Promise<boolean> {
     const staging = stagingOf(failure);
     if (this.restages(failure, tables)) throw new RestageSignal(staging?.captureId ?? 0);
-    if (!isRefusal(failure) || staging !== undefined) return false;
+    if (!isRejection(failure) || staging !== undefined) return false;
     const state = sqlstateOf(failure) ?? "";
     const isReference = state === FOREIGN_KEY_VIOLATION;
     // First the table that it is about; but what a foreign key wants may be refused by itself.
@@ -145,7 +145,7 @@ export class DeadLetters {
     ];
     for (const { shape, mode, isAlone } of searches) {
       const isReplacing = replaced.has(shape.capture.id);
-      const found = await findRefused(this.#target, {
+      const found = await findRejected(this.#target, {
         ...this.#search(shape),
         mode,
         isReplacing,
@@ -181,13 +181,13 @@ export class DeadLetters {
     const fresh = this.#parked.filter(({ isNew }) => isNew).length;
     const known = [...this.#counts.values()].reduce((sum, count) => sum + count, 0);
     if (fresh > MOST_PER_BATCH || known + fresh > MOST_PER_SYNC)
-      throw tooMany(`${MOST_PER_BATCH} of one batch, ${MOST_PER_SYNC} of a sync`, rows[0] as RefusedRow);
+      throw tooMany(`${MOST_PER_BATCH} of one batch, ${MOST_PER_SYNC} of a sync`, rows[0] as RejectedRow);
     await park(this.#target, this.#sync, rows);
     await failpoint("parked.written");
   }
 
   /** Whether a batch is blocked by nothing but rows that it has parked itself. */
-  areParked({ shape, keys }: Drift): boolean {
+  areParked({ shape, keys }: BlockingRows): boolean {
     return keys.every((key) =>
       this.#parked.some(
         ({ captureId, keyTexts }) =>
@@ -260,7 +260,7 @@ export class DeadLetters {
     );
     for (const { capture } of shapes) {
       const keys = due.filter(({ captureId }) => captureId === capture.id).map(({ keyTexts }) => keyTexts);
-      if (keys.length > 0) await noteKeys(source, capture, keys);
+      if (keys.length > 0) await recordKeys(source, capture, keys);
     }
   }
 }

@@ -6,7 +6,7 @@ import { lacksPartition } from "../../postgres/sqlstate.ts";
 import type { Shape } from "../shape.ts";
 
 /** TABLE_SHAPE_CHANGED with the statements that make the partitions where they are lacking, any other error as it is. */
-export function partitionRefusal(error: unknown, shapes: readonly Shape[]): unknown {
+export function partitionRejection(error: unknown, shapes: readonly Shape[]): unknown {
   const cause = error instanceof ReplicateError ? error.cause : error;
   if (!lacksPartition(cause)) return error;
   const { message, detail, schema, table } = cause as Error &

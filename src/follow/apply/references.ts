@@ -6,7 +6,7 @@ import { asApplication } from "../../catalog/search-path.ts";
 import { fromSql, type Table } from "../../catalog/table.ts";
 import type { Connection } from "../../postgres/connect.ts";
 import { ident, literal, load } from "../../postgres/sql.ts";
-import type { TwoSided } from "../conflicts/sides.ts";
+import type { TrackedPair } from "../conflicts/sides.ts";
 
 interface Reference {
   readonly table: string;
@@ -29,7 +29,7 @@ export class References {
    * there, so it goes for good. `side`: where the loser is.
    */
   async wouldBreak(
-    shape: TwoSided,
+    shape: TrackedPair,
     sides: { readonly source: Connection; readonly target: Connection },
     side: "source" | "target",
     loser: readonly string[],
@@ -46,7 +46,7 @@ export class References {
     const results = await row.connection.script(
       asApplication(row.table, [`select ${pointing.join(" or ")} as "isHeld"`]).join(";\n"),
     );
-    return (results[1]?.rows[0] as { isHeld: boolean } | undefined)?.isHeld === true;
+    return (results[1]?.rows[0] as { isReferenced: boolean } | undefined)?.isReferenced === true;
   }
 
   async #of({ connection, table }: Row): Promise<readonly Reference[]> {
@@ -59,7 +59,7 @@ export class References {
 }
 
 function rowOf(
-  { source, target, capture, targetKey }: TwoSided,
+  { source, target, capture, targetKey }: TrackedPair,
   side: "source" | "target",
   connection: Connection,
   texts: readonly string[],

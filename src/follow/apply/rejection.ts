@@ -1,7 +1,7 @@
-/** What an error says of the row that the target has refused. */
+/** What an error says of the row that the target has rejected. */
 import { ReplicateError } from "../../errors.ts";
 import { isUnknownLabel, saidBy, withoutValues } from "../../postgres/server-words.ts";
-import { isRefusal, sqlstateOf } from "../../postgres/sqlstate.ts";
+import { isRejection, sqlstateOf } from "../../postgres/sqlstate.ts";
 import type { Shape } from "../shape.ts";
 
 interface ServerError {
@@ -12,8 +12,8 @@ interface ServerError {
 }
 
 /** ROW_REFUSED for such an error, any other as it is. */
-export function refused(error: unknown): unknown {
-  if (!isRefusal(error)) return error;
+export function rejected(error: unknown): unknown {
+  if (!isRejection(error)) return error;
   const { schema, table } = error as ServerError;
   const where = table === undefined ? "" : ` in ${schema}.${table}`;
   return new ReplicateError("ROW_REFUSED", `the target refused a row${where}: ${saidBy(error)}`, {

@@ -1,5 +1,5 @@
 /**
- * What is done when a staged batch cannot be applied: again after a pause, in another way, without the rows that are refused,
+ * What is done when a staged batch cannot be applied: again after a pause, in another way, without the rows that are rejected,
  * or with its conflicts settled.
  */
 import { setTimeout as sleep } from "node:timers/promises";
@@ -12,11 +12,11 @@ import {
   CONFLICTS_MET, DEADLOCK, EXCLUSION_VIOLATION, LOCK_NOT_AVAILABLE, UNIQUE_VIOLATION, sqlstateOf,
 } from "../../postgres/sqlstate.ts"; // prettier-ignore
 import type { BatchScript } from "./batch-script.ts";
-import { blockingRows, DriftSignal, uniqueIndex } from "./blocking-rows.ts";
-import type { DeadLetters } from "./parked-rows.ts";
-import { isAbout, refused } from "./rejection.ts";
+import { blockingRows, BlockingRowsSignal, uniqueIndex } from "./blocking-rows.ts";
+import type { ParkedRows } from "./parked-rows.ts";
+import { isAbout, rejected } from "./rejection.ts";
 import type { Settlement } from "../conflicts/settle-conflicts.ts";
-import { isTwoSided } from "../conflicts/sides.ts";
+import { tracksTarget } from "../conflicts/sides.ts";
 
 /** How often conflicts are settled anew, because applications here go on changing the batch's rows. */
 const MOST_SETTLEMENTS = 20;
@@ -29,18 +29,18 @@ const MOST_WAITS = 500;
 export class BatchRetry {
   readonly #target: Connection;
   readonly #script: BatchScript;
-  readonly #letters: DeadLetters;
+  readonly #parked: ParkedRows;
   readonly #settlement: Settlement | undefined;
 
   constructor(
     target: Connection,
     script: BatchScript,
-    letters: DeadLetters,
+    parked: ParkedRows,
     settlement: Settlement | undefined,
   ) {
     this.#target = target;
     this.#script = script;
-    this.#letters = letters;
+    this.#parked = parked;
     this.#settlement = settlement;
   }
 
@@ -64,7 +64,7 @@ export class BatchRetry {
       } else {
         const isMet = state === CONFLICTS_MET || (await this.#adapt(failure)) === "collided";
         if (isMet) settlements += 1;
-        if (settlements > MOST_SETTLEMENTS) throw refused(failure);
+        if (settlements > MOST_SETTLEMENTS) throw rejected(failure);
       }
       try {
         await this.#target.script("rollback to savepoint apply");
@@ -84,8 +84,8 @@ export class BatchRetry {
       return await this.#replace(failure);
     } catch (error) {
       const { tables, replaced } = this.#script;
-      const isDrift = error instanceof DriftSignal && !this.#letters.areParked(error.drift);
-      if (isDrift || !(await this.#letters.park(failure, tables, replaced))) throw error;
+      const isBlocked = error instanceof BlockingRowsSignal && !this.#parked.areParked(error.blocking);
+      if (isBlocked || !(await this.#parked.park(failure, tables, replaced))) throw error;
       return "parked";
     }
   }
@@ -106,7 +106,7 @@ export class BatchRetry {
       isKeyless(table.shape.capture) ||
       (state !== UNIQUE_VIOLATION && state !== EXCLUSION_VIOLATION)
     )
-      throw refused(failure);
+      throw rejected(failure);
     const { shape } = table;
     if (!replaced.has(shape.capture.id)) {
       replaced.add(shape.capture.id);
@@ -114,24 +114,24 @@ export class BatchRetry {
     }
     await this.#target.script("rollback to savepoint apply");
     const index = await uniqueIndex(this.#target, shape, (failure as { constraint?: string }).constraint);
-    if (index === undefined) throw refused(failure);
-    if (this.#settlement !== undefined && isTwoSided(shape)) {
+    if (index === undefined) throw rejected(failure);
+    if (this.#settlement !== undefined && tracksTarget(shape)) {
       // Known or not: an application may have made another such row since it was settled, until the table is locked.
       this.#settlement.addCollision(shape, index);
       return "collided";
     }
-    throw (await blockingRows(this.#target, shape, index)) ?? refused(failure);
+    throw (await blockingRows(this.#target, shape, index)) ?? rejected(failure);
   }
 
   async #settle(isAlone: boolean): Promise<void> {
     const settlement = this.#settlement as Settlement;
-    const { twoSided } = this.#script;
-    const locks = twoSided.map(
+    const { tracked } = this.#script;
+    const locks = tracked.map(
       ({ shape }) => `lock table ${tableSql(shape.target)} in share row exclusive mode`,
     );
     if (isAlone) await this.#target.script(locks.join(";\n"));
     await settlement.begin();
     await this.#target.script(this.#script.completeStages().join(";\n"));
-    for (const { shape } of twoSided) await settlement.settle(shape);
+    for (const { shape } of tracked) await settlement.settle(shape);
   }
 }

@@ -8,7 +8,7 @@ export function stageName(shape: Shape): string {
   return `pg_temp.stage_${shape.capture.id}`;
 }
 
-/** A table has 1,600 columns at most, and searches for refused rows add some to those of staging. */
+/** A table has 1,600 columns at most, and searches for rejected rows add some to those of staging. */
 const MOST_COLUMNS = 1590;
 
 /** Types whose text reads as the same value on every version, and which nobody but a superuser can give a cast. */
@@ -25,7 +25,7 @@ export type StagedColumn = ColumnPair & {
 /** The columns besides the key as staging has them, which has one more than the table: of very wide tables some are packed. */
 export function stagedColumns(shape: Shape): StagedColumn[] {
   const others = otherColumns(shape);
-  const told = shape.opposite === undefined ? 1 : 4;
+  const told = shape.reverse === undefined ? 1 : 4;
   const excess = shape.targetKey.length + told + others.length - MOST_COLUMNS;
   // The array is a column as well.
   const packed = new Set(
@@ -90,7 +90,7 @@ function createStageSql(shape: Shape): string {
     ...staged.flatMap(({ at, target }) => ("column" in at ? [`${at.column} ${target.baseType}`] : [])),
     ...(staged.some(({ at }) => "packed" in at) ? ["packed text[]"] : []),
   ];
-  const told = shape.opposite === undefined ? [] : [`did "char"`, "changed_at timestamptz", "origin text"];
+  const told = shape.reverse === undefined ? [] : [`did "char"`, "changed_at timestamptz", "origin text"];
   const columns = [...keys, "present boolean", ...others, ...told].join(", ");
   return `create temporary table if not exists ${stageName(shape).slice("pg_temp.".length)} (${columns}) on commit delete rows`;
 }
@@ -107,8 +107,8 @@ export async function ensureStages(target: Connection, shapes: readonly Shape[])
   staged.set(target, known);
   const wanted = new Map(shapes.map((shape) => [shape.capture.id, createStageSql(shape)]));
   const missing = [...wanted].filter(([id, sql]) => known.get(id) !== sql);
-  const isCrowded = known.size + missing.length > MOST_STAGES;
-  const stale = [...known].filter(([id, sql]) => (wanted.has(id) ? wanted.get(id) !== sql : isCrowded));
+  const isFull = known.size + missing.length > MOST_STAGES;
+  const stale = [...known].filter(([id, sql]) => (wanted.has(id) ? wanted.get(id) !== sql : isFull));
   await inTurns(target, stale, ([id]) => `drop table if exists pg_temp.stage_${id}`, ([id]) => known.delete(id)); // prettier-ignore
   await inTurns(target, missing, ([, sql]) => sql, ([id, sql]) => known.set(id, sql)); // prettier-ignore
 }

@@ -1,6 +1,6 @@
 /**
  * Rows that could not be staged as the target's types: they are read again, come as text, and are staged one by one by
- * `DeadLetters`.
+ * `ParkedRows`.
  */
 import type { Connection } from "../../postgres/connect.ts";
 import type { BatchTable } from "./batch-script.ts";

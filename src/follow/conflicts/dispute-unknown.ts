@@ -8,18 +8,18 @@ import { literal } from "../../postgres/sql.ts";
 import { isSame } from "./effects.ts";
 import { stageName } from "../apply/staging.ts";
 import { isReread, type TableMode } from "../read/table-mode.ts";
-import { matchRow, theirWindow, type Sides, type TwoSided } from "./sides.ts";
+import { matchRow, reverseWindow, type Sides, type TrackedPair } from "./sides.ts";
 
 /**
  * Marks staged rows that differ from what is here as disputed, as long as keys of theirs are not known. Once all rows were
  * compared they are settled for this sync, by one statement: what becomes unknown while it runs is so for the next one.
  * Where nothing brings their changes back, nothing else would ever settle them, so that only then rows are compared.
  */
-export function disputeUnknownSql(shape: TwoSided, sides: Sides, mode: TableMode): string[] {
+export function disputeUnknownSql(shape: TrackedPair, sides: Sides, mode: TableMode): string[] {
   const isWhole = isReread(shape, mode);
   if (sides.isLone && !isWhole) return [];
-  const unknown = deltaTables(shape.opposite.capture.id).map((delta) => {
-    const which = `truncated operator(pg_catalog.=) ${REREAD}::pg_catalog.oid and ${theirWindow(shape, sides)}`;
+  const unknown = deltaTables(shape.reverse.capture.id).map((delta) => {
+    const which = `truncated operator(pg_catalog.=) ${REREAD}::pg_catalog.oid and ${reverseWindow(shape, sides)}`;
     return isWhole
       ? `update ${delta} set via = ${literal(sides.base)} where ${which} returning 1`
       : `select 1 from ${delta} where ${which}`;

@@ -4,18 +4,18 @@ import { fromText } from "../../catalog/text-form.ts";
 import { ident, literal } from "../../postgres/sql.ts";
 import { blockedSql, rivalsSql, type UniqueIndex } from "../apply/blocking-rows.ts";
 import { assignStaged, stagedColumns, stagedValue, stageName } from "../apply/staging.ts";
-import { forgetTheirsSql, setTheirsAsideSql } from "./other-deltas.ts";
+import { forgetReverseSql, postponeReverseSql } from "./other-deltas.ts";
 import {
   entries,
   match,
   meeting,
-  ourSide,
+  batchSide,
   rowTexts,
   stagedTexts,
-  theirSide,
-  theirKeys,
+  reverseSide,
+  reverseKeys,
   type Met,
-  type TwoSided,
+  type TrackedPair,
 } from "./sides.ts";
 
 /**
@@ -27,7 +27,7 @@ export function agreeSql(met: Met, isTimed: boolean): string[] {
   const { shape, sides } = met;
   const keys = shape.targetKey.map((_, n) => `s.k${n + 1}`).join(", ");
   const agreed = (condition: string): string[] =>
-    forgetTheirsSql(met, `select ${keys} from ${meeting(shape, sides)} where ${condition}`);
+    forgetReverseSql(met, `select ${keys} from ${meeting(shape, sides)} where ${condition}`);
   if (isTimed) {
     const isTheirsLater = "d.changed_at > coalesce(s.changed_at, '-infinity')";
     return [
@@ -39,13 +39,13 @@ export function agreeSql(met: Met, isTimed: boolean): string[] {
   return [
     ...agreed(`${isSame(shape)} or (d.did = 'I' and t.tableoid is null)`),
     `delete from ${stageName(shape)} as s
-     using (${theirKeys(shape, sides)}) as d
+     using (${reverseKeys(shape, sides)}) as d
      where ${match(shape)} and s.did = 'I' and not s.present`,
   ];
 }
 
 /** True where both sides have the same row, or none. */
-export function isSame(shape: TwoSided): string {
+export function isSame(shape: TrackedPair): string {
   const pairs = stagedColumns(shape);
   const there = pairs.map((pair) => `(t.${ident(pair.target.name)})::${pair.target.baseType}`).join(", ");
   const here = pairs.map((column) => stagedValue(column, "s")).join(", ");
@@ -60,22 +60,22 @@ export function isSame(shape: TwoSided): string {
  */
 export function effectSql(met: Met, indexes: readonly UniqueIndex[]): string[] {
   const { shape, sides } = met;
-  const [ours, theirs] = [ourSide(sides), theirSide(sides)];
+  const [ours, reverseNode] = [batchSide(sides), reverseSide(sides)];
   const keysOf = (column: string, condition: string): string =>
     `select ${shape.targetKey.map(({ column: { baseType } }, n) => fromText(`c.${column}[${n + 1}]`, baseType)).join(", ")}
      from replicate.conflict as c where ${condition}`;
   return [
     `delete from ${fromSql(shape.target)} as t using replicate.conflict as c
      where ${entries(met, ours)} and c.other_key_texts is not null and ${rowTexts(shape)} operator(pg_catalog.=) c.other_key_texts`,
-    leaveOutSql(met, theirs, "skip"),
+    leaveOutSql(met, reverseNode, "skip"),
     ...mergeSql(met),
     ...indexes.flatMap((index) => [unmergeSql(met, index), leaveOutSql(met, "skip")]),
     // Neither the log nor the deltas need have statistics, and neither has an index that would help.
     "set local enable_nestloop = off",
-    ...forgetTheirsSql(met, keysOf("key_texts", `${entries(met, ours, "merged")} and c.other_key is null`)),
-    ...forgetTheirsSql(met, keysOf("other_key_texts", `${entries(met, ours)} and c.other_key is not null`)),
-    ...setTheirsAsideSql(met, keysOf("key_texts", `${entries(met, "skip")} and c.other_key is null`)),
-    ...setTheirsAsideSql(
+    ...forgetReverseSql(met, keysOf("key_texts", `${entries(met, ours, "merged")} and c.other_key is null`)),
+    ...forgetReverseSql(met, keysOf("other_key_texts", `${entries(met, ours)} and c.other_key is not null`)),
+    ...postponeReverseSql(met, keysOf("key_texts", `${entries(met, "skip")} and c.other_key is null`)),
+    ...postponeReverseSql(
       met,
       keysOf("other_key_texts", `${entries(met, "skip")} and c.other_key is not null`),
     ),

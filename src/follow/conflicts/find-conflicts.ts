@@ -8,15 +8,15 @@ import {
   match,
   matchRow,
   meeting,
-  ourSide,
+  batchSide,
   rowTexts,
   stagedTexts,
-  theirChanges,
-  theirKeys,
-  theirSide,
+  reverseChanges,
+  reverseKeys,
+  reverseSide,
   type Met,
   type Sides,
-  type TwoSided,
+  type TrackedPair,
 } from "./sides.ts";
 
 /**
@@ -24,8 +24,8 @@ import {
  * row, nothing else would make one that deletes it wait for another that is just inserting it, and neither would see what
  * the other has noted. One order for all.
  */
-export function takeTurnsSql(shapes: readonly TwoSided[], { base }: Sides): string {
-  const captures = shapes.map(({ opposite }) => opposite.capture.id).join(", ");
+export function takeTurnsSql(shapes: readonly TrackedPair[], { base }: Sides): string {
+  const captures = shapes.map(({ reverse }) => reverse.capture.id).join(", ");
   const others = `select distinct capture_id from replicate.subscription where capture_id in (${captures})
       and pg_catalog.split_part(sync, '.', 1) <> ${literal(base)}`;
   return `insert into replicate.turn (capture_id) select o.capture_id from (${others}) as o
@@ -38,18 +38,18 @@ export function takeTurnsSql(shapes: readonly TwoSided[], { base }: Sides): stri
  * Whether any staged key was changed by them too. Counted: for a first row alone, as `exists` wants it, the planner would
  * compare each staged key with each of theirs, and in most batches there is no such row.
  */
-export function meetSql(shape: TwoSided, sides: Sides): string {
+export function meetSql(shape: TrackedPair, sides: Sides): string {
   return `select replicate.meet_conflicts(0 < (
-    select pg_catalog.count(*) from ${stageName(shape)} as s join (${theirKeys(shape, sides)}) as d on ${match(shape)}))`;
+    select pg_catalog.count(*) from ${stageName(shape)} as s join (${reverseKeys(shape, sides)}) as d on ${match(shape)}))`;
 }
 
 /**
  * Keeps rows that have met, or that hold a unique value of the batch, as they are until the batch is committed: what
  * applications made of them while it is settled would be lost without a word.
  */
-export function lockRowsSql(shape: TwoSided, sides: Sides, indexes: readonly UniqueIndex[]): string[] {
+export function lockRowsSql(shape: TrackedPair, sides: Sides, indexes: readonly UniqueIndex[]): string[] {
   const met = `${fromSql(shape.target)} as t where exists (
-    select 1 from ${stageName(shape)} as s join (${theirKeys(shape, sides)}) as d on ${match(shape)}
+    select 1 from ${stageName(shape)} as s join (${reverseKeys(shape, sides)}) as d on ${match(shape)}
     where ${matchRow(shape, "s")})`;
   return [met, ...indexes.map((index) => blockedSql(shape, index))].map(
     (from) => `select pg_catalog.count(*) from (select 1 from ${from} for update of t) as l`,
@@ -69,7 +69,7 @@ export function recordConflictsSql(met: Met, policy: string): string {
 export function recordDeletedSql(met: Meeting, policy: string): string {
   const both = `not s.present and t.tableoid is null and s.did is distinct from 'I' and d.did is distinct from 'I'
     and s.changed_at is not null and d.changed_at is not null`;
-  const winner = `case when d.changed_at > s.changed_at then ${literal(theirSide(met.sides))} else ${literal(ourSide(met.sides))} end`;
+  const winner = `case when d.changed_at > s.changed_at then ${literal(reverseSide(met.sides))} else ${literal(batchSide(met.sides))} end`;
   const from = `${meeting(met.shape, met.sides)} where ${both}`;
   return recordSql(met, policy, "'delete_missing'", noOther, from, winner);
 }
@@ -83,7 +83,7 @@ export function recordCollisionsSql(met: Met, policy: string, index: UniqueIndex
     constraint: literal(index.name),
   };
   const from = `${blockedSql(shape, index)}
-    left join (${theirChanges(shape, sides)}) as d on ${matchRow(shape, "d")}`;
+    left join (${reverseChanges(shape, sides)}) as d on ${matchRow(shape, "d")}`;
   return recordSql(met, policy, "'multiple_unique_conflicts'", other, from);
 }
 
@@ -98,17 +98,17 @@ function recordSql(
   from: string,
   winner?: string,
 ): string {
-  const ours = [
+  const batchValues = [
     change("s.did", "s.present"),
     image(shape, sides, "s"),
     "s.changed_at",
-    `coalesce(s.origin, ${literal(sides.ours)})`,
+    `coalesce(s.origin, ${literal(sides.node)})`,
   ].join(", ");
-  const theirs = [
+  const reverseValues = [
     change("d.did", "t.tableoid is not null"),
     image(shape, sides, "t"),
     "d.changed_at",
-    `coalesce(d.origin, ${literal(sides.theirs)})`,
+    `coalesce(d.origin, ${literal(sides.reverseNode)})`,
   ].join(", ");
   const isForward = sides.way === "forward";
   return `insert into replicate.conflict (sync, way, relid, table_name, key, key_texts, other_key, other_key_texts,
@@ -117,7 +117,7 @@ function recordSql(
     select ${literal(sides.base)}, ${literal(sides.way)}, ${shape.target.oid},
       ${literal(isForward ? shape.label : tableLabel(shape.target))}, ${keyImage(shape, sides, "s")}, ${stagedTexts(shape)},
       ${other.key}, ${other.texts}, ${other.constraint}, ${kind},
-      ${isForward ? ours : theirs}, ${isForward ? theirs : ours}, ${literal(policy)},
+      ${isForward ? batchValues : reverseValues}, ${isForward ? reverseValues : batchValues}, ${literal(policy)},
       ${winner === undefined ? "'skip', null" : `${winner}, pg_catalog.clock_timestamp()`}
     from ${from}`;
 }
@@ -126,7 +126,7 @@ const change = (did: string, exists: string): string =>
   `case when not (${exists}) then 'delete' when ${did} = 'I' then 'insert' else 'update' end`;
 
 /** Row of one side as JSON, by the names that the sync's source gives its columns; null where there is no row. */
-function image(shape: TwoSided, sides: Sides, from: "s" | "t"): string {
+function image(shape: TrackedPair, sides: Sides, from: "s" | "t"): string {
   const name = (pair: Shape["plan"]["columns"][number]): string =>
     ident(sides.way === "forward" ? pair.source.name : pair.target.name);
   const staged = stagedColumns(shape);
@@ -141,7 +141,7 @@ function image(shape: TwoSided, sides: Sides, from: "s" | "t"): string {
 }
 
 /** The key as JSON, by the names that the sync's source gives its columns. */
-function keyImage(shape: TwoSided, sides: Sides, from: "s" | "t"): string {
+function keyImage(shape: TrackedPair, sides: Sides, from: "s" | "t"): string {
   const columns = shape.targetKey.map(({ column }, n) => {
     const name = sides.way === "forward" ? shape.capture.keyColumns[n]?.name : column.name;
     const value = from === "s" ? `s.k${n + 1}` : `(t.${ident(column.name)})::${column.baseType}`;

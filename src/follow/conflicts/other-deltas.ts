@@ -9,26 +9,34 @@ import { fromSql } from "../../catalog/table.ts";
 import { fromText } from "../../catalog/text-form.ts";
 import { literal } from "../../postgres/sql.ts";
 import { stageName } from "../apply/staging.ts";
-import { entries, matchRow, theirSide, theirWindow, type Met, type Sides, type TwoSided } from "./sides.ts";
+import {
+  entries,
+  matchRow,
+  reverseSide,
+  reverseWindow,
+  type Met,
+  type Sides,
+  type TrackedPair,
+} from "./sides.ts";
 
 /** Removes deltas of theirs: `keys` selects them in the order of staging. */
-export function forgetTheirsSql(met: Met, keys: string): string[] {
+export function forgetReverseSql(met: Met, keys: string): string[] {
   return seenDeltasSql(met, keys, (delta) => `delete from ${delta} as delta using`);
 }
 
 /** The same, but only for this sync: others have yet to bring them over. */
-export function setTheirsAsideSql(met: Met, keys: string): string[] {
+export function postponeReverseSql(met: Met, keys: string): string[] {
   const via = literal(met.sides.base);
   return seenDeltasSql(met, keys, (delta) => `update ${delta} as delta set via = ${via} from`);
 }
 
 function seenDeltasSql({ shape, sides, seen }: Met, keys: string, head: (delta: string) => string): string[] {
-  const { capture } = shape.opposite;
+  const { capture } = shape.reverse;
   const columns = deltaColumns(capture);
   const names = shape.targetKey.map((_, n) => `x${n + 1}`).join(", ");
   const same = shape.targetKey
     .map(({ equals }, n) => {
-      const k = shape.opposite.key[n] as number;
+      const k = shape.reverse.key[n] as number;
       return `${recordedValue(capture.keyColumns[k] as CaptureKeyColumn, `delta.${columns[k]}`)} ${equals} g.x${n + 1}`;
     })
     .join(" and ");
@@ -36,17 +44,17 @@ function seenDeltasSql({ shape, sides, seen }: Met, keys: string, head: (delta: 
   return deltaTables(capture.id).map(
     (delta) =>
       `${head(delta)} (${keys}) as g (${names})
-       where delta.truncated is null and ${theirWindow(shape, sides)} and ${isSeen} and ${same}`,
+       where delta.truncated is null and ${reverseWindow(shape, sides)} and ${isSeen} and ${same}`,
   );
 }
 
 /**
- * Where they have emptied the table, what we have changed and is not there any more was deleted by them: that is noted, so
+ * Where they have emptied the table, what we have changed and is not there any more was deleted by them: that is recorded, so
  * that it is a conflict like any other.
  */
-export function noteEmptiedSql(shape: TwoSided, sides: Sides): string[] {
-  const emptied = emptiedSql(shape.opposite.capture.id, theirWindow(shape, sides));
-  return intoTheirsSql(
+export function recordEmptiedSql(shape: TrackedPair, sides: Sides): string[] {
+  const emptied = emptiedSql(shape.reverse.capture.id, reverseWindow(shape, sides));
+  return intoReverseSql(
     shape,
     (n) => `s.k${n + 1}`,
     `'D', e.changed_at, null, null`,
@@ -56,9 +64,9 @@ export function noteEmptiedSql(shape: TwoSided, sides: Sides): string[] {
   );
 }
 
-/** What was found to differ is a conflict, whether they have changed it or not: their row is noted too. */
-export function noteDisputedSql(shape: TwoSided): string[] {
-  return intoTheirsSql(
+/** What was found to differ is a conflict, whether they have changed it or not: their row is recorded too. */
+export function recordDisputedSql(shape: TrackedPair): string[] {
+  return intoReverseSql(
     shape,
     (n) => `s.k${n + 1}`,
     `'U', null, null, null`,
@@ -76,18 +84,18 @@ export function travelOnSql(met: Met): string[] {
     fromText(`c.key_texts[${n + 1}]`, shape.targetKey[n]?.column.baseType ?? "text");
   const chosen = (winner: string): string => `replicate.conflict as c where ${entries(met, winner)}`;
   return [
-    ...intoTheirsSql(shape, entryKey, `'U', pg_catalog.clock_timestamp(), null, null`, chosen("merged")),
-    ...intoTheirsSql(
+    ...intoReverseSql(shape, entryKey, `'U', pg_catalog.clock_timestamp(), null, null`, chosen("merged")),
+    ...intoReverseSql(
       shape,
       entryKey,
       `'U', null, null, null`,
-      `${chosen(theirSide(sides))} and c.other_key is not null`,
+      `${chosen(reverseSide(sides))} and c.other_key is not null`,
     ),
-    ...intoTheirsSql(
+    ...intoReverseSql(
       shape,
       (n) => `s.k${n + 1}`,
       `case when not s.present then 'D'::"char" when s.did = 'I' then 'I'::"char" else 'U'::"char" end,
-       s.changed_at, coalesce(s.origin, ${literal(sides.ours)}), ${literal(sides.base)}`,
+       s.changed_at, coalesce(s.origin, ${literal(sides.node)}), ${literal(sides.base)}`,
       `${stageName(shape)} as s where ${othersRead(shape, sides)}`,
     ),
     ...tellCopiedSql(shape, sides),
@@ -95,8 +103,13 @@ export function travelOnSql(met: Met): string[] {
 }
 
 /** Adds deltas to theirs. `from` ends in a condition. */
-function intoTheirsSql(shape: TwoSided, value: (n: number) => string, told: string, from: string): string[] {
-  const { capture, key } = shape.opposite;
+function intoReverseSql(
+  shape: TrackedPair,
+  value: (n: number) => string,
+  told: string,
+  from: string,
+): string[] {
+  const { capture, key } = shape.reverse;
   const columns = [...deltaColumns(capture), "op", "changed_at", "origin", "via"].join(", ");
   const values = capture.keyColumns.map((column, k) => recorded(column, value(key.indexOf(k))));
   return [
@@ -110,15 +123,15 @@ function intoTheirsSql(shape: TwoSided, value: (n: number) => string, told: stri
 }
 
 /** Whether other syncs read changes here. */
-function othersRead(shape: TwoSided, { base }: Sides): string {
-  return `exists (select 1 from replicate.subscription as o where o.capture_id = ${shape.opposite.capture.id}
+function othersRead(shape: TrackedPair, { base }: Sides): string {
+  return `exists (select 1 from replicate.subscription as o where o.capture_id = ${shape.reverse.capture.id}
     and pg_catalog.split_part(o.sync, '.', 1) <> ${literal(base)})`;
 }
 
 /** What a copy has written is in no delta: other syncs read the whole table again once it is complete. */
-function tellCopiedSql(shape: TwoSided, sides: Sides): string[] {
+function tellCopiedSql(shape: TrackedPair, sides: Sides): string[] {
   if (shape.entry.state !== "copied" || shape.entry.sourceFile === null) return [];
-  const { id } = shape.opposite.capture;
+  const { id } = shape.reverse.capture;
   return deltaTables(id).map(
     (delta, at) => `insert into ${delta} (truncated, via) select ${REREAD}, ${literal(sides.base)}
       from replicate.capture where id = ${id} and active = '${at === 0 ? "a" : "b"}' and ${othersRead(shape, sides)}`,

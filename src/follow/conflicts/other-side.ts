@@ -3,7 +3,7 @@ import type { ConflictPolicy } from "../../config/conflict-policy.ts";
 import type { Sides } from "./sides.ts";
 import type { Shape } from "../shape.ts";
 
-export interface Opposite extends Omit<Sides, "delivered"> {
+export interface OtherSide extends Omit<Sides, "delivered"> {
   /** Name of the sync that reads the changes of the side that is applied to. */
   readonly sync: string;
   /** How far that sync has brought them over; null: not at all. */

@@ -5,13 +5,13 @@
 import { fromText } from "../../catalog/text-form.ts";
 import { literal } from "../../postgres/sql.ts";
 import { stageName } from "../apply/staging.ts";
-import type { Sides, TwoSided } from "./sides.ts";
+import type { Sides, TrackedPair } from "./sides.ts";
 
 /** A key as text, in the order of staging. */
 export type KeyTexts = readonly string[];
 
 /** Leaves them out of staging. `kept`: those that only the source knows of, where its whole table was read. */
-export function leavePendingSql(shape: TwoSided, sides: Sides, kept: readonly KeyTexts[]): string[] {
+export function leavePendingSql(shape: TrackedPair, sides: Sides, kept: readonly KeyTexts[]): string[] {
   const logged = keysInLog(pending(sides.base, shape.target));
   const both = kept.length === 0 ? logged : `${logged} union all values ${texts(kept)}`;
   const keys = shape.targetKey.map(({ column: { baseType }, equals }, n) => ({
@@ -23,7 +23,7 @@ export function leavePendingSql(shape: TwoSided, sides: Sides, kept: readonly Ke
 }
 
 /** Leaves them out of what is read: a condition on changes `d` of the source. */
-export function exceptPendingSql(shape: TwoSided, base: string): string {
+export function exceptPendingSql(shape: TrackedPair, base: string): string {
   const keys = pendingOrder(shape).map((n, k) => {
     const { readType = "", equals = "" } = shape.capture.keyColumns[n] ?? {};
     return { value: `d.k${n + 1}`, logged: fromText(`p.key[${k + 1}]`, readType), equals };
@@ -32,7 +32,7 @@ export function exceptPendingSql(shape: TwoSided, base: string): string {
 }
 
 /** The keys that the source's log keeps, see `leavePendingSql`. */
-export function pendingKeysSql(shape: TwoSided, base: string): string {
+export function pendingKeysSql(shape: TrackedPair, base: string): string {
   const order = shape.targetKey.map((_, n) => `p.key[${pendingOrder(shape).indexOf(n) + 1}]`).join(", ");
   return `select array[${order}] as key from (${keysInLog(open(base, shape.source))}) as p (key)`;
 }
@@ -66,8 +66,8 @@ function isAmong(key: readonly KeyColumn[], query: string): string {
 }
 
 /** The log holds keys in the order of the capture whose way has met the conflict there, which is the other one. */
-function pendingOrder({ opposite }: TwoSided): number[] {
-  return opposite.capture.keyColumns.map((_, k) => opposite.key.indexOf(k));
+function pendingOrder({ reverse }: TrackedPair): number[] {
+  return reverse.capture.keyColumns.map((_, k) => reverse.key.indexOf(k));
 }
 
 const open = (base: string, { oid }: { readonly oid: number }): string =>

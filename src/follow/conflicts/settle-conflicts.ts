@@ -2,7 +2,7 @@
  * Settles the conflicts of a batch, in the transaction that applies it: writes each into the log, has it decided, and
  * makes staging what was decided.
  */
-import { noteKeys } from "../../capture/note-changes.ts";
+import { recordKeys } from "../../capture/record-changes.ts";
 import { conflictError, decide } from "../../conflict/decide.ts";
 import {
   policyLabel,
@@ -19,9 +19,9 @@ import { ident, literal } from "../../postgres/sql.ts";
 import type { UniqueIndex } from "../apply/blocking-rows.ts";
 import { agreeSql, effectSql } from "./effects.ts";
 import { lockRowsSql, recordCollisionsSql, recordConflictsSql, recordDeletedSql } from "./find-conflicts.ts";
-import type { Opposite } from "./other-side.ts";
+import type { OtherSide } from "./other-side.ts";
 import { References } from "../apply/references.ts";
-import type { Met, Sides, TwoSided } from "./sides.ts";
+import type { Met, Sides, TrackedPair } from "./sides.ts";
 
 /** Entries that are decided at a time: memory is bounded by their images. */
 const CHUNK = 200;
@@ -50,7 +50,7 @@ interface Verdict {
 export class Settlement {
   readonly #source: Connection;
   readonly #target: Connection;
-  readonly #opposite: Opposite;
+  readonly #otherSide: OtherSide;
   readonly sides: Sides;
   /** Until it is known, no entry is ours. */
   #after = "9223372036854775807";
@@ -58,22 +58,22 @@ export class Settlement {
   /** Unique indexes that rows of the batch have met, by capture. */
   readonly #collisions = new Map<number, UniqueIndex[]>();
 
-  constructor(source: Connection, target: Connection, opposite: Opposite) {
+  constructor(source: Connection, target: Connection, otherSide: OtherSide) {
     this.#source = source;
     this.#target = target;
-    this.#opposite = opposite;
-    const { base, way, ours, theirs, isLone } = opposite;
-    this.sides = { base, way, ours, theirs, isLone, delivered: opposite.delivered() };
+    this.#otherSide = otherSide;
+    const { base, way, node, reverseNode, isLone } = otherSide;
+    this.sides = { base, way, node, reverseNode, isLone, delivered: otherSide.delivered() };
   }
 
   /** From now on, rows here that hold a unique value of the batch under another key are conflicts. */
-  addCollision(shape: TwoSided, index: UniqueIndex): void {
+  addCollision(shape: TrackedPair, index: UniqueIndex): void {
     const known = this.#indexesOf(shape);
     if (known.some(({ name }) => name === index.name)) return;
     this.#collisions.set(shape.capture.id, [...known, index]);
   }
 
-  #indexesOf({ capture }: TwoSided): readonly UniqueIndex[] {
+  #indexesOf({ capture }: TrackedPair): readonly UniqueIndex[] {
     return this.#collisions.get(capture.id) ?? [];
   }
 
@@ -94,7 +94,7 @@ export class Settlement {
   }
 
   /** Lets nobody change rows that are to be settled, until the batch is committed. */
-  async #lockRows(shape: TwoSided): Promise<void> {
+  async #lockRows(shape: TrackedPair): Promise<void> {
     await this.#target.script(
       asApplication(shape.target, lockRowsSql(shape, this.sides, this.#indexesOf(shape))).join(";\n"),
     );
@@ -104,8 +104,8 @@ export class Settlement {
    * Settles the conflicts of one table. Throws CONFLICT where the policy is `error`, and CONFLICT_RESOLVER_FAILED; the
    * caller rolls back.
    */
-  async settle(shape: TwoSided): Promise<void> {
-    const policy = this.#opposite.policyOf(shape);
+  async settle(shape: TrackedPair): Promise<void> {
+    const policy = this.#otherSide.policyOf(shape);
     const label = policyLabel(policy);
     const isTimed = policy.kind === "latest" || policy.kind === "latest-column";
     await this.#lockRows(shape);
@@ -122,11 +122,11 @@ export class Settlement {
   }
 
   /** Returns whether there was anything to settle. */
-  async #settle(shape: TwoSided, record: (met: Met) => string[]): Promise<boolean> {
+  async #settle(shape: TrackedPair, record: (met: Met) => string[]): Promise<boolean> {
     const met: Met = { shape, sides: this.sides, ...(await this.#newest()) };
     await this.#target.script(asApplication(shape.target, record(met)).join(";\n"));
     await failpoint("conflict.recorded");
-    const policy = this.#opposite.policyOf(shape);
+    const policy = this.#otherSide.policyOf(shape);
     let isAny = false;
     for (let last = met.after; ;) {
       const entries = await this.#entries(met, policy, last);
@@ -160,7 +160,7 @@ export class Settlement {
     );
   }
 
-  async #decide(shape: TwoSided, policy: ConflictPolicy, entry: Entry): Promise<Verdict> {
+  async #decide(shape: TrackedPair, policy: ConflictPolicy, entry: Entry): Promise<Verdict> {
     const table = this.sides.way === "forward" ? shape.label : tableLabel(shape.target);
     const { id, key, otherKey, constraint, kind, source, target, comparison } = entry;
     const conflict: Conflict = {
@@ -184,7 +184,7 @@ export class Settlement {
 
   /** Whether a row that lost by a unique value cannot go, because others point to it. Then somebody has to move these first. */
   async #isKept(
-    shape: TwoSided,
+    shape: TrackedPair,
     { keyTexts, otherTexts }: Entry,
     winner: "source" | "target",
   ): Promise<boolean> {
@@ -221,7 +221,7 @@ export class Settlement {
       [sides.base, shape.target.oid, after, winner],
     );
     if (keys.length === 0) return;
-    await noteKeys(this.#source, shape.capture, keys.map(({ key }) => key)); // prettier-ignore
+    await recordKeys(this.#source, shape.capture, keys.map(({ key }) => key)); // prettier-ignore
     await failpoint("conflict.returned");
   }
 }
@@ -235,7 +235,7 @@ function exactSql(image: string): string {
 }
 
 /** Which side's value of the policy's column is greater; null where a side has none. */
-function comparisonSql(shape: TwoSided, sides: Sides, policy: ConflictPolicy): string {
+function comparisonSql(shape: TrackedPair, sides: Sides, policy: ConflictPolicy): string {
   if (policy.kind !== "latest-column") return "null";
   const { column } = policy;
   const pair = shape.plan.columns.find(

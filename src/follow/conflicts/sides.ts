@@ -10,10 +10,10 @@ import type { Shape } from "../shape.ts";
 import { stageName } from "../apply/staging.ts";
 
 /** A shape whose changes on the applying side are captured. */
-export type TwoSided = Shape & { readonly opposite: NonNullable<Shape["opposite"]> };
+export type TrackedPair = Shape & { readonly reverse: NonNullable<Shape["reverse"]> };
 
-export function isTwoSided(shape: Shape): shape is TwoSided {
-  return shape.opposite !== undefined;
+export function tracksTarget(shape: Shape): shape is TrackedPair {
+  return shape.reverse !== undefined;
 }
 
 export interface Sides {
@@ -21,21 +21,21 @@ export interface Sides {
   readonly base: string;
   readonly way: "forward" | "reverse";
   /** Names of the databases. */
-  readonly ours: string;
-  readonly theirs: string;
+  readonly node: string;
+  readonly reverseNode: string;
   /** Nothing ever brings their changes back: the sync goes one way. */
   readonly isLone: boolean;
   /** How far the other way has brought their changes over; null: not at all. */
   readonly delivered: string | null;
 }
 
-export const ourSide = ({ way }: Sides): "source" | "target" => (way === "forward" ? "source" : "target");
+export const batchSide = ({ way }: Sides): "source" | "target" => (way === "forward" ? "source" : "target");
 
-export const theirSide = ({ way }: Sides): "source" | "target" => (way === "forward" ? "target" : "source");
+export const reverseSide = ({ way }: Sides): "source" | "target" => (way === "forward" ? "target" : "source");
 
 /** Entries of the log that this batch has made for a table. */
 export interface Met {
-  readonly shape: TwoSided;
+  readonly shape: TrackedPair;
   readonly sides: Sides;
   /** Id of the newest entry before. */
   readonly after: string;
@@ -50,46 +50,46 @@ export function entries({ shape, sides, after }: Met, ...winners: string[]): str
 }
 
 /** Condition on deltas of theirs. */
-export const theirWindow = (shape: TwoSided, sides: Sides): string =>
-  `${windowSql(sides.delivered)}${foreignSql(shape.opposite.capture, sides.base)}`;
+export const reverseWindow = (shape: TrackedPair, sides: Sides): string =>
+  `${windowSql(sides.delivered)}${foreignSql(shape.reverse.capture, sides.base)}`;
 
 /** The keys that they have changed, duplicates included. */
-export const theirKeys = (shape: TwoSided, sides: Sides): string =>
-  changedKeysSql(shape.opposite.capture, theirWindow(shape, sides));
+export const reverseKeys = (shape: TrackedPair, sides: Sides): string =>
+  changedKeysSql(shape.reverse.capture, reverseWindow(shape, sides));
 
 /** Their changes, each key once, with what was done to it. */
-export const theirChanges = (shape: TwoSided, sides: Sides): string =>
-  toldChangesSql(shape.opposite.capture, theirWindow(shape, sides));
+export const reverseChanges = (shape: TrackedPair, sides: Sides): string =>
+  toldChangesSql(shape.reverse.capture, reverseWindow(shape, sides));
 
 /** Matches staging `s` with their changes `d`. */
-export function match(shape: TwoSided): string {
-  return shape.targetKey.map(({ equals }, n) => `s.k${n + 1} ${equals} d.k${(shape.opposite.key[n] as number) + 1}`).join(" and "); // prettier-ignore
+export function match(shape: TrackedPair): string {
+  return shape.targetKey.map(({ equals }, n) => `s.k${n + 1} ${equals} d.k${(shape.reverse.key[n] as number) + 1}`).join(" and "); // prettier-ignore
 }
 
 /** Matches the table's rows `t` with staging or their changes. */
-export function matchRow(shape: TwoSided, alias: "s" | "d"): string {
+export function matchRow(shape: TrackedPair, alias: "s" | "d"): string {
   return shape.targetKey
     .map(({ column, equals }, n) => {
-      const k = alias === "s" ? n : (shape.opposite.key[n] as number);
+      const k = alias === "s" ? n : (shape.reverse.key[n] as number);
       return `(t.${ident(column.name)})::${column.baseType} ${equals} ${alias}.k${k + 1}`;
     })
     .join(" and ");
 }
 
 /** Staging `s`, their changes `d`, and the row `t` here. */
-export function meeting(shape: TwoSided, sides: Sides): string {
+export function meeting(shape: TrackedPair, sides: Sides): string {
   return `${stageName(shape)} as s
-    join (${theirChanges(shape, sides)}) as d on ${match(shape)}
+    join (${reverseChanges(shape, sides)}) as d on ${match(shape)}
     left join ${fromSql(shape.target)} as t on ${matchRow(shape, "s")}`;
 }
 
 /** A key as the log holds it: that of staging, and that of the row here. */
-const keyTexts = (shape: TwoSided, value: (n: number) => string): string =>
+const keyTexts = (shape: TrackedPair, value: (n: number) => string): string =>
   `array[${shape.targetKey.map(({ column }, n) => toText(value(n), column.baseType)).join(", ")}]`;
 
-export const stagedTexts = (shape: TwoSided): string => keyTexts(shape, (n) => `s.k${n + 1}`);
+export const stagedTexts = (shape: TrackedPair): string => keyTexts(shape, (n) => `s.k${n + 1}`);
 
-export const rowTexts = (shape: TwoSided): string =>
+export const rowTexts = (shape: TrackedPair): string =>
   keyTexts(shape, (n) => {
     const { column } = shape.targetKey[n] as Shape["targetKey"][number];
     return `(t.${ident(column.name)})::${column.baseType}`;

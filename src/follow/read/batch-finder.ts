@@ -17,7 +17,7 @@ import {
   acknowledgeSql, examine, examineAndRead, movedSince, look, read,
   type BatchRequest, type Dirty, type Examination, type ReadRequest,
 } from "./read-batch.ts"; // prettier-ignore
-import { refused } from "../apply/rejection.ts";
+import { rejected } from "../apply/rejection.ts";
 import type { SessionParts } from "../session-parts.ts";
 import type { Shape } from "../shape.ts";
 import { isDirect, isRead, isReread } from "./table-mode.ts";
@@ -66,8 +66,8 @@ export class BatchFinder {
     return { changes, rows: Math.min(writer.rows, changes) };
   }
 
-  /** Whether the target has refused rows of it while others were still being read. */
-  get isRefused(): boolean {
+  /** Whether the target has rejected rows of it while others were still being read. */
+  get isRejected(): boolean {
     return this.#batch?.writer.failure !== undefined;
   }
 
@@ -121,7 +121,7 @@ export class BatchFinder {
       this.#expected = [];
       return undefined;
     }
-    if (!found.isKept) await this.#refuse(position);
+    if (!found.isKept) await this.#fail(position);
     this.dirty = found.dirty;
     const windows = [...found.windows.values()].filter((window) => !this.#batchTables.isPassedOver(window));
     const rows = windows.reduce((sum, window) => sum + window.rows, 0);
@@ -129,7 +129,7 @@ export class BatchFinder {
       found.moved.length === 0 &&
       !writer.isOverflown &&
       this.#missing(found, shapes).length === 0 &&
-      this.#parts.drift.isAsKnown(found, shapes) &&
+      this.#parts.schemaWatch.isAsKnown(found, shapes) &&
       windows.every(
         (window) => window.markers.length === 0 && (window.rows === 0 || this.#expected.includes(window.id)),
       );
@@ -148,9 +148,9 @@ export class BatchFinder {
 
   /** Looks, examines, and only then reads. */
   async #careful(position: Position, joining: readonly Shape[]): Promise<ReadBatch | null> {
-    const { reader, reloads, drift } = this.#parts;
+    const { reader, reloads, schemaWatch } = this.#parts;
     const looked = await look(reader, this.#tables.excluded, joining.length > 0 ? null : this.#examined);
-    if (!looked.isKept) await this.#refuse(position);
+    if (!looked.isKept) await this.#fail(position);
     // An empty answer for the snapshot that was examined last says only that nothing ended since.
     if (looked.snapshot !== this.#examined) this.dirty = looked.dirty;
     if (joining.length === 0 && looked.dirty.length === 0) {
@@ -165,33 +165,33 @@ export class BatchFinder {
         for (const { capture } of this.#tables.shapes) wanted.add(capture.id);
       const shapes = this.#tables.shapesOf(wanted);
       const found = await examine(reader, this.#request(position, shapes, restless));
-      if (!found.isKept) await this.#refuse(position);
+      if (!found.isKept) await this.#fail(position);
       this.dirty = found.dirty;
       const missing = this.#missing(found, shapes);
       const changed = [...found.windows.values()].filter((window) => window.rows > 0);
       await reloads.measure(this.#source, this.#tables.shapesOf(changed.map(({ id }) => id)));
       const others = changed.filter(({ id }) => !wanted.has(id));
-      const held = others.filter((window) => this.#batchTables.isHeld(window));
-      const open = others.filter((window) => !held.includes(window));
+      const deferred = others.filter((window) => this.#batchTables.isDeferred(window));
+      const open = others.filter((window) => !deferred.includes(window));
       if (missing.length > 0 || open.length > 0) {
         await this.#source.script("rollback");
         for (const { id } of open) wanted.add(id);
         // Those that were not counted in this snapshot are counted in the next.
         continue;
       }
-      if (await drift.settle(found, shapes)) continue;
-      const isNews = held.some((window) => !this.#batchTables.isPassedOver(window));
+      if (await schemaWatch.settle(found, shapes)) continue;
+      const isNews = deferred.some((window) => !this.#batchTables.isPassedOver(window));
       if (
         shapes.length === 0 &&
         !isNews &&
-        (held.length === 0 || Date.now() - this.#passedOverAt < PASS_OVER_MS)
+        (deferred.length === 0 || Date.now() - this.#passedOverAt < PASS_OVER_MS)
       ) {
         await this.#source.script("rollback");
         this.#examined = found.snapshot;
         return null;
       }
-      if (held.length > 0) this.#passedOverAt = Date.now();
-      const all = [...shapes, ...this.#tables.shapesOf(held.map(({ id }) => id))];
+      if (deferred.length > 0) this.#passedOverAt = Date.now();
+      const all = [...shapes, ...this.#tables.shapesOf(deferred.map(({ id }) => id))];
       const batch = await this.#read(position, all, found);
       if (!Array.isArray(batch)) return batch as ReadBatch;
       for (const oid of batch) restless.add(oid);
@@ -229,7 +229,7 @@ export class BatchFinder {
         onData: (index, payload) => writer.add(index, payload, { snapshot: found.snapshot, token }),
       });
     } catch (error) {
-      if (writer.failure !== undefined) throw refused(writer.failure);
+      if (writer.failure !== undefined) throw rejected(writer.failure);
       // What a column, a table or its name was a moment ago, it may not be any more.
       if (this.#source.isBroken || !/^(22|42)/.test(sqlstateOf(error) ?? "")) throw error;
       await this.#source.script("rollback");
@@ -293,11 +293,11 @@ export class BatchFinder {
   /** Tells the source how far the target is, outside of a batch. Throws SYNC_EXPELLED, SOURCE_LOST. */
   async acknowledge(position: Position): Promise<void> {
     const results = await this.#source.script(this.#acknowledgeSql(position, position.token));
-    if (results.at(-1)?.rowCount === 0) await this.#refuse(position);
+    if (results.at(-1)?.rowCount === 0) await this.#fail(position);
   }
 
   /** The source has thrown deltas away, or may do so from now on. Throws SYNC_EXPELLED, SOURCE_LOST. */
-  async #refuse(position: Position): Promise<never> {
+  async #fail(position: Position): Promise<never> {
     const { name } = this.#parts.context.config;
     await this.#source.script("rollback");
     await checkSource(this.#source, name, position);

@@ -9,7 +9,7 @@ import type { Examination, ReadRequest, Window } from "./read-batch.ts";
 import type { SessionParts } from "../session-parts.ts";
 import type { Shape } from "../shape.ts";
 import { isReread, type TableMode } from "./table-mode.ts";
-import { isTwoSided } from "../conflicts/sides.ts";
+import { tracksTarget } from "../conflicts/sides.ts";
 
 export class BatchTables {
   readonly #parts: SessionParts;
@@ -32,8 +32,8 @@ export class BatchTables {
         return foreignSql(shape.capture, this.#parts.context.config.name);
       },
       exceptOf: (shape) =>
-        this.#parts.opposite !== undefined && isTwoSided(shape)
-          ? exceptPendingSql(shape, this.#parts.opposite.base)
+        this.#parts.otherSide !== undefined && tracksTarget(shape)
+          ? exceptPendingSql(shape, this.#parts.otherSide.base)
           : "",
     };
   }
@@ -73,7 +73,7 @@ export class BatchTables {
 
   /** As text where the rows have to be read here, or could not be staged otherwise. */
   #readingShape(shape: Shape): Shape {
-    const reading = this.#parts.letters.texts.readingShape(shape);
+    const reading = this.#parts.parked.texts.readingShape(shape);
     return this.#isTransformed(shape) ? { ...reading, plan: asText(reading.plan) } : reading;
   }
 
@@ -92,9 +92,9 @@ export class BatchTables {
     mode: TableMode,
     position: string | null,
   ): Promise<Pick<BatchTable, "kept" | "emptiedAt">> {
-    if (this.#parts.opposite === undefined || !isTwoSided(shape) || !isReread(shape, mode)) return {};
+    if (this.#parts.otherSide === undefined || !tracksTarget(shape) || !isReread(shape, mode)) return {};
     const rows = await this.#parts.source.rows<{ key: string[] }>(
-      pendingKeysSql(shape, this.#parts.opposite.base),
+      pendingKeysSql(shape, this.#parts.otherSide.base),
     );
     const { id } = shape.capture;
     const { positionOf, conditionOf } = this.changesSince(position);
@@ -103,7 +103,7 @@ export class BatchTables {
     return { kept: rows.map(({ key }) => key), emptiedAt: at };
   }
 
-  /** Tables that a batch takes in whether they have changed or not. Measures those that owe a reload. */
+  /** Tables that a batch takes in whether they have changed or not. Measures those that has a deferred reload. */
   async joining(): Promise<Shape[]> {
     const owing = this.#parts.tables.shapes.filter((shape) => shape.entry.reloadSince !== null);
     await this.#parts.reloads.measure(this.#parts.source, owing);
@@ -112,14 +112,14 @@ export class BatchTables {
     );
   }
 
-  /** A keyless table whose changes are put off: its reload is owed, or will be with this batch. */
-  isHeld(window: Window): boolean {
+  /** A keyless table whose changes are put off: its reload is deferred, or will be with this batch. */
+  isDeferred(window: Window): boolean {
     const shape = this.#parts.tables.shape(window.id);
-    return shape !== undefined && this.#parts.reloads.isHeld(shape, window);
+    return shape !== undefined && this.#parts.reloads.isDeferred(shape, window);
   }
 
-  /** The same where the target knows already that a reload is owed. */
+  /** The same where the target knows already that a reload is deferred. */
   isPassedOver(window: Window): boolean {
-    return this.#parts.tables.entry(window.id)?.reloadSince != null && this.isHeld(window);
+    return this.#parts.tables.entry(window.id)?.reloadSince != null && this.isDeferred(window);
   }
 }

@@ -82,7 +82,7 @@ export function copyOutSql(
   const keys = shape.capture.keyColumns;
   const sent = ({ attnum }: { readonly attnum: number }, value: string): string =>
     sentSql(shape.plan, attnum, value);
-  const isTold = shape.opposite !== undefined;
+  const isTold = shape.reverse !== undefined;
   const window = `${windowSql(position)}${condition}`;
   const told = isTold ? ", d.did, d.changed_at, d.origin" : "";
   if (isDirect(mode)) {
@@ -169,7 +169,7 @@ export function applySql(shape: Shape, mode: TableMode, replace: boolean): strin
   const statements: string[] = [];
   if (isReread(shape, mode)) {
     const gone = [...own, `not exists (select 1 from ${stage} as s where ${match})`].join(" and ");
-    if (shape.opposite === undefined) statements.push(`delete from ${rows} as t where ${gone}`);
+    if (shape.reverse === undefined) statements.push(`delete from ${rows} as t where ${gone}`);
   } else if (mode.kind === "truncate") statements.push(emptySql(shape.target));
   else if (mode.kind === "leaf")
     statements.push(...mode.leaves.map((leaf) => emptySql(shape.target, leaf.table)));

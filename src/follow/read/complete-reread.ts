@@ -5,10 +5,10 @@ import { fromSql } from "../../catalog/table.ts";
 import { ident, literal } from "../../postgres/sql.ts";
 import { stageName } from "../apply/staging.ts";
 import { isReread, type TableMode } from "./table-mode.ts";
-import { match, matchRow, theirChanges, type Sides, type TwoSided } from "../conflicts/sides.ts";
+import { match, matchRow, reverseChanges, type Sides, type TrackedPair } from "../conflicts/sides.ts";
 
 /** When the source's table was emptied, as far as the batch brings it. */
-export function emptiedAtSql(shape: TwoSided, window: string): string {
+export function emptiedAtSql(shape: TrackedPair, window: string): string {
   return `select pg_catalog.max(changed_at)::text as at from (${emptiedSql(shape.capture.id, window)}) as x`;
 }
 
@@ -18,7 +18,7 @@ export function emptiedAtSql(shape: TwoSided, window: string): string {
  * made at `emptiedAt`, rows that we have not touched are left out where they have changed them.
  */
 export function completeRereadSql(
-  shape: TwoSided,
+  shape: TrackedPair,
   sides: Sides,
   mode: TableMode,
   emptiedAt: string | null,
@@ -29,7 +29,7 @@ export function completeRereadSql(
   const rowKeys = shape.targetKey
     .map(({ column }) => `(t.${ident(column.name)})::${column.baseType}`)
     .join(", ");
-  const told = theirChanges(shape, sides);
+  const told = reverseChanges(shape, sides);
   const conditions = [
     ...ownConditions(shape.target, "t"),
     `not exists (select 1 from ${stage} as s where ${matchRow(shape, "s")})`,
@@ -38,6 +38,6 @@ export function completeRereadSql(
   const at = emptiedAt === null ? "null" : literal(emptiedAt);
   const gone = `insert into ${stage} (${keys}, present, did, changed_at)
     select ${rowKeys}, false, 'D', ${at}::timestamptz from ${fromSql(shape.target)} as t where ${conditions.join(" and ")}`;
-  if (mode.kind === "reread" && mode.keepsTheirs !== true) return [gone];
+  if (mode.kind === "reread" && mode.keepsReverse !== true) return [gone];
   return [gone, `delete from ${stage} as s using (${told}) as d where s.did is null and ${match(shape)}`];
 }

@@ -65,7 +65,7 @@ export class Reloads {
     return this.isLarge(shape) || Date.now() < (this.#restingUntil.get(shape.capture.id) ?? 0);
   }
 
-  /** Whether the table owes a reload that can be done now. */
+  /** Whether the table has a deferred reload that can be done now. */
   isDue(shape: Shape): boolean {
     const { entry } = shape;
     if (entry.state !== "following" || entry.reloadSince === null) return false;
@@ -78,13 +78,13 @@ export class Reloads {
     if (!isChanged && shape.entry.reloadSince === null) return { kind: "unchanged" };
     const bytes = this.bytesOf(shape);
     const isAsked = window?.markers.includes(RELOAD_NOW) === true;
-    if (!isAsked && this.#hasToWait(shape)) return { kind: "held", bytes };
+    if (!isAsked && this.#hasToWait(shape)) return { kind: "deferred", bytes };
     return { kind: "reload", bytes, isChanged, isLarge: this.isLarge(shape) };
   }
 
   /** Whether a batch may pass over what this window holds, without locking the table. */
-  isHeld(shape: Shape, window: Window): boolean {
-    return isKeyless(shape.capture) && this.modeOf(shape, window).kind === "held";
+  isDeferred(shape: Shape, window: Window): boolean {
+    return isKeyless(shape.capture) && this.modeOf(shape, window).kind === "deferred";
   }
 
   /**
@@ -98,7 +98,7 @@ export class Reloads {
     startedAt: number,
   ): Pick<SyncTable, "reloadSince"> {
     const { capture, label, entry } = shape;
-    if (mode.kind === "held") {
+    if (mode.kind === "deferred") {
       if (entry.reloadSince === null && this.isLarge(shape))
         context.emit({ type: "reload-held", table: label, bytes: mode.bytes, limitBytes: this.#limitBytes });
       return { reloadSince: entry.reloadSince ?? new Date() };

@@ -3,7 +3,7 @@ import { captureByRow } from "../../capture/by-row.ts";
 import { triggerNames } from "../../capture/triggers.ts";
 import { adoptLeaf, releaseLeaf } from "../../capture/partitions.ts";
 import { functionSql } from "../../capture/trigger-function.ts";
-import { isEmptied, noteReread } from "../../capture/note-changes.ts";
+import { isEmptied, recordReread } from "../../capture/record-changes.ts";
 import {
   deltaTables,
   loadCaptures,
@@ -42,7 +42,7 @@ export function isSameShape(known: string, found: string): boolean {
  * Settles what concerns the capture of a table whose fingerprint is not the one we know. Returns why the table has to be read
  * again, if changes may have been missed. Throws CAPTURE_BROKEN and TABLE_SHAPE_CHANGED with the statement to run.
  */
-export async function settleDrift(
+export async function settleSchemaChange(
   context: SyncContext,
   source: Connection,
   shape: Shape,
@@ -223,7 +223,7 @@ export async function settlePartitions(
     const membership = memberships.get(leaf.oid) ?? null;
     // What it held when it was emptied, its twin of today may not hold.
     const isOther = known !== undefined && known.membership !== membership;
-    if (isOther && (await isEmptied(source, capture, leaf.oid))) await noteReread(source, capture);
+    if (isOther && (await isEmptied(source, capture, leaf.oid))) await recordReread(source, capture);
     if (known === undefined || known.isGone === true) {
       await adoptLeaf(context, source, capture, leaf, false);
       context.emit({ type: "partition-adopted", table: label, partition: tableLabel(leaf) });
@@ -235,7 +235,7 @@ export async function settlePartitions(
       problems.push(...off);
       if (off.length > 0) continue;
       await adoptLeaf(context, source, capture, leaf, true);
-      if (isOther) await noteReread(source, capture);
+      if (isOther) await recordReread(source, capture);
       const reason = `the capture of its partition ${tableLabel(leaf)} was off for a while`;
       context.emit({ type: "table-reread", table: label, reason });
     }

@@ -1,5 +1,5 @@
 /** Looks whether the source's tables are still what they were: with each batch, and from time to time at all of them. */
-import { noteOldRows, noteRereadNow } from "../../capture/note-changes.ts";
+import { recordOldRows, recordRereadNow } from "../../capture/record-changes.ts";
 import { isKeyless } from "../../catalog/delta.ts";
 import { parseFingerprint, readForms, type TableForm } from "../../catalog/fingerprint.ts";
 import { fromSql, tableLabel } from "../../catalog/table.ts";
@@ -8,14 +8,14 @@ import type { Connection } from "../../postgres/connect.ts";
 import { load } from "../../postgres/sql.ts";
 import type { SyncContext } from "../../state/context.ts";
 import type { SyncTable } from "../../state/sync-table.ts";
-import { arePartitionsKnown, isSameShape, settleDrift, settlePartitions } from "./schema-change.ts";
+import { arePartitionsKnown, isSameShape, settleSchemaChange, settlePartitions } from "./schema-change.ts";
 import type { FollowedTables } from "../followed-tables.ts";
 import { compareOldRows, isSameForm } from "./old-rows.ts";
 import { lackedBy } from "../apply/partition-rejections.ts";
 import { readPartitions, type Examination, type Partition, type Reader } from "./read-batch.ts";
 import { loadShapes, type Shape } from "../shape.ts";
 
-export class DriftWatch {
+export class SchemaWatch {
   readonly #context: SyncContext;
   readonly #reader: Reader;
   readonly #source: Connection;
@@ -42,7 +42,7 @@ export class DriftWatch {
 
   /**
    * Ends the examined transaction and settles what changed; true when the batch has to be examined anew. Throws as
-   * `settleDrift` and `settlePartitions` do.
+   * `settleSchemaChange` and `settlePartitions` do.
    */
   async settle(found: Examination, shapes: readonly Shape[]): Promise<boolean> {
     const changed = shapes.filter((shape) => !isUnchanged(shape, found));
@@ -128,7 +128,7 @@ export class DriftWatch {
       const form = now.get(shape.source.oid);
       const known = shape.entry.fingerprint;
       if (form === undefined || known === null || isSameShape(known, form.text)) continue;
-      await settleDrift(this.#context, this.#source, shape, known, form.text).then(
+      await settleSchemaChange(this.#context, this.#source, shape, known, form.text).then(
         (reason) => reasons.set(shape.capture.id, reason),
         (error: unknown) => failures.push(withProblems(error)),
       );
@@ -158,7 +158,7 @@ export class DriftWatch {
     );
     const reason = missed ?? (rows.kind === "unproven" ? rows.reason : undefined);
     if (reason !== undefined) {
-      await (missed === undefined ? noteOldRows : noteRereadNow)(this.#source, capture);
+      await (missed === undefined ? recordOldRows : recordRereadNow)(this.#source, capture);
       this.#context.emit({ type: "table-reread", table: label, reason });
     } else if (rows.kind === "unknown") {
       const message = `${label} was followed by an earlier version, which did not notice when all rows of a partitioned table were given other values: run \`replicate verify\` once`;

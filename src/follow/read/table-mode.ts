@@ -7,8 +7,8 @@ import type { Shape } from "../shape.ts";
  */
 export type TableMode =
   | { readonly kind: "keys" | "truncate" }
-  // `keepsTheirs`: what the other side has changed and this one has not is left to its way.
-  | { readonly kind: "reread"; readonly keepsTheirs?: boolean }
+  // `keepsReverse`: what the other side has changed and this one has not is left to its way.
+  | { readonly kind: "reread"; readonly keepsReverse?: boolean }
   | { readonly kind: "leaf"; readonly leaves: readonly EmptiedLeaf[] }
   | KeylessMode;
 
@@ -22,12 +22,12 @@ export interface EmptiedLeaf {
 }
 
 /**
- * The same for a table without a key. unchanged: nothing to do. held: a reload is owed from now on, or still. reload: the
+ * The same for a table without a key. unchanged: nothing to do. held: a reload is deferred from now on, or still. reload: the
  * rows are replaced by those of the source; `isLarge`: by TRUNCATE, which readers of the target have to wait for.
  */
 export type KeylessMode =
   | { readonly kind: "unchanged" }
-  | { readonly kind: "held"; readonly bytes: number }
+  | { readonly kind: "deferred"; readonly bytes: number }
   | {
       readonly kind: "reload";
       readonly bytes: number;
@@ -37,15 +37,15 @@ export type KeylessMode =
 
 /** Whether a batch reads rows of the table. */
 export function isRead(mode: TableMode): boolean {
-  return mode.kind !== "unchanged" && mode.kind !== "held";
+  return mode.kind !== "unchanged" && mode.kind !== "deferred";
 }
 
 /**
  * Whether every row of the table is read. Where the target has changes of its own, a table that was emptied is read as a
  * whole as well: they do not go with the rows that were there.
  */
-export function isReread({ opposite }: Pick<Shape, "opposite">, { kind }: TableMode): boolean {
-  return kind === "reread" || (opposite !== undefined && (kind === "truncate" || kind === "leaf"));
+export function isReread({ reverse }: Pick<Shape, "reverse">, { kind }: TableMode): boolean {
+  return kind === "reread" || (reverse !== undefined && (kind === "truncate" || kind === "leaf"));
 }
 
 /** Whether a batch writes the rows into the table as they come, and not by way of staging. */

@@ -1,16 +1,16 @@
 /**
- * Keys that were noted and cannot be read any more, or that the target has no place for: their tables are read again as a
+ * Keys that were recorded and cannot be read any more, or that the target has no place for: their tables are read again as a
  * whole, by keys that can be read, so that no sync stands still because of a key that is not there any more.
  */
 import { mendKeys, UNREADABLE } from "../../capture/unreadable-keys.ts";
-import { noteRereadNow } from "../../capture/note-changes.ts";
+import { recordRereadNow } from "../../capture/record-changes.ts";
 import { isKeyless } from "../../catalog/delta.ts";
 import { fromSql } from "../../catalog/table.ts";
 import { outputText } from "../../catalog/text-form.ts";
 import { ReplicateError } from "../../errors.ts";
 import { saidBy, stageIn, withoutValues } from "../../postgres/server-words.ts";
 import { ident } from "../../postgres/sql.ts";
-import { isRefusal, sqlstateOf } from "../../postgres/sqlstate.ts";
+import { isRejection, sqlstateOf } from "../../postgres/sqlstate.ts";
 import { stagingOf } from "../apply/rejection.ts";
 import type { SessionParts } from "../session-parts.ts";
 import type { Shape } from "../shape.ts";
@@ -20,7 +20,7 @@ const ENCODING = ["22021", "22P05"];
 
 /** Whether a row could not be staged because of its key, as far as the error tells. */
 export function isAboutKey(error: unknown): boolean {
-  if (!isRefusal(error) || stagingOf(error) === undefined) return false;
+  if (!isRejection(error) || stagingOf(error) === undefined) return false;
   const stage = stageIn((error as { where?: string }).where);
   return ENCODING.includes(sqlstateOf(error) ?? "") || / k\d+$/.test(stage ?? "");
 }
@@ -43,25 +43,25 @@ export class UnreadableKeys {
   async mend(failure: unknown): Promise<boolean> {
     const { context, source, target, tables } = this.#parts;
     const error = failure instanceof ReplicateError ? (failure.cause ?? failure) : failure;
-    if (!isRefusal(error) || source.isBroken || target.isBroken) return false;
+    if (!isRejection(error) || source.isBroken || target.isBroken) return false;
     await source.script("rollback");
     const staging = stagingOf(error);
     if (staging !== undefined) {
       const shape = tables.shape(staging.captureId);
       if (shape === undefined || !isAboutKey(error) || isKeyless(shape.capture)) return false;
-      if (this.#rereading.has(shape.capture.id)) throw refusedKey(shape, error);
+      if (this.#rereading.has(shape.capture.id)) throw rejectedKey(shape, error);
       this.#rereading.add(shape.capture.id);
-      await noteRereadNow(source, shape.capture);
+      await recordRereadNow(source, shape.capture);
       const reason = "a key that has changed cannot be read on the target";
       context.emit({ type: "table-reread", table: shape.label, reason });
       return true;
     }
     let mended = 0;
     for (const shape of tables.shapes) {
-      const { label, opposite } = shape;
-      const rows = (await mendKeys(source, shape.capture)) + (await this.#mendTheirs(shape));
+      const { label, reverse } = shape;
+      const rows = (await mendKeys(source, shape.capture)) + (await this.#mendReverse(shape));
       mended += rows;
-      const reason = `${UNREADABLE}${opposite === undefined ? "" : "; rows that differ are settled as conflicts"}`;
+      const reason = `${UNREADABLE}${reverse === undefined ? "" : "; rows that differ are settled as conflicts"}`;
       if (rows > 0) context.emit({ type: "table-reread", table: label, reason });
     }
     if (mended > 0 || !ENCODING.includes(sqlstateOf(error) ?? "")) return mended > 0;
@@ -72,13 +72,13 @@ export class UnreadableKeys {
    * The same for keys that were changed on the target. Nothing but a comparison of all rows settles them where nobody brings
    * them back: it is ordered before they are forgotten.
    */
-  async #mendTheirs({ capture, opposite }: Shape): Promise<number> {
+  async #mendReverse({ capture, reverse }: Shape): Promise<number> {
     const { source, target } = this.#parts;
-    if (opposite === undefined) return 0;
+    if (reverse === undefined) return 0;
     await target.script("rollback");
     return await target.transaction(async () => {
-      const rows = await mendKeys(target, opposite.capture);
-      if (rows > 0 && this.#parts.opposite?.isLone === true) await noteRereadNow(source, capture);
+      const rows = await mendKeys(target, reverse.capture);
+      if (rows > 0 && this.#parts.otherSide?.isLone === true) await recordRereadNow(source, capture);
       return rows;
     });
   }
@@ -109,7 +109,7 @@ export class UnreadableKeys {
 const REPAIR_BYTES =
   "Repair the row on the source: it has bytes that are no text in the encoding of the target. Then start again: the table is read again as a whole.";
 
-function refusedKey({ label, capture }: Shape, error: unknown): ReplicateError {
+function rejectedKey({ label, capture }: Shape, error: unknown): ReplicateError {
   const key = capture.keyColumns.map(({ name }) => name).join(", ");
   const sqlstate = sqlstateOf(error) ?? "";
   return new ReplicateError(

@@ -18,7 +18,7 @@ async function deltas(
   return rows.map((row) => (row as { row: string }).row);
 }
 
-async function keysNoted(pair: Parameters<typeof deltas>[0]): Promise<string[]> {
+async function keysRecorded(pair: Parameters<typeof deltas>[0]): Promise<string[]> {
   const rows = (await pair.source.sql(
     `select k1 from (select k1, txid, ctid from replicate.delta_1_a) as d order by txid, ctid`,
   )) as { k1: string }[];
@@ -96,11 +96,11 @@ test.for(both)(
       { overrides: { "public.*": { capture: method } } },
     );
     await pair.source.sql(`update t set v = 'same key' where amount = 3`);
-    expect(await keysNoted(pair)).toEqual(["3"]);
+    expect(await keysRecorded(pair)).toEqual(["3"]);
     await pair.source.sql(`update t set amount = 1.00 where amount = 1`);
-    expect((await keysNoted(pair)).slice(1).toSorted()).toEqual(["1.0", "1.00"]);
+    expect((await keysRecorded(pair)).slice(1).toSorted()).toEqual(["1.0", "1.00"]);
     await pair.source.sql(`update t set amount = 20 where amount = 2`);
-    expect((await keysNoted(pair)).slice(3).toSorted()).toEqual(["2", "20"]);
+    expect((await keysRecorded(pair)).slice(3).toSorted()).toEqual(["2", "20"]);
     expect(await followed.differences()).toEqual([]);
     expect(await pair.target.sql("select t.amount::text from t order by t.amount")).toEqual([
       { amount: "1.00" },

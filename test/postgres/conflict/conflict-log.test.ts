@@ -196,7 +196,7 @@ describe("a skipped conflict", () => {
     expect(await logged.noted("source")).toEqual([]);
   });
 
-  test.for(["conflict.begun", "conflict.noted"])("survives a death at %s", async (failpoint) => {
+  test.for(["conflict.begun", "conflict.key-recorded"])("survives a death at %s", async (failpoint) => {
     await using pair = await freePair({ leaks: "ignore" });
     await using logged = await startLogged(pair);
     const env = { REPLICATE_SOURCE: pair.source.url, REPLICATE_TARGET: pair.target.url };
@@ -214,7 +214,7 @@ describe("a skipped conflict", () => {
     expect(dead.signal).toBe("SIGKILL");
     // The key is applied again and not read yet.
     expect(await entryOf(pair.target, id)).toBe("source open");
-    expect(await logged.noted("source")).toEqual(failpoint === "conflict.noted" ? ["1 a U now"] : []);
+    expect(await logged.noted("source")).toEqual(failpoint === "conflict.key-recorded" ? ["1 a U now"] : []);
     expect((await logged.sync.status()).conflicts).toBe(1);
     await expect(logged.sync.resolveConflict(id, "target")).rejects.toMatchObject({
       problems: [{ message: "is about to be resolved with source: say that again to complete it" }],

@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import { exceptPendingSql, leavePendingSql } from "../../../src/follow/conflicts/pending-keys.ts";
 import { loadShapes } from "../../../src/follow/shape.ts";
 import { ensureStages } from "../../../src/follow/apply/staging.ts";
-import { isTwoSided } from "../../../src/follow/conflicts/sides.ts";
+import { tracksTarget } from "../../../src/follow/conflicts/sides.ts";
 import { connect, type Connection } from "../../../src/postgres/connect.ts";
 import { resolveConnection } from "../../../src/postgres/conninfo.ts";
 import { reverseName } from "../../../src/state/switch.ts";
@@ -28,7 +28,7 @@ test.each(["13", "18"])(
     await using target = await open("target");
     const { name } = followed.sync;
     const [shape] = await loadShapes(source, target, await loadTables(target, name), reverseName(name));
-    if (shape === undefined || !isTwoSided(shape)) throw new Error("it is not captured on both sides");
+    if (shape === undefined || !tracksTarget(shape)) throw new Error("it is not captured on both sides");
     const explain = async (connection: Connection, query: string): Promise<string> =>
       (await connection.rows<{ "QUERY PLAN": string }>(`explain (costs off) ${query}`))
         .map((row) => row["QUERY PLAN"])
@@ -45,8 +45,8 @@ test.each(["13", "18"])(
     const sides = {
       base: name,
       way: "forward",
-      ours: "a",
-      theirs: "b",
+      node: "a",
+      reverseNode: "b",
       isLone: false,
       delivered: null,
     } as const;

@@ -51,7 +51,7 @@ const names = failpoints.filter((name) => name.startsWith("copy.") || name.start
 const cases = [
   ...names.filter((name) => name !== "copy.prepare.truncated"),
   "copy.part.loaded:4",
-  "owed.marked:4",
+  "deferred.marked:4",
 ];
 
 test.each(cases)("killed at %s, the next run finishes", async (name) => {
@@ -91,7 +91,7 @@ test("killed while starting over with another run's indexes gone: the definition
   const restart = ordersOf(pair, true);
   await dieAt("copy.prepare.truncated", restart);
   await dieAt("copy.prepare.planned:2", restart);
-  await dieAt("owed.marked:2", restart);
+  await dieAt("deferred.marked:2", restart);
   await runToEnd(restart);
   await dieAt("copy.prepare.dropped:2", restart);
   await sync.copy({ restart: true });

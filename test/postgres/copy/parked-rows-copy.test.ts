@@ -12,7 +12,7 @@ import {
   type CopySync,
 } from "../../support/copy-setup.ts";
 
-// Rows that the target refuses while it is filled: all others are copied, and these come once it lets them in.
+// Rows that the target rejects while it is filled: all others are copied, and these come once it lets them in.
 
 interface Letter {
   key: Record<string, unknown>;

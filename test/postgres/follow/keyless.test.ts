@@ -202,7 +202,7 @@ test("a table above the limit waits, the position goes on, and status says so", 
     equal: true,
     tables: [{ table: "public.large", rows: 0, pending: 2001 }, { pending: 0 }, { pending: 0 }],
   });
-  // Others go on; what was noted of the large one may be thrown away.
+  // Others go on; what was recorded of the large one may be thrown away.
   await pair.source.sql("insert into t values (2); insert into large values ('newer')");
   await step();
   expect(await pair.target.sql("select from t")).toHaveLength(2);

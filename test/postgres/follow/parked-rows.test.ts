@@ -7,7 +7,7 @@ import { seededRandom } from "../../support/random.ts";
 import { dieAt, runToEnd, type Orders } from "../../support/torture.ts";
 import { startFollowed, type Followed } from "../../support/follow-setup.ts";
 
-// Rows that the target refuses: the others arrive, and these do once it lets them in.
+// Rows that the target rejects: the others arrive, and these do once it lets them in.
 
 interface Letter {
   key: Record<string, unknown>;
@@ -311,7 +311,7 @@ test("rows that swap a unique value, one of which is refused; a value that a ref
   await pair.source.sql(`begin; update t set mail = 'x' || id; update t set mail = 'm' || 51 - id;
     update t set n = 3 where id = 7; commit`);
   await followed.drain();
-  // The refused row keeps its m7, so the row that wants it has to wait as well.
+  // The rejected row keeps its m7, so the row that wants it has to wait as well.
   expect(await letters(pair)).toMatchObject([
     { key: { id: 7 }, sqlstate: "23514" },
     { key: { id: 44 }, sqlstate: "23505" },

@@ -4,7 +4,7 @@ import { describe, expect, it } from "vitest";
 import { openSync, ReplicateError, type Sync } from "../../../src/index.ts";
 import { freePair, type Pair } from "../../support/database.ts";
 
-// Values of rows that the target refuses go nowhere: not into errors, events, logs, the status or the state.
+// Values of rows that the target rejects go nowhere: not into errors, events, logs, the status or the state.
 
 const secret = "hunter2secret";
 

@@ -4,7 +4,7 @@ import { openSync } from "../../../src/index.ts";
 import { freePair } from "../../support/database.ts";
 import { openFollowed } from "../../support/follow-setup.ts";
 
-// A key that was noted and cannot be read any more, on either side: its table is read again, and nothing stands still.
+// A key that was recorded and cannot be read any more, on either side: its table is read again, and nothing stands still.
 
 const members = [
   {

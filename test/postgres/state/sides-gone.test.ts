@@ -98,7 +98,7 @@ async function begin(pair: Pair): Promise<Followed> {
   await followed.drain();
   await pair.source.sql("insert into t values (2)");
   await followed.drain();
-  // One row is put aside, for --retry to have something to do.
+  // One row is parked, for --retry to have something to do.
   await pair.target.sql("alter table t add constraint odd check (id <> 3)");
   await pair.source.sql("insert into t values (3)");
   await followed.drain();

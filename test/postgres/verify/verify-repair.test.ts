@@ -88,13 +88,13 @@ test("keys go into the delta table that is in use, in parts, before the first ba
   await pair.source.sql("update replicate.capture set active = 'b'");
   const { tables } = await sync.verify({ repair: true, partBytes: 64 * 1024, jobs: 3 });
   expect(tables.map(({ repaired }) => repaired)).toEqual([300, 3161]);
-  const notedIn = async (which: string): Promise<unknown> =>
+  const recordedIn = async (which: string): Promise<unknown> =>
     (
       await pair.source.sql(
         `select (select count(*)::int from replicate.delta_1_${which}) + (select count(*)::int from replicate.delta_2_${which}) as n`,
       )
     )[0]?.["n"];
-  expect([await notedIn("a"), await notedIn("b")]).toEqual([0, 3461]);
+  expect([await recordedIn("a"), await recordedIn("b")]).toEqual([0, 3461]);
   await catchUp(sync);
   expect((await compareDatabases(pair.source.url, pair.target.url)).differences).toEqual([]);
 });

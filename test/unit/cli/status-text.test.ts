@@ -190,7 +190,7 @@ it("says at once what to do where neither side can be written to", () => {
     way: "cutover" as const,
     step: "fencing" as const,
     isReversible: true,
-    isPaid: false,
+    isRestored: false,
     isHooked: false,
     isRunning: false,
     startedAt: new Date("2030-01-01T11:55:00Z"),

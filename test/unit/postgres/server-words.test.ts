@@ -12,7 +12,7 @@ function serverError(code: string, message: string, more: Record<string, string>
 const secret = "hunter2@example.com";
 const row = `Failing row contains (1, ${secret}, null).`;
 
-/** What servers send of a refused row: SQLSTATE, message, DETAIL, CONTEXT. */
+/** What servers send of a rejected row: SQLSTATE, message, DETAIL, CONTEXT. */
 const kinds: readonly (readonly [string, string, string, string])[] = [
   ["22P02", `invalid input syntax for type integer: "${secret}"`, "", `COPY stage_7, line 1, column v: "${secret}"`],
   ["22P02", `ungültige Eingabesyntax für Typ integer: »${secret}«`, "", `COPY stage_7, Zeile 1, Spalte v: »${secret}«`],

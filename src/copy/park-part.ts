@@ -1,6 +1,6 @@
 /**
- * A part that the target has refused goes again by way of a temporary table of texts, which takes every row. From there
- * the rows go into the target's table, and those that are refused are put aside, all in the part's transaction.
+ * A part that the target has rejected goes again by way of a temporary table of texts, which takes every row. From there
+ * the rows go into the target's table, and those that are refused are parked, all in the part's transaction.
  */
 import { targetColumn } from "../catalog/mapping.ts";
 import { asApplication } from "../catalog/search-path.ts";
@@ -9,15 +9,15 @@ import { fromText } from "../catalog/text-form.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
 import { ident } from "../postgres/sql.ts";
-import { isRefusal, REFUSALS, sqlstateOf } from "../postgres/sqlstate.ts";
+import { isRejection, REJECTIONS, sqlstateOf } from "../postgres/sqlstate.ts";
 import { finderSql, findRows } from "../parked/find-rejected.ts";
 import { decide, MOST_PER_SYNC, parks, rowsToPark, tooMany } from "../parked/policy.ts";
-import { countParked, park, type RefusedRow } from "../state/parked.ts";
+import { countParked, park, type RejectedRow } from "../state/parked.ts";
 import type { CopyRun, CopyTable } from "./run.ts";
 
 /** A second row with a unique value stops the copy, small table or not: elsewhere only the index that is built later tells. */
 const NOT_UNIQUE = ["23505", "23P01"];
-const PARKED = REFUSALS.replace("^", `^(?!${NOT_UNIQUE.join("|")})`);
+const PARKED = REJECTIONS.replace("^", `^(?!${NOT_UNIQUE.join("|")})`);
 
 /** The temporary table has one column more. */
 const MOST_COLUMNS = 1600;
@@ -25,17 +25,17 @@ const MOST_COLUMNS = 1600;
 /** Rows that go into the table at once: a try that is refused leaves that many dead ones at most. */
 const STEP_ROWS = 1000;
 
-/** Whether the part that has failed so is worth another try, in which what is refused is put aside. */
-export function canSift(run: CopyRun, table: CopyTable, error: unknown): boolean {
+/** Whether the part that has failed so is worth another try, in which what is refused is parked. */
+export function canPark(run: CopyRun, table: CopyTable, error: unknown): boolean {
   return (
-    isRefusal(error) &&
+    isRejection(error) &&
     table.columns.columns.length < MOST_COLUMNS &&
     !NOT_UNIQUE.includes(sqlstateOf(error) ?? "") &&
     parks(run.context.config, run.hooks, table)
   );
 }
 
-interface SiftColumn {
+interface ParkingColumn {
   /** In the temporary table. */
   readonly name: string;
   /** Of the source. */
@@ -45,7 +45,7 @@ interface SiftColumn {
 }
 
 /** The temporary table's columns in the order of the COPY; those of the key are k1 …, as `findRows` wants them. */
-function siftColumns({ columns, capture }: CopyTable): SiftColumn[] {
+function parkingColumns({ columns, capture }: CopyTable): ParkingColumn[] {
   const keyAt = (attnum: number): number => capture.keyColumns.findIndex((key) => key.attnum === attnum);
   const carried = columns.columns.map(({ source, target }, n) => {
     const key = keyAt(source.attnum);
@@ -59,36 +59,38 @@ function siftColumns({ columns, capture }: CopyTable): SiftColumn[] {
   return [...carried, ...others];
 }
 
-const siftTable = ({ capture }: CopyTable): string => `pg_temp.sift_${capture.id}`;
+const parkingTable = ({ capture }: CopyTable): string => `pg_temp.parking_${capture.id}`;
 
 /** Names of the columns that are read from the source. */
-export function siftedNames(table: CopyTable): string[] {
-  return siftColumns(table).map(({ source }) => source);
+export function parkingNames(table: CopyTable): string[] {
+  return parkingColumns(table).map(({ source }) => source);
 }
 
 /** Makes the temporary table. Returns the COPY into it. */
-export async function prepareSift(target: Connection, table: CopyTable): Promise<string> {
-  const names = siftColumns(table).map(({ name }) => name);
+export async function prepareParking(target: Connection, table: CopyTable): Promise<string> {
+  const names = parkingColumns(table).map(({ name }) => name);
   await target.script(
-    `create temporary table ${siftTable(table).slice("pg_temp.".length)} (
+    `create temporary table ${parkingTable(table).slice("pg_temp.".length)} (
        n bigint generated always as identity, ${names.map((name) => `${name} text`).join(", ")}) on commit drop`,
   );
-  return `copy ${siftTable(table)} (${names.join(", ")}) from stdin`;
+  return `copy ${parkingTable(table)} (${names.join(", ")}) from stdin`;
 }
 
 /**
  * Writes the rows that have come into `into`, and parks what is refused of them; "retry": they are to be tried again, in
  * another transaction. `attempt`: how often they were tried. Throws ROW_REFUSED, HOOK_FAILED, and what the server says.
  */
-export async function siftRows(
+export async function parkRows(
   run: CopyRun,
   target: Connection,
   table: CopyTable,
   into: string,
   attempt: number,
-): Promise<readonly RefusedRow[] | "retry"> {
-  const from = siftTable(table);
-  const columns = siftColumns(table).flatMap(({ name, target: to }) => (to === null ? [] : [{ name, to }]));
+): Promise<readonly RejectedRow[] | "retry"> {
+  const from = parkingTable(table);
+  const columns = parkingColumns(table).flatMap(({ name, target: to }) =>
+    to === null ? [] : [{ name, to }],
+  );
   const names = columns.map(({ to }) => ident(to.name)).join(", ");
   // As the type without its length: a cast to that would cut what is too long.
   const values = columns.map(({ name, to }) => fromText(`r.${name}`, to.baseType)).join(", ");
@@ -112,17 +114,17 @@ export async function siftRows(
     step: STEP_ROWS,
     most: Math.max(1, MOST_PER_SYNC - known + 1),
     keeps: true,
-    refusals: PARKED,
+    rejections: PARKED,
   });
   if (found.length === 0) return [];
-  const refused = rowsToPark(
+  const rejected = rowsToPark(
     { captureId: table.capture.id, relid: table.target.oid, label: table.label },
     found,
   );
   if (known + found.length > MOST_PER_SYNC)
-    throw tooMany(`${MOST_PER_SYNC} of a sync`, refused[0] as RefusedRow);
+    throw tooMany(`${MOST_PER_SYNC} of a sync`, rejected[0] as RejectedRow);
   if ((await decide(run.hooks, table.label, found, attempt, run.signal)) === "retry") return "retry";
-  await park(target, run.sync, refused);
+  await park(target, run.sync, rejected);
   await failpoint("parked.written");
-  return refused;
+  return rejected;
 }

@@ -10,7 +10,7 @@ import type { BatchTable } from "./batch-script.ts";
 import { isRead, isStaged } from "../read/table-mode.ts";
 
 /** As sql/follow/lock-room returns it. */
-interface LockRoom {
+interface LockBudget {
   readonly perTransaction: number;
   readonly sessions: number;
   readonly capacity: number;
@@ -28,24 +28,24 @@ const HARMLESS_SHARE = 0.05;
 const harmless = new WeakMap<Connection, number>();
 
 /** Throws OUT_OF_LOCKS where there is no room. Outside of a transaction. */
-export async function expectLockRoom(target: Connection, tables: readonly BatchTable[]): Promise<void> {
+export async function assertLockBudget(target: Connection, tables: readonly BatchTable[]): Promise<void> {
   const written = tables.filter(({ mode }) => isRead(mode));
   const relations = written.flatMap(({ shape: { target: table } }) => [
     table.oid,
     ...table.leaves.map(({ oid }) => oid),
   ]);
   if (relations.length <= Math.max(FEW, harmless.get(target) ?? 0)) return;
-  const room = await target.row<LockRoom>(load("follow/lock-room"), [relations]);
+  const budget = await target.row<LockBudget>(load("follow/lock-budget"), [relations]);
   const needed =
-    room.needed +
+    budget.needed +
     STAGE_LOCKS * written.filter(({ mode }) => isStaged(mode)).length +
-    DELTA_LOCKS * written.filter(({ shape }) => shape.opposite !== undefined).length;
-  if (needed <= room.capacity * HARMLESS_SHARE) harmless.set(target, relations.length);
-  if (needed <= (room.capacity - room.held) * (1 - OTHERS_SHARE)) return;
-  const wanted = wantedPerTransaction(needed + room.held, room.sessions);
+    DELTA_LOCKS * written.filter(({ shape }) => shape.reverse !== undefined).length;
+  if (needed <= budget.capacity * HARMLESS_SHARE) harmless.set(target, relations.length);
+  if (needed <= (budget.capacity - budget.held) * (1 - OTHERS_SHARE)) return;
+  const wanted = wantedPerTransaction(needed + budget.held, budget.sessions);
   throw new ReplicateError(
     "OUT_OF_LOCKS",
-    `a batch of ${written.length} tables needs ${needed} locks, and the server of the target has room for about ${room.capacity} and holds ${room.held} now (max_locks_per_transaction = ${room.perTransaction}): it is not begun, because sessions of others would fail with it, until max_locks_per_transaction is at least ${wanted}`,
+    `a batch of ${written.length} tables needs ${needed} locks, and the server of the target has room for about ${budget.capacity} and holds ${budget.held} now (max_locks_per_transaction = ${budget.perTransaction}): it is not begun, because sessions of others would fail with it, until max_locks_per_transaction is at least ${wanted}`,
     {
       hint: `As an administrator of the target: alter system set max_locks_per_transaction = ${wanted};  -- then restart that server; at a provider: its parameter group instead. A command that still runs goes on by itself.`,
     },

@@ -4,7 +4,7 @@ import { openSync } from "../../src/index.ts";
 import { compareDatabases } from "../support/compare.ts";
 import { freePair } from "../support/database.ts";
 
-// Rows that the target refuses are parked by copy and by follow, whatever the versions, and whatever their keys.
+// Rows that the target rejects are parked by copy and by follow, whatever the versions, and whatever their keys.
 
 const pairs = [
   ["10", "18"],

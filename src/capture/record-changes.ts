@@ -13,7 +13,7 @@ import type { Connection } from "../postgres/connect.ts";
 import { keyValue } from "./trigger-function.ts";
 
 /** Notes given keys, in their recorded form, as changed: one array per row. */
-export async function noteKeys(
+export async function recordKeys(
   source: Connection,
   capture: Capture,
   keys: readonly (readonly (string | null)[])[],
@@ -31,8 +31,8 @@ export async function noteKeys(
 }
 
 /** Notes every key of a relation as changed, as if each row had been updated. */
-export async function noteAllKeys(source: Connection, capture: Capture, from: string): Promise<void> {
-  if (isKeyless(capture)) return await noteReread(source, capture);
+export async function recordAllKeys(source: Connection, capture: Capture, from: string): Promise<void> {
+  if (isKeyless(capture)) return await recordReread(source, capture);
   const delta = await activeDelta(source, capture);
   const columns = deltaColumns(capture).join(", ");
   const keys = capture.keyColumns.map((column) => keyValue("r", column)).join(", ");
@@ -44,7 +44,7 @@ export async function noteAllKeys(source: Connection, capture: Capture, from: st
        where k."deltaType" <> 'text' and a.atttypid is distinct from k."typeOid") as "isRetyped"`,
     [from.replace(/^only /, ""), JSON.stringify(capture.keyColumns)],
   );
-  if (isRetyped) return await noteReread(source, capture);
+  if (isRetyped) return await recordReread(source, capture);
   await source.script(`insert into ${delta} (${columns}) select ${keys} from ${from} as r`);
 }
 
@@ -58,12 +58,12 @@ async function activeDelta(source: Connection, capture: Capture): Promise<string
 }
 
 /** Notes that the whole table has to be read again: changes may have been missed. */
-export async function noteReread(source: Connection, capture: Capture): Promise<void> {
-  await noteTruncated(source, capture, REREAD);
+export async function recordReread(source: Connection, capture: Capture): Promise<void> {
+  await recordTruncated(source, capture, REREAD);
 }
 
 /** The same for a session that is in no transaction. */
-export async function noteRereadNow(source: Connection, capture: Capture): Promise<void> {
+export async function recordRereadNow(source: Connection, capture: Capture): Promise<void> {
   await source.transaction(async () => {
     const delta = await activeDelta(source, capture);
     await source.rows(`insert into ${delta} (truncated) values ($1)`, [REREAD]);
@@ -71,7 +71,7 @@ export async function noteRereadNow(source: Connection, capture: Capture): Promi
 }
 
 /** The same because rows that nobody has written to may differ. */
-export async function noteOldRows(source: Connection, capture: Capture): Promise<void> {
+export async function recordOldRows(source: Connection, capture: Capture): Promise<void> {
   await source.transaction(async () => {
     const delta = await activeDelta(source, capture);
     await source.rows(`insert into ${delta} (truncated) values ($1)`, [REREAD_OLD]);
@@ -79,7 +79,7 @@ export async function noteOldRows(source: Connection, capture: Capture): Promise
 }
 
 /** Asks for a table without a key to be read again with the next batch, whatever its size. */
-export async function noteReload(source: Connection, captureId: number): Promise<void> {
+export async function recordReload(source: Connection, captureId: number): Promise<void> {
   await source.transaction(async () => {
     const [capture] = await source.rows<{ active: "a" | "b" }>(
       `select active from replicate.capture where id = $1 for share`,
@@ -92,7 +92,7 @@ export async function noteReload(source: Connection, captureId: number): Promise
 }
 
 /** Notes that a relation of the table lost all its rows without a trigger telling. */
-export async function noteTruncated(source: Connection, capture: Capture, relid: number): Promise<void> {
+export async function recordTruncated(source: Connection, capture: Capture, relid: number): Promise<void> {
   const delta = deltaTables(capture.id)[capture.active === "a" ? 0 : 1];
   await source.rows(`insert into ${delta} (truncated) values ($1)`, [relid]);
 }
