@@ -4,15 +4,25 @@ import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 
 import { failpoints } from "../../src/postgres/failpoint.ts";
+import { documents as users } from "../support/documents.ts";
 
-// What ARCHITECTURE.md and the documents beside it say of the code is so. Where a test fails, the document is behind.
+// What ARCHITECTURE.md says of the code is so, and what documents name and link to is there. Where a test fails, the document
+// is behind.
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const read = (path: string): string => readFileSync(join(root, path), "utf8");
 
 const architecture = read("ARCHITECTURE.md");
 const decisions = readdirSync(join(root, "docs/decisions")).map((name) => `docs/decisions/${name}`);
-const documents = ["ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", ...decisions];
+const documents = [
+  "ARCHITECTURE.md",
+  "CONTRIBUTING.md",
+  "SECURITY.md",
+  ...users,
+  "sql/README.md",
+  "benchmarks/README.md",
+  ...decisions,
+];
 
 /** The cells of the table between two marks, without its head. */
 function tableOf(mark: string): string[][] {
