@@ -129,7 +129,7 @@ export interface Sync extends AsyncDisposable {
   cutover(options?: CutoverOptions & CallOptions): Promise<SwitchReport>;
   /** The same the other way round, with everything that was written since the cutover. */
   rollback(options?: SwitchOptions & CallOptions): Promise<SwitchReport>;
-  /** Removes the sync from both sides, giving the target back what it is owed. */
+  /** Removes the sync from both sides, and restores the deferred definitions of the target. */
   drop(options?: DropOptions & CallOptions): Promise<DropReport>;
 }
 

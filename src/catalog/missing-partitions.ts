@@ -1,4 +1,4 @@
-/** Partitions that the target lacks: rows that belong to them are refused there, because no other takes them. */
+/** Partitions that the target lacks: rows that belong to them are rejected there, because no other takes them. */
 import type { Problem } from "../errors.ts";
 import { qualified } from "../postgres/sql.ts";
 import { tableLabel, tableSql, type Leaf, type PartitionLevel, type Table } from "./table.ts";

@@ -2,6 +2,7 @@
  * All that has to be done on the target so that tables which do not fit the source any more fit again: every difference of every
  * such table, each with the statements, to be run in their order.
  */
+import type { Side } from "../events.ts";
 import type { Problem } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { ident, load } from "../postgres/sql.ts";
@@ -46,7 +47,7 @@ export async function refit(
 ): Promise<Problem[]> {
   if (tables.length === 0) return [];
   const forms = await readForms(source, tables.map((each) => each.source.oid)); // prettier-ignore
-  const read = async (side: "source" | "target"): Promise<Constraint[]> =>
+  const read = async (side: Side): Promise<Constraint[]> =>
     await (side === "source" ? source : target).rows<Constraint>(load("catalog/table-constraints"), [
       tables.map((each) => each[side].oid),
     ]);

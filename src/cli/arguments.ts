@@ -1,6 +1,6 @@
 /** Takes the command line apart. What is wrong with it is reported all at once. */
 import yargs, { type Options } from "yargs";
-import { ReplicateError, type GivenSetting, type Problem } from "../index.ts";
+import { ReplicateError, type GivenSetting, type Problem, type Side } from "../index.ts";
 import { didYouMean } from "../config/spelling.ts";
 import { optionSpec, options, type OptionName, type Values } from "./options.ts";
 import { operandsOf, optionsOf, verbNames, type VerbName } from "./verbs.ts";
@@ -101,7 +101,7 @@ export function settingsOf(values: Values, verb: VerbName): readonly GivenSettin
 const connectionParts = ["host", "port", "user", "dbname", "sslmode"] as const;
 
 /** A side given whole, or by its parts, which make a keyword string. */
-function sideSetting(side: "source" | "target", values: Values): GivenSetting {
+function sideSetting(side: Side, values: Values): GivenSetting {
   const parts = connectionParts.flatMap((part) => {
     const value = values[`${side}-${part}`];
     return value === undefined ? [] : [`${part}='${value.replaceAll(/['\\]/g, String.raw`\$&`)}'`];

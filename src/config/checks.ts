@@ -1,4 +1,5 @@
 /** The check of settings that reports every mistake at once, and the forms of sizes and times. */
+import type { Side } from "../events.ts";
 import { parsePattern } from "../catalog/patterns.ts";
 import { problemsError, ReplicateError, type Problem } from "../errors.ts";
 import { resolveConnection, type ConnectionSettings } from "../postgres/conninfo.ts";
@@ -100,11 +101,7 @@ export class Check {
     return value.filter((each) => this.attempt(path, () => parsePattern(each)) !== undefined);
   }
 
-  connection(
-    side: "source" | "target",
-    value: unknown,
-    env: NodeJS.ProcessEnv,
-  ): ConnectionSettings | undefined {
+  connection(side: Side, value: unknown, env: NodeJS.ProcessEnv): ConnectionSettings | undefined {
     if (value === undefined || value === null || value === "") {
       const variable = `REPLICATE_${side.toUpperCase()}`;
       return this.problem(

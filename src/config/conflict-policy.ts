@@ -4,6 +4,7 @@ import { basename, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { tableSettings } from "./overrides.ts";
 import { ReplicateError, type Problem } from "../errors.ts";
+import type { Side } from "../events.ts";
 import { configInvalid, type Check } from "./checks.ts";
 import { didYouMean } from "./spelling.ts";
 
@@ -43,11 +44,11 @@ export interface Conflict {
    * With `{ latest: COLUMN }`: which side's value is greater, as the server compares them. Null: a side has none.
    * With other policies null.
    */
-  readonly comparison: "source" | "target" | "equal" | null;
+  readonly comparison: Side | "equal" | null;
 }
 
 /** What a resolver decides: which side's row is kept, neither for now, or another row on both sides. */
-export type Resolution = "source" | "target" | "skip" | { readonly row: Readonly<Record<string, unknown>> };
+export type Resolution = Side | "skip" | { readonly row: Readonly<Record<string, unknown>> };
 
 /** Decides conflicts in the place of a policy. Called inside of the batch's transaction, so it had better be quick. */
 export type ConflictResolver = (conflict: Conflict) => Resolution | Promise<Resolution>;

@@ -1,4 +1,5 @@
 /** Decides what becomes of one row that was changed on both sides. Pure, but for the resolver of a custom policy. */
+import type { Side } from "../events.ts";
 import { isDeepStrictEqual } from "node:util";
 import {
   policyLabel,
@@ -13,10 +14,10 @@ import { ReplicateError } from "../errors.ts";
  * error: the sync stops. merged: both sides get this row, which has the same columns and the same key.
  */
 export type Decision =
-  | { readonly winner: "source" | "target" | "skip" | "error" }
+  | { readonly winner: Side | "skip" | "error" }
   | { readonly winner: "merged"; readonly image: Readonly<Record<string, unknown>> };
 
-type Winner = "source" | "target" | "equal";
+type Winner = Side | "equal";
 
 /**
  * Decides by the policy. Which side deleted the row makes no difference but for `{ latest: COLUMN }`, which then
@@ -68,13 +69,13 @@ function byColumn(column: string, conflict: Conflict): Winner {
 }
 
 /** Where nothing else tells the sides apart the greater name does, so that every database decides alike. */
-function byNode(winner: Winner, { source, target }: Conflict): "source" | "target" {
+function byNode(winner: Winner, { source, target }: Conflict): Side {
   if (winner !== "equal") return winner;
   return target.node > source.node ? "target" : "source";
 }
 
 /** The node that is named first wins, and any node that is named wins against one that is not. */
-function byOrder(nodes: readonly string[], { source, target }: Conflict): "source" | "target" | "error" {
+function byOrder(nodes: readonly string[], { source, target }: Conflict): Side | "error" {
   const rank = ({ node }: ConflictSide): number => (nodes.includes(node) ? nodes.indexOf(node) : Infinity);
   const [ofSource, ofTarget] = [rank(source), rank(target)];
   if (ofSource === Infinity && ofTarget === Infinity) return "error";

@@ -26,7 +26,7 @@ export interface LoggedConflict {
   readonly otherKey: Conflict["key"] | null;
   readonly policy: string;
   /** skip: neither side has changed. */
-  readonly winner: "source" | "target" | "merged" | "skip";
+  readonly winner: Side | "merged" | "skip";
   /** The row that a resolver has made: both sides got it if it is the winner. */
   readonly merged: ConflictSide["image"];
   /** When it was met: ISO 8601, UTC. */

@@ -1,6 +1,6 @@
 /**
  * A part that the target has rejected goes again by way of a temporary table of texts, which takes every row. From there
- * the rows go into the target's table, and those that are refused are parked, all in the part's transaction.
+ * the rows go into the target's table, and those that are rejected are parked, all in the part's transaction.
  */
 import { targetColumn } from "../catalog/mapping.ts";
 import { asApplication } from "../catalog/search-path.ts";
@@ -22,10 +22,10 @@ const PARKED = REJECTIONS.replace("^", `^(?!${NOT_UNIQUE.join("|")})`);
 /** The temporary table has one column more. */
 const MOST_COLUMNS = 1600;
 
-/** Rows that go into the table at once: a try that is refused leaves that many dead ones at most. */
+/** Rows that go into the table at once: a try that is rejected leaves that many dead ones at most. */
 const STEP_ROWS = 1000;
 
-/** Whether the part that has failed so is worth another try, in which what is refused is parked. */
+/** Whether the part that has failed so is worth another try, in which what is rejected is parked. */
 export function canPark(run: CopyRun, table: CopyTable, error: unknown): boolean {
   return (
     isRejection(error) &&
@@ -77,7 +77,7 @@ export async function prepareParking(target: Connection, table: CopyTable): Prom
 }
 
 /**
- * Writes the rows that have come into `into`, and parks what is refused of them; "retry": they are to be tried again, in
+ * Writes the rows that have come into `into`, and parks what is rejected of them; "retry": they are to be tried again, in
  * another transaction. `attempt`: how often they were tried. Throws ROW_REFUSED, HOOK_FAILED, and what the server says.
  */
 export async function parkRows(

@@ -356,7 +356,7 @@ export interface Copied {
 }
 
 /**
- * Moves tables on: to `loaded` when no part is left, to `copied` when nothing is owed that deltas need. For a transaction
+ * Moves tables on: to `loaded` when no part is left, to `copied` when nothing is deferred that deltas need. For a transaction
  * of its own, after the commit that may have made it so: then whoever commits last sees what all others did. The
  * last statement returns the tables that became `copied`.
  */

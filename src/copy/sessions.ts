@@ -1,4 +1,5 @@
 /** A worker's two sessions, and what happens when a server goes away. */
+import type { Side } from "../events.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { asReplicateError, isConnectionFailure } from "../postgres/sqlstate.ts";
@@ -6,8 +7,6 @@ import { clearError, storeError } from "../state/runner-lock.ts";
 import { isOverBudget } from "../state/connection-budget.ts";
 import { sleep, throwIfAborted } from "../postgres/sleep.ts";
 import type { CopyRun } from "./run.ts";
-
-type Side = "source" | "target";
 
 /** Opens sessions when they are asked for, and opens them again after they were cut. */
 export class Sessions {

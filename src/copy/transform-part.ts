@@ -55,7 +55,7 @@ export async function transformCopy(
     const rejected = await rejection;
     if (failure !== undefined) throw failure;
     if (signal.aborted) throw new ReplicateError("ABORTED", "stopped on request", { cause: error });
-    // A target that refuses a row makes the source fail too; but our own end of its COPY is no refusal.
+    // A target that rejects a row makes the source fail too; but our own end of its COPY is no rejection.
     if (rejected !== undefined && !/the source failed/.test(rejected.message)) throw rejected;
     throw error instanceof RelayError ? error : new RelayError("source", error);
   } finally {

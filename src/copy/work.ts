@@ -206,7 +206,7 @@ const moveOnMs = 2000;
 /** No build gets more: beyond this a sort gains little, and a small server loses its memory. */
 const maxMemoryBytes = 1024 ** 3;
 
-/** Restores what the tables that have their rows are owed, until every selected table is ready for deltas. `onOpen` as above. */
+/** Restores the deferred definitions of the tables that have their rows, until every selected table is ready for deltas. `onOpen` as above. */
 export async function indexWorker(run: CopyRun, onOpen?: () => void): Promise<void> {
   const isNeeded = onOpen !== undefined;
   const filter: DeferredFilter = { kinds: loadKinds, captureIds: [...run.tables.keys()], state: "loaded" };

@@ -5,7 +5,7 @@ import type { SyncContext } from "../state/context.ts";
 import { countParked } from "../state/parked.ts";
 import type { SwitchOptions } from "./cutover.ts";
 
-/** Rows that the new side refuses would be missing there. */
+/** Rows that the new side rejects would be missing there. */
 export async function assertNoneParked(
   target: Connection,
   { config }: SyncContext,

@@ -3,6 +3,7 @@
  * state lies on the sync's target (see state/switch.ts). Each step can be repeated, so that the same command carries on
  * after any interruption; until the new side is open, everything can be undone.
  */
+import type { Side } from "../events.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
@@ -59,7 +60,7 @@ export interface SwitchOptions {
 export interface SwitchReport {
   readonly result: "rehearsed" | "switched" | "undone" | "nothing-to-do" | "finished";
   /** The side that applications write to now, as it was named when the sync was made. */
-  readonly primary: "source" | "target";
+  readonly primary: Side;
   readonly rehearsal: Rehearsal | null;
   /** Seconds from the fence to the opening; null unless this call did both. */
   readonly fenceSeconds: number | null;

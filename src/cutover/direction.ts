@@ -9,7 +9,8 @@ import type { SyncContext } from "../state/context.ts";
 import { assertSetUp, readSetUp } from "../state/two-way.ts";
 import { isClosed, isCutOver, isSwitching, readSwitch, type Switch } from "../state/switch.ts";
 import { suspendTriggers } from "../reverse/reverse.ts";
-import type { OpenWay, Way } from "../reverse/ways.ts";
+import type { OpenWay } from "../reverse/ways.ts";
+import type { Way } from "../state/switch.ts";
 
 export interface Direction {
   readonly way: Way;

@@ -1,4 +1,5 @@
 /** Undoes a switch that is not open yet: the old side takes writes again, and nothing of the attempt is left. */
+import type { Side } from "../events.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
@@ -107,11 +108,7 @@ async function earlierSwitch(
 }
 
 /** Removes the triggers of a fence that is lifted; where a table stays locked, they stay for now, and do no harm. */
-export async function dropFence(
-  context: SyncContext,
-  side: "source" | "target",
-  sync: string,
-): Promise<void> {
+export async function dropFence(context: SyncContext, side: Side, sync: string): Promise<void> {
   await using connection = await context[side]("cutover");
   try {
     await removeFence(connection, sync, { signal: context.signal, budgetMs: PATIENCE_MS });

@@ -1,4 +1,4 @@
-/** Drop: the target gets back what it is owed, the source loses its capture, and no trace is left on either. */
+/** Drop: the deferred definitions of the target are restored, the source loses its capture, and no trace is left on either. */
 import { detachCapture } from "../capture/capture.ts";
 import { tableLabel } from "../catalog/table.ts";
 import { forgetConflicts } from "../conflict/log.ts";
@@ -51,7 +51,7 @@ export interface DropReport {
 
 /**
  * Removes the sync. Can be interrupted anywhere and repeated. Throws SYNC_UNKNOWN when there is nothing of it,
- * RUNNER_ACTIVE while somebody follows it under another lease than `ours`, and STATEMENT_FAILED when something owed cannot be restored: the ledger stays then.
+ * RUNNER_ACTIVE while somebody follows it under another lease than `ours`, and STATEMENT_FAILED when a deferred definition cannot be restored: the ledger stays then.
  */
 export async function dropSync(
   context: SyncContext,

@@ -39,7 +39,7 @@ export class Constraints {
         return this.#session;
       },
     };
-    // Elsewhere only we write here, and rows that old checks would refuse may come again.
+    // Elsewhere only we write here, and rows that old checks would reject may come again.
     const kinds: DeferredKind[] = context.config.tracksTarget ? ["foreign-key", "check"] : ["foreign-key"];
     this.#restoring = restoreDeferred(own, { kinds })
       .then(({ restored, failed }) => {

@@ -337,7 +337,7 @@ class FollowRun {
       isConnectionFailure(error) ||
       isRetryableConflict(error) ||
       sqlstateOf(error) === QUERY_CANCELED ||
-      // A refusal of the target cuts the source, which is still reading.
+      // A rejection by the target cuts the source, which is still reading.
       (this.#isCut() && !isLasting(error));
     const side = this.#brokenSide(error);
     // The server names the table, without its schema.

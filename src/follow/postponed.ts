@@ -9,7 +9,7 @@ import {
 import { storeMaintenance } from "../state/runner-lock.ts";
 import type { SyncContext } from "../state/context.ts";
 
-/** Pauses before what was refused is tried again, in milliseconds. */
+/** Pauses before what was rejected is tried again, in milliseconds. */
 const FIRST_PAUSE_MS = 1000;
 const LONGEST_PAUSE_MS = 60_000;
 
@@ -32,7 +32,7 @@ export class PutOff {
     this.#target = target;
   }
 
-  /** Does a piece of maintenance, unless it was refused just now. Returns whether it is done. Throws what is not the server's refusal. */
+  /** Does a piece of maintenance, unless it was rejected just now. Returns whether it is done. Throws what is not the server's rejection. */
   async try(what: string, work: () => Promise<void>): Promise<boolean> {
     const rejection = this.#rejections.get(what);
     if (rejection !== undefined && Date.now() < rejection.until) return false;

@@ -8,12 +8,10 @@ import type { Batch } from "../events.ts";
 import type { Connection } from "../postgres/connect.ts";
 import type { SyncContext } from "../state/context.ts";
 import { ownNode } from "../state/node.ts";
-import { reverseName } from "../state/switch.ts";
+import { reverseName, type Way } from "../state/switch.ts";
 import { followSync, type FollowOptions } from "./follow.ts";
 import type { OtherSide } from "./conflicts/other-side.ts";
 import type { FollowSession } from "./session.ts";
-
-type Way = "forward" | "reverse";
 
 /** What one way has to do with the other while it follows. */
 export interface OtherWay {

@@ -1,4 +1,5 @@
 /** What becomes of rows that the target rejects: the sync stops, or they are parked. */
+import type { TableName } from "../catalog/patterns.ts";
 import { isKeyless } from "../catalog/delta.ts";
 import type { ResolvedConfig } from "../config/options.ts";
 import { tableSettings } from "../config/overrides.ts";
@@ -13,16 +14,11 @@ export const MOST_PER_SYNC = 10_000;
 /** Before the rows are tried again because a hook says so. */
 const RETRY_PAUSE_MS = 1000;
 
-interface Side {
-  readonly schema: string;
-  readonly name: string;
-}
-
 /** Whether the settings want rejected rows of this table of the source to be parked. */
 export function wantsPark(
   config: Pick<ResolvedConfig, "overrides" | "onRefusal">,
   { onError }: Pick<Hooks, "onError">,
-  table: Side,
+  table: TableName,
 ): boolean {
   if (onError !== undefined) return true;
   return (tableSettings(table, config).onRefusal ?? config.onRefusal) === "park";
@@ -35,7 +31,7 @@ export function parks(
   {
     capture,
     source,
-  }: { readonly capture: { readonly keyColumns: readonly unknown[] }; readonly source: Side },
+  }: { readonly capture: { readonly keyColumns: readonly unknown[] }; readonly source: TableName },
 ): boolean {
   return !isKeyless(capture) && wantsPark(config, hooks, source);
 }

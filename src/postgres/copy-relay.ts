@@ -6,6 +6,7 @@
  * leaves as a single frame. Nothing is gathered beyond one such buffer (64 KiB): memory does not grow with
  * the size of a row.
  */
+import type { Side } from "../events.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "./connect.ts";
 
@@ -27,12 +28,12 @@ export interface RelayResult {
   readonly bytes: number;
 }
 
-/** Which side refused, so that the caller can say what was going on. */
+/** Which side rejected, so that the caller can say what was going on. */
 export class RelayError extends Error {
   override readonly name = "RelayError";
-  readonly side: "source" | "target";
+  readonly side: Side;
 
-  constructor(side: "source" | "target", cause: unknown) {
+  constructor(side: Side, cause: unknown) {
     super(cause instanceof Error ? cause.message : String(cause), { cause });
     this.side = side;
   }
@@ -71,7 +72,7 @@ const copyDoneFrame = Buffer.from([COPY_DONE, 0, 0, 0, 4]);
 
 /**
  * Runs a COPY on the source and feeds it to a COPY on the target. Both sessions must be idle or in a transaction.
- * Throws RelayError with the driver's error as its cause; the target's error wins, because a target that refuses a row
+ * Throws RelayError with the driver's error as its cause; the target's error wins, because a target that rejects a row
  * makes the source fail too. After an error the source session is cut and useless; the target session can be used
  * again, its transaction is aborted. Throws ABORTED when the signal fires.
  */
@@ -91,7 +92,7 @@ export async function relayCopy(
     writer.fail("stopped on request");
   };
   signal.addEventListener("abort", onAbort, { once: true });
-  // What ends first decides: a refusal by the target must not wait for a source that nobody reads from any more.
+  // What ends first decides: a rejection by the target must not wait for a source that nobody reads from any more.
   const rejected = writer.done.then(
     () => undefined,
     (error: unknown) => error,
@@ -170,7 +171,7 @@ class CopyIn {
   }
 
   handleCopyInResponse(): void {
-    // The data are on their way: a server that refuses the statement ignores them.
+    // The data are on their way: a server that rejects the statement ignores them.
   }
 
   handleCommandComplete(message: { text: string }): void {

@@ -1,4 +1,5 @@
 /** What is going on at the servers: others' transactions, and vacuums that give way to nobody. */
+import type { Side } from "../events.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { ident, literal, load } from "../postgres/sql.ts";
 import { withLeaves, type Examination } from "./examination.ts";
@@ -91,7 +92,7 @@ function vacuumFinding({ pid, table, age }: Vacuum): Finding {
   };
 }
 
-export function ageFindings(side: "source" | "target", ages: Ages, role: string): Finding[] {
+export function ageFindings(side: Side, ages: Ages, role: string): Finding[] {
   const { age, mxidAge, oldest, owner, seesOthers } = ages;
   const findings: Finding[] = [];
   if (Math.max(age, mxidAge) > highAge) {

@@ -1,4 +1,5 @@
 /** Whether as many sessions can be had as the copy opens, and whether they are encrypted. */
+import type { Side } from "../events.ts";
 import type { ResolvedConfig } from "../config/options.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { ident, load } from "../postgres/sql.ts";
@@ -48,7 +49,7 @@ function sessionsNeeded(
 const fewest = 2;
 
 export function limitFindings(
-  side: "source" | "target",
+  side: Side,
   limits: Limits,
   { database, role, isSuperuser }: Pick<Server, "database" | "role" | "isSuperuser">,
   { copy }: Pick<ResolvedConfig, "copy">,
@@ -95,7 +96,7 @@ export function limitFindings(
   ];
 }
 
-export function encryptionFindings(side: "source" | "target", isEncrypted: boolean, host: string): Finding[] {
+export function encryptionFindings(side: Side, isEncrypted: boolean, host: string): Finding[] {
   const isLocal = host.startsWith("/") || /^(localhost|127\.[\d.]+|::1)$/.test(host);
   if (isEncrypted || isLocal) return [];
   return [

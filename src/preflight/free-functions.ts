@@ -3,6 +3,7 @@
  * own when it is built and when statistics are taken, and before under that of whoever asks. What would fail then is tried
  * beforehand, with some rows of the source.
  */
+import type { Side } from "../events.ts";
 import { pinPath, readFreeIndexes, type FreeIndex } from "../catalog/free-functions.ts";
 import { applicationPathSql } from "../catalog/search-path.ts";
 import { tableLabel, tableSql, type Table } from "../catalog/table.ts";
@@ -67,7 +68,7 @@ export async function checkFreeFunctions(
 const isRestricted = ({ side, version }: Connection): boolean =>
   side === "target" && version >= restrictedSince;
 
-function finding(pair: TablePair, side: "source" | "target", index: FreeIndex, message: string): Finding {
+function finding(pair: TablePair, side: Side, index: FreeIndex, message: string): Finding {
   const { searchPath, owner } = pair[side];
   return {
     severity: "blocking",

@@ -1,4 +1,5 @@
 /** Rights on the sequences whose values have to be carried at the switch. */
+import type { Side } from "../events.ts";
 import { selectTables } from "../catalog/patterns.ts";
 import { tableLabel, tableSql } from "../catalog/table.ts";
 import type { Connection } from "../postgres/connect.ts";
@@ -60,13 +61,7 @@ async function checkShares(source: Connection, sequences: readonly Sequence[]): 
   ];
 }
 
-function finding(
-  sequence: Sequence,
-  side: "source" | "target",
-  role: string,
-  verb: string,
-  rights: string,
-): Finding {
+function finding(sequence: Sequence, side: Side, role: string, verb: string, rights: string): Finding {
   return {
     severity: "warning",
     subject: `sequence ${tableLabel(sequence)}`,

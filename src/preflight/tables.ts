@@ -1,4 +1,5 @@
 /** Whether a table can be captured on the source, and whether its counterpart takes its rows. */
+import type { Side } from "../events.ts";
 import { hasLeafTriggers } from "../catalog/delta.ts";
 import { targetColumn } from "../catalog/mapping.ts";
 import { ownColumns } from "../catalog/rows.ts";
@@ -137,7 +138,7 @@ function orLeaveOut(subject: string, { remedy, ...rest }: ReturnType<typeof run>
 function seeAllRows(
   table: Table,
   relation: { readonly schema: string; readonly name: string },
-  side: "source" | "target",
+  side: Side,
 ): ReturnType<typeof run> {
   return run(
     side,

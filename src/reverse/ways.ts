@@ -3,9 +3,7 @@ import type { ResolvedConfig } from "../config/options.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { showPass } from "../fence/fence.ts";
 import type { SyncContext } from "../state/context.ts";
-import { reverseName, type Switch } from "../state/switch.ts";
-
-export type Way = "forward" | "reverse";
+import { reverseName, type Switch, type Way } from "../state/switch.ts";
 
 export interface WayOptions {
   /** In addition to the caller's own. */

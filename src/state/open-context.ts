@@ -1,7 +1,7 @@
 /** Makes the context of a sync: sessions, and what they have to be. */
 import { setMaxListeners } from "node:events";
 import type { ResolvedConfig } from "../config/options.ts";
-import type { OnEvent } from "../events.ts";
+import type { OnEvent, Side } from "../events.ts";
 import { connect, type Connection } from "../postgres/connect.ts";
 import { declareApplying } from "./applying.ts";
 import type { ConnectionSettings } from "../postgres/conninfo.ts";
@@ -54,11 +54,7 @@ export function makeContext(
   const signal = AbortSignal.any(options.signal === undefined ? [] : [options.signal]);
   setMaxListeners(0, signal);
   let isReplicaRole = false;
-  const open = async (
-    side: "source" | "target",
-    purpose: string,
-    given: OpenOptions = {},
-  ): Promise<Connection> => {
+  const open = async (side: Side, purpose: string, given: OpenOptions = {}): Promise<Connection> => {
     const connection = await connect(config[side], {
       side,
       purpose,

@@ -46,7 +46,7 @@ export interface RejectedRow {
   readonly isNew: boolean;
 }
 
-/** The row is refused because of other rows: what it refers to is missing, or something has what it wants. */
+/** The row is rejected because of other rows: what it refers to is missing, or something has what it wants. */
 const DEPENDENT = "'{23503,23505,23P01}'::text[]";
 
 const form = (relid: string): string => fill("state/table-form", { relid });
@@ -87,7 +87,7 @@ export async function loadParked(
   }));
 }
 
-/** Puts rows aside, in the transaction that goes on without them. Those that were parked before stay so. */
+/** Parks rows, in the transaction that goes on without them. Those that were parked before stay so. */
 export async function park(target: Connection, sync: string, rows: readonly RejectedRow[]): Promise<void> {
   await target.rows(
     `with r as (

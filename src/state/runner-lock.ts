@@ -255,7 +255,7 @@ export async function clearError(target: Connection, sync: string): Promise<void
     .catch(() => undefined);
 }
 
-/** What maintenance a server rejects at the time, for `status`; null: none. Not told where that is refused as well. */
+/** What maintenance a server rejects at the time, for `status`; null: none. Not told where that is rejected as well. */
 export async function storeMaintenance(
   target: Connection,
   sync: string,

@@ -3,6 +3,9 @@ import { randomUUID } from "node:crypto";
 import type { Connection } from "../postgres/connect.ts";
 import { leaseHolder, leaseName, takeLease } from "./lease.ts";
 
+/** The two ways of a sync: from source to target, and the way back. */
+export type Way = "forward" | "reverse";
+
 /** See sql/state/0003-cutover.sql. */
 export interface Switch {
   readonly way: "cutover" | "rollback";

@@ -7,7 +7,7 @@ import { stateVersion } from "./migrate.ts";
 
 /**
  * new: nothing copied (set by init). copying: indexes saved and dropped, parts in the ledger (copy). loaded: all
- * parts are in, indexes owed (copy). copied: ready for deltas (copy). following: its position is the sync's
+ * parts are in, indexes deferred (copy). copied: ready for deltas (copy). following: its position is the sync's
  * (follow). All survive a restart.
  */
 export type TableState = "new" | "copying" | "loaded" | "copied" | "following";

@@ -303,7 +303,7 @@ function lagSeconds(
   return isElsewhere ? null : sinceClear;
 }
 
-/** A reload that is owed counts as one change. */
+/** A deferred reload counts as one change. */
 function pendingOf(table: SyncTable, byCapture: ReadonlyMap<number, number> | null): number | null {
   const least = table.reloadSince === null ? 0 : 1;
   return byCapture === null ? null : Math.max(byCapture.get(table.captureId) ?? 0, least);

@@ -1,4 +1,5 @@
 /** From two sums that differ to the keys and columns that do, in the snapshots in which the sums were made. */
+import type { Side } from "../events.ts";
 import { fromText, toText } from "../catalog/text-form.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
@@ -128,7 +129,7 @@ async function differingBuckets(
     source: bucketSql(plan, "source", checksum, count),
     target: bucketSql(plan, "target", checksum, count),
   };
-  const sums = async (side: "source" | "target"): Promise<Map<number, string>> => {
+  const sums = async (side: Side): Promise<Map<number, string>> => {
     const found = await pair[side].rows<{ bucket: number; rows: string; sum: string }>(
       checksum.bucketsSql(plan[side].fields, bucket[side], rowsFrom(plan[side], conditions[side])),
     );
@@ -146,7 +147,7 @@ async function differingBuckets(
 }
 
 /** The bucket of a row, from its key: from the number itself where the key is one. */
-function bucketSql(plan: TablePlan, side: "source" | "target", checksum: Checksum, count: number): string {
+function bucketSql(plan: TablePlan, side: Side, checksum: Checksum, count: number): string {
   const [first, ...more] = plan.key;
   const isWhole = [first?.source, first?.target].every((column) =>
     ["smallint", "integer", "bigint"].includes(column?.isBuiltin === true ? column.baseType : ""),

@@ -5,6 +5,7 @@
  * later. What was changed between A and S has a delta that is not visible in A: those keys are left out on both sides,
  * and everything else has to be the same. Where changes go both ways, see two-way.ts for those of the target.
  */
+import type { Side } from "../events.ts";
 import { changedKeysSql, deltaTables, isKeyless, windowSql } from "../catalog/delta.ts";
 import { applicationPathSql } from "../catalog/search-path.ts";
 import { ReplicateError } from "../errors.ts";
@@ -274,7 +275,7 @@ function haveSameEntries(a: Readonly<Record<string, string>>, b: Readonly<Record
   return entries.length === Object.keys(b).length && entries.every(([key, value]) => b[key] === value);
 }
 
-function shapeChanged(plan: TablePlan, side: "source" | "target"): ReplicateError {
+function shapeChanged(plan: TablePlan, side: Side): ReplicateError {
   const label = side === "source" ? plan.label : plan.targetLabel;
   return new ReplicateError(
     "TABLE_SHAPE_CHANGED",

@@ -1,4 +1,5 @@
 /** What has to be known to compare one table: the statements' parts, for either side. */
+import type { Side } from "../events.ts";
 import { columnPlan, type ColumnPair } from "../catalog/columns.ts";
 import { mapEntries } from "../catalog/mapping.ts";
 import { rowsSql } from "../catalog/rows.ts";
@@ -87,7 +88,7 @@ export async function planTables(
   ]); // prettier-ignore
   const mapped = await mapEntries(source, entries, from.tables, to.tables);
   const senders = unstableTypes(source.version, target.version);
-  const oids = (side: "source" | "target"): number[] => [...mapped.values()].map((each) => each[side].oid);
+  const oids = (side: Side): number[] => [...mapped.values()].map((each) => each[side].oid);
   const computed = [...mapped.values()].flatMap((each) => each.source.columns.filter(isComputed));
   const [ownTypes, otherTypes] = await Promise.all([
     readTypes(source, oids("source"), computed.map(({ baseOid }) => baseOid)),

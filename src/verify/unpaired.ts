@@ -1,4 +1,5 @@
 /** Tables without a key are compared as what they are: rows in any number, in no order. */
+import type { Side } from "../events.ts";
 import { recordReload } from "../capture/record-changes.ts";
 import { relayCopy } from "../postgres/copy-relay.ts";
 import type { DrillRequest, PartDifferences } from "./differences.ts";
@@ -13,7 +14,7 @@ export async function countUnpaired(
   conditions: DrillRequest["conditions"],
 ): Promise<PartDifferences> {
   const { plan, checksum, signal } = request;
-  const grouped = (side: "source" | "target"): string =>
+  const grouped = (side: Side): string =>
     `select r.hash, pg_catalog.count(*) as n
      from (select ${checksum.hashRow(plan[side].fields)} as hash from ${rowsFrom(plan[side], conditions[side])} offset 0) as r
      group by r.hash`;

@@ -1,4 +1,4 @@
-import type { ConflictFilter, ConflictKind, Problem } from "../../index.ts";
+import type { ConflictFilter, ConflictKind, Problem, Side } from "../../index.ts";
 import { usageInvalid } from "../arguments.ts";
 import { nextCommand, open, printResult, type Command, type CommandContext } from "../command.ts";
 import { conflictLines } from "../conflict-text.ts";
@@ -13,7 +13,7 @@ export const conflicts: Command = async (context) => {
 };
 
 interface ResolveOrders {
-  readonly winner: "source" | "target";
+  readonly winner: Side;
   /** Undefined: all that are pending. */
   readonly ids: readonly number[] | undefined;
 }
@@ -88,7 +88,7 @@ function resolveOrders({ operands, values }: CommandContext): ResolveOrders {
   return { winner: values.with === "target" ? "target" : "source", ids: isAll ? undefined : ids.map(Number) };
 }
 
-async function isConfirmed(context: CommandContext, winner: "source" | "target"): Promise<boolean> {
+async function isConfirmed(context: CommandContext, winner: Side): Promise<boolean> {
   const { terminal, values, signal } = context;
   if (values.yes === true) return true;
   if (terminal.ask === undefined)

@@ -1,5 +1,5 @@
 /** The part of `sequences` that shares numbers out. */
-import type { InterleavedSequence } from "../../index.ts";
+import type { InterleavedSequence, Side } from "../../index.ts";
 import { open, printResult, type CommandContext } from "../command.ts";
 import { columns, count } from "../format.ts";
 
@@ -34,7 +34,7 @@ export async function interleave(context: CommandContext): Promise<number> {
   return 0;
 }
 
-function statements(sequences: readonly InterleavedSequence[], side: "source" | "target"): string[] {
+function statements(sequences: readonly InterleavedSequence[], side: Side): string[] {
   if (sequences.length === 0) return [];
   return [`-- on the ${side}`, ...sequences.map((each) => `${each[side].statement};`)];
 }

@@ -41,7 +41,7 @@ import { RestageSignal, TextStaging } from "./text-staging.ts";
 
 /** Rows of one batch that are parked at most. */
 const MOST_PER_BATCH = 1000;
-/** What was refused is tried again after so long even if nothing seems to have changed, and so many rows at a time. */
+/** What was rejected is tried again after so long even if nothing seems to have changed, and so many rows at a time. */
 const RETRY_SECONDS = 600;
 const RETRY_ROWS = 500;
 
@@ -94,7 +94,7 @@ export class ParkedRows {
     return tables.some(({ shape }) => shape.capture.id === staging.captureId && this.#parks(shape));
   }
 
-  /** Stages what has come as text, and puts aside what cannot be read as the target's types. */
+  /** Stages what has come as text, and parks what cannot be read as the target's types. */
   async stageTexts(tables: readonly BatchTable[]): Promise<void> {
     for (const table of tables) {
       const { shape } = table;
@@ -118,7 +118,7 @@ export class ParkedRows {
   }
 
   /**
-   * After a failure in the open transaction: finds the rows that it is about, and puts them aside. False where that is not
+   * After a failure in the open transaction: finds the rows that it is about, and parks them. False where that is not
    * to be done, or none was found. Throws ROW_REFUSED where there are too many, and RestageSignal.
    */
   async park(
@@ -131,7 +131,7 @@ export class ParkedRows {
     if (!isRejection(failure) || staging !== undefined) return false;
     const state = sqlstateOf(failure) ?? "";
     const isReference = state === FOREIGN_KEY_VIOLATION;
-    // First the table that it is about; but what a foreign key wants may be refused by itself.
+    // First the table that it is about; but what a foreign key wants may be rejected by itself.
     const turn = ({ shape }: BatchTable): number => Number(isAbout(failure, shape) === isReference);
     const candidates = tables
       .filter(({ shape, mode }) => isStaged(mode) && this.#parks(shape))

@@ -2,6 +2,7 @@
  * Rows that others point to by a foreign key. Foreign keys do not act on rows that we bring, so a row that gives way to
  * another one with the same unique value could leave rows behind that point nowhere.
  */
+import type { Side } from "../../events.ts";
 import { asApplication } from "../../catalog/search-path.ts";
 import { fromSql, type Table } from "../../catalog/table.ts";
 import type { Connection } from "../../postgres/connect.ts";
@@ -31,7 +32,7 @@ export class References {
   async wouldBreak(
     shape: TrackedPair,
     sides: { readonly source: Connection; readonly target: Connection },
-    side: "source" | "target",
+    side: Side,
     loser: readonly string[],
   ): Promise<boolean> {
     const other = side === "source" ? "target" : "source";
@@ -60,7 +61,7 @@ export class References {
 
 function rowOf(
   { source, target, capture, targetKey }: TrackedPair,
-  side: "source" | "target",
+  side: Side,
   connection: Connection,
   texts: readonly string[],
 ): Row {

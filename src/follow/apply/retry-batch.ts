@@ -78,7 +78,7 @@ export class BatchRetry {
     }
   }
 
-  /** Notes how the next try has to differ, or puts aside what keeps all tries from success. */
+  /** Records how the next try has to differ, or parks what keeps all tries from success. */
   async #adapt(failure: unknown): Promise<"replaced" | "collided" | "parked"> {
     try {
       return await this.#replace(failure);

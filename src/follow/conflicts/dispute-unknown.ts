@@ -11,7 +11,7 @@ import { isReread, type TableMode } from "../read/table-mode.ts";
 import { matchRow, reverseWindow, type Sides, type TrackedPair } from "./sides.ts";
 
 /**
- * Marks staged rows that differ from what is here as disputed, as long as keys of theirs are not known. Once all rows were
+ * Marks staged rows that differ from what is here as disputed, as long as keys of the reverse changes are not known. Once all rows were
  * compared they are settled for this sync, by one statement: what becomes unknown while it runs is so for the next one.
  * Where nothing brings their changes back, nothing else would ever settle them, so that only then rows are compared.
  */

@@ -1,4 +1,4 @@
-/** Statements that carry out what became of the conflicts of a batch: in staging, and in the deltas of theirs. */
+/** Statements that carry out what became of the conflicts of a batch: in staging, and in the deltas of the reverse changes. */
 import { fromSql, tableSql } from "../../catalog/table.ts";
 import { fromText } from "../../catalog/text-form.ts";
 import { ident, literal } from "../../postgres/sql.ts";
@@ -55,7 +55,7 @@ export function isSame(shape: TrackedPair): string {
 }
 
 /**
- * Makes staging what has been decided, and removes the deltas of theirs that nobody shall bring over any more. `indexes`:
+ * Makes staging what has been decided, and removes the deltas of the reverse changes that nobody shall bring over any more. `indexes`:
  * unique ones that rows of the batch have met.
  */
 export function effectSql(met: Met, indexes: readonly UniqueIndex[]): string[] {

@@ -36,7 +36,7 @@ export function takeTurnsSql(shapes: readonly TrackedPair[], { base }: Sides): s
 
 /**
  * Whether any staged key was changed by them too. Counted: for a first row alone, as `exists` wants it, the planner would
- * compare each staged key with each of theirs, and in most batches there is no such row.
+ * compare each staged key with each reverse change, and in most batches there is no such row.
  */
 export function meetSql(shape: TrackedPair, sides: Sides): string {
   return `select replicate.meet_conflicts(0 < (

@@ -19,7 +19,7 @@ import {
   type TrackedPair,
 } from "./sides.ts";
 
-/** Removes deltas of theirs: `keys` selects them in the order of staging. */
+/** Removes deltas of the reverse changes: `keys` selects them in the order of staging. */
 export function forgetReverseSql(met: Met, keys: string): string[] {
   return seenDeltasSql(met, keys, (delta) => `delete from ${delta} as delta using`);
 }
@@ -102,7 +102,7 @@ export function travelOnSql(met: Met): string[] {
   ];
 }
 
-/** Adds deltas to theirs. `from` ends in a condition. */
+/** Adds deltas to those of the reverse changes. `from` ends in a condition. */
 function intoReverseSql(
   shape: TrackedPair,
   value: (n: number) => string,

@@ -2,6 +2,7 @@
  * Settles the conflicts of a batch, in the transaction that applies it: writes each into the log, has it decided, and
  * makes staging what was decided.
  */
+import type { Side } from "../../events.ts";
 import { recordKeys } from "../../capture/record-changes.ts";
 import { conflictError, decide } from "../../conflict/decide.ts";
 import {
@@ -42,7 +43,7 @@ interface Entry {
 
 interface Verdict {
   readonly id: string;
-  readonly winner: "source" | "target" | "merged" | "skip";
+  readonly winner: Side | "merged" | "skip";
   /** Values of the merged row that are not the batch's own. */
   readonly merged: Record<string, unknown> | null;
 }
@@ -147,7 +148,7 @@ export class Settlement {
   }
 
   async #entries({ shape, sides }: Met, policy: ConflictPolicy, last: string): Promise<Entry[]> {
-    const side = (name: "source" | "target"): string =>
+    const side = (name: Side): string =>
       `pg_catalog.jsonb_build_object('node', ${name}_node, 'change', ${name}_change, 'image', ${exactSql(`${name}_image`)},
         'at', pg_catalog.to_char(${name}_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')) as ${name}`;
     return await this.#target.rows<Entry>(
@@ -183,11 +184,7 @@ export class Settlement {
   }
 
   /** Whether a row that lost by a unique value cannot go, because others point to it. Then somebody has to move these first. */
-  async #isKept(
-    shape: TrackedPair,
-    { keyTexts, otherTexts }: Entry,
-    winner: "source" | "target",
-  ): Promise<boolean> {
+  async #isKept(shape: TrackedPair, { keyTexts, otherTexts }: Entry, winner: Side): Promise<boolean> {
     if (otherTexts === null) return false;
     const isOurs = (winner === "source") === (this.sides.way === "forward");
     const sessions = { source: this.#source, target: this.#target };

@@ -1,11 +1,13 @@
 /**
- * What statements about conflicts are made of. "Ours" is what a batch brings; "theirs" is what applications have changed on
- * the side that it is applied to, and the other way has not brought over yet. A key that both have changed is a conflict.
+ * What statements about conflicts are made of. The batch brings the changes of one side; the reverse changes are those that applications have made on
+ * the side that it is applied to, and that the other way has not brought over yet. A key that both have changed is a conflict.
  */
+import type { Side } from "../../events.ts";
 import { changedKeysSql, foreignSql, toldChangesSql, windowSql } from "../../catalog/delta.ts";
 import { fromSql } from "../../catalog/table.ts";
 import { toText } from "../../catalog/text-form.ts";
 import { ident, literal } from "../../postgres/sql.ts";
+import type { Way } from "../../state/switch.ts";
 import type { Shape } from "../shape.ts";
 import { stageName } from "../apply/staging.ts";
 
@@ -19,19 +21,19 @@ export function tracksTarget(shape: Shape): shape is TrackedPair {
 export interface Sides {
   /** The sync's own name. */
   readonly base: string;
-  readonly way: "forward" | "reverse";
+  readonly way: Way;
   /** Names of the databases. */
   readonly node: string;
   readonly reverseNode: string;
-  /** Nothing ever brings their changes back: the sync goes one way. */
+  /** Nothing ever brings the reverse changes over: the sync goes one way. */
   readonly isLone: boolean;
-  /** How far the other way has brought their changes over; null: not at all. */
+  /** How far the other way has brought the reverse changes over; null: not at all. */
   readonly delivered: string | null;
 }
 
-export const batchSide = ({ way }: Sides): "source" | "target" => (way === "forward" ? "source" : "target");
+export const batchSide = ({ way }: Sides): Side => (way === "forward" ? "source" : "target");
 
-export const reverseSide = ({ way }: Sides): "source" | "target" => (way === "forward" ? "target" : "source");
+export const reverseSide = ({ way }: Sides): Side => (way === "forward" ? "target" : "source");
 
 /** Entries of the log that this batch has made for a table. */
 export interface Met {
@@ -39,7 +41,7 @@ export interface Met {
   readonly sides: Sides;
   /** Id of the newest entry before. */
   readonly after: string;
-  /** Their changes that the entries tell of: those of this snapshot. What is committed later has to be met again. */
+  /** The reverse changes that the entries tell of: those of this snapshot. What is committed later has to be met again. */
   readonly seen: string;
 }
 
@@ -49,24 +51,24 @@ export function entries({ shape, sides, after }: Met, ...winners: string[]): str
   return `c.sync = ${literal(sides.base)} and c.relid = ${shape.target.oid}::pg_catalog.oid and c.id > ${after}${chosen}`;
 }
 
-/** Condition on deltas of theirs. */
+/** Condition on the deltas of the reverse changes. */
 export const reverseWindow = (shape: TrackedPair, sides: Sides): string =>
   `${windowSql(sides.delivered)}${foreignSql(shape.reverse.capture, sides.base)}`;
 
-/** The keys that they have changed, duplicates included. */
+/** The keys of the reverse changes, duplicates included. */
 export const reverseKeys = (shape: TrackedPair, sides: Sides): string =>
   changedKeysSql(shape.reverse.capture, reverseWindow(shape, sides));
 
-/** Their changes, each key once, with what was done to it. */
+/** The reverse changes, each key once, with what was done to it. */
 export const reverseChanges = (shape: TrackedPair, sides: Sides): string =>
   toldChangesSql(shape.reverse.capture, reverseWindow(shape, sides));
 
-/** Matches staging `s` with their changes `d`. */
+/** Matches staging `s` with the reverse changes `d`. */
 export function match(shape: TrackedPair): string {
   return shape.targetKey.map(({ equals }, n) => `s.k${n + 1} ${equals} d.k${(shape.reverse.key[n] as number) + 1}`).join(" and "); // prettier-ignore
 }
 
-/** Matches the table's rows `t` with staging or their changes. */
+/** Matches the table's rows `t` with staging or the reverse changes. */
 export function matchRow(shape: TrackedPair, alias: "s" | "d"): string {
   return shape.targetKey
     .map(({ column, equals }, n) => {
@@ -76,7 +78,7 @@ export function matchRow(shape: TrackedPair, alias: "s" | "d"): string {
     .join(" and ");
 }
 
-/** Staging `s`, their changes `d`, and the row `t` here. */
+/** Staging `s`, the reverse changes `d`, and the row `t` here. */
 export function meeting(shape: TrackedPair, sides: Sides): string {
   return `${stageName(shape)} as s
     join (${reverseChanges(shape, sides)}) as d on ${match(shape)}

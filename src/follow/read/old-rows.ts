@@ -69,7 +69,7 @@ export function compareOldRows(source: Change, target: Change, mapping: TableMap
   return sides.source.isUnknown ? { kind: "unknown" } : { kind: "same" };
 }
 
-interface Side {
+interface FormChange {
   readonly before: Fingerprint;
   readonly now: Fingerprint;
   readonly missing: TableForm["missing"];
@@ -82,7 +82,7 @@ interface Side {
   readonly isUnknown: boolean;
 }
 
-function sideOf({ before, now: { text, missing } }: Change): Side {
+function sideOf({ before, now: { text, missing } }: Change): FormChange {
   const now = parseFingerprint(text);
   const numbered = new Map(before.columns.map((column) => [column[0], column]));
   const retyped = now.columns.filter((column) => {
@@ -110,7 +110,7 @@ function keepsValues(was: number, is: number): boolean {
 }
 
 /** What has happened to the rows themselves, or to what their values say. */
-function rewriteOf({ before, now, isUnknown }: Side): string | undefined {
+function rewriteOf({ before, now, isUnknown }: FormChange): string | undefined {
   if (isUnknown) return undefined;
   const files = before.rows?.files ?? (before.file === 0 ? undefined : { [onlyFile(now)]: `${before.file}` });
   // What rewrites one partition in this way rewrites all of them.
@@ -142,7 +142,7 @@ function onlyFile(now: Fingerprint): string {
 }
 
 /** What rows from before have in a column that was added since; null is written as it cannot be a value. */
-function valuesOf({ before, now, missing }: Side, column: string): string[] {
+function valuesOf({ before, now, missing }: FormChange, column: string): string[] {
   const all = Object.keys(now.rows?.files ?? {});
   // A partition that came later may have got its column at once. Where there is no other, it may have not.
   const known = all.filter((oid) => before.rows?.files[oid] !== undefined);

@@ -1,7 +1,7 @@
 /**
  * Tables without a key: any change has them read again as a whole. A batch replaces one unless it is too large, or was
  * replaced a moment ago; then the target remembers, in the transaction that moves the position over the change, that a
- * reload is owed.
+ * reload is deferred.
  */
 import { isKeyless, RELOAD_NOW } from "../../catalog/delta.ts";
 import type { Connection } from "../../postgres/connect.ts";

@@ -183,7 +183,7 @@ export class SchemaWatch {
     return strange.map(({ shape }) => shape.capture.id);
   }
 
-  /** Says once which new partitions the target lacks, before a row is refused for it. */
+  /** Says once which new partitions the target lacks, before a row is rejected for it. */
   #tellMissing(captureIds: readonly number[]): void {
     for (const { leaf, remedy } of this.#tables.shapesOf(captureIds).flatMap(lackedBy)) {
       if (this.#told.has(leaf.oid)) continue;
