@@ -92,6 +92,8 @@ export function reference(): string {
     "",
     ...table(Object.values(commonOptions).flat()),
     "",
+    `With \`--log-level trace\` each statement of each session is said when it has ended: side, purpose of the session, milliseconds, rows, the SQLSTATE as \`error\` where it failed, and the statement itself with those of its script, cut where it is long. No value is shown: parameters are not, every literal is \`'…'\`, \`$…$\` or \`?\`, and of a server's error only its code is. Names of tables and columns are shown. In the library, a \`logger\` that has a method \`trace\` gets the same; where it also has \`isLevelEnabled\`, only while that says so.`,
+    "",
     "### Variables",
     "",
     ...variables.map(([names, says]) => `- \`${names}\`: ${says}`),

@@ -164,7 +164,7 @@ function fail(
         });
   output.error(known, {
     isLine: options.isLine,
-    withStack: known.code === "INTERNAL" && options.logLevel === "debug",
+    withStack: known.code === "INTERNAL" && ["trace", "debug"].includes(options.logLevel),
   });
   return known.exitCode;
 }

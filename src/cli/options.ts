@@ -50,8 +50,8 @@ export const options = {
   "log-level": {
     type: "text",
     value: "LEVEL",
-    choices: ["debug", "info", "warn", "error", "silent"],
-    help: "how much is said on stderr while it works; info by default",
+    choices: ["trace", "debug", "info", "warn", "error", "silent"],
+    help: "how much is said on stderr while it works; info by default; trace says every statement, without values",
   },
   "log-format": {
     type: "text",

@@ -29,7 +29,7 @@ export class Output {
   constructor(terminal: Terminal, options: OutputOptions) {
     this.json = options.json;
     this.#terminal = terminal;
-    const isInfo = options.logLevel === "info" || options.logLevel === "debug";
+    const isInfo = ["trace", "debug", "info"].includes(options.logLevel);
     this.#showsBlock = terminal.stderr.isTTY === true && options.logFormat === "text" && isInfo;
     const isText = options.logFormat === "text";
     this.log = pino(

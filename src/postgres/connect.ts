@@ -15,6 +15,7 @@ import { assertKeepsSessions, keepsSessions, type Ask } from "./pooler.ts";
 import { sleep } from "./sleep.ts";
 import { fill, literal } from "./sql.ts";
 import { asReplicateError, sqlstateOf } from "./sqlstate.ts";
+import { traceStatements, type TracedStatement } from "./trace.ts";
 
 export interface ConnectOptions {
   readonly side: Side;
@@ -30,6 +31,8 @@ export interface ConnectOptions {
   readonly isSerial?: boolean;
   /** The session can be done without: where the server has no place for it, that is said at once. */
   readonly isSpare?: boolean;
+  /** Called at the end of each statement. */
+  readonly onStatement?: ((statement: TracedStatement) => void) | undefined;
 }
 
 /**
@@ -234,7 +237,7 @@ function isRefusalOfTls(error: unknown): boolean {
   );
 }
 
-function newClient(settings: ConnectionSettings, { side, purpose }: ConnectOptions): pg.Client {
+function newClient(settings: ConnectionSettings, { side, purpose, onStatement }: ConnectOptions): pg.Client {
   const client = new pg.Client({
     host: settings.host,
     port: settings.port,
@@ -257,6 +260,7 @@ function newClient(settings: ConnectionSettings, { side, purpose }: ConnectOptio
   // The driver kills the process on a broken idle connection unless somebody listens.
   client.on("error", () => undefined);
   if (settings.channelBinding === true) requireChannelBinding(client, side, settings);
+  if (onStatement !== undefined) traceStatements(client, onStatement);
   return client;
 }
 

@@ -5,6 +5,9 @@ import type { Connection } from "../postgres/connect.ts";
 
 /** The part of pino's interface that is used. */
 export interface Logger {
+  /** Every statement; without it, or where the level says no, none is looked at. */
+  trace?(fields: object, message: string): void;
+  isLevelEnabled?(level: "trace"): boolean;
   debug(fields: object, message: string): void;
   info(fields: object, message: string): void;
   warn(fields: object, message: string): void;

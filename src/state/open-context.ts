@@ -2,6 +2,7 @@
 import { setMaxListeners } from "node:events";
 import type { ResolvedConfig } from "../config/options.ts";
 import type { OnEvent, Side } from "../events.ts";
+import type { TracedStatement } from "../postgres/trace.ts";
 import { connect, type Connection } from "../postgres/connect.ts";
 import { declareApplying } from "./applying.ts";
 import type { ConnectionSettings } from "../postgres/conninfo.ts";
@@ -53,12 +54,14 @@ export function makeContext(
   // One of our own, because each session listens to it, and Node.js warns about more than ten listeners.
   const signal = AbortSignal.any(options.signal === undefined ? [] : [options.signal]);
   setMaxListeners(0, signal);
+  const log = options.logger ?? silent;
   let isReplicaRole = false;
   const open = async (side: Side, purpose: string, given: OpenOptions = {}): Promise<Connection> => {
     const connection = await connect(config[side], {
       side,
       purpose,
       isReplicaRole: side === "target",
+      onStatement: tracer(log, side, purpose),
       ...(options.isCutBySignal === false ? {} : { signal }),
       ...(given.isSerial === true ? { isSerial: true } : {}),
       ...(given.isSpare === true ? { isSpare: true } : {}),
@@ -78,7 +81,7 @@ export function makeContext(
   return {
     config,
     emit: options.onEvent ?? (() => undefined),
-    log: options.logger ?? silent,
+    log,
     signal,
     source: async (purpose, given) => await open("source", purpose, given),
     target: async (purpose, given) => {
@@ -92,4 +95,15 @@ export function makeContext(
       return isReplicaRole;
     },
   };
+}
+
+/** What writes statements to the log, where it wants them. */
+function tracer(
+  log: Logger,
+  side: Side,
+  purpose: string,
+): ((statement: TracedStatement) => void) | undefined {
+  if (log.trace === undefined || log.isLevelEnabled?.("trace") === false) return undefined;
+  return ({ text, milliseconds, rows, error }) =>
+    log.trace?.({ side, purpose, milliseconds, rows, ...(error === undefined ? {} : { error }) }, text);
 }

@@ -116,7 +116,7 @@ describe("wrong usage", () => {
     [["copy", "--overwrite", "--adopt"], /--overwrite does not go together with --adopt/],
     [["drop", "--source-only", "--target-only"], /does not go together/],
     [["copy", "--source", "x", "--source-host", "y"], /--source does not go together with --source-host/],
-    [["status", "--log-level", "loud"], /--log-level has to be one of debug, info/],
+    [["status", "--log-level", "loud"], /--log-level has to be one of trace, debug, info/],
     [["sequences", "--margin", "-1"], /--margin (needs a value|has to be a whole number)/],
     [["sequences", "--margin=x"], /--margin has to be a whole number/],
     [["--name", "x"], /command is missing: preflight, schema, init/],
