@@ -51,7 +51,8 @@ export type {
 export { placeOf, placeText, type Place } from "./postgres/place.ts";
 export type { Logger } from "./state/context.ts";
 export type { Finding, PreflightOptions, Severity, TableSettings } from "./preflight/preflight.ts";
-export type { SchemaComparison, SchemaDifference } from "./schema/compare.ts";
+export type { SchemaComparison } from "./schema/compare.ts";
+export type { SchemaDifference } from "./schema/difference.ts";
 export type { SchemaOptions, SchemaReport } from "./schema/schema.ts";
 export type { NotCreated, Section } from "./schema/plan.ts";
 export type { InitOptions, InitReport } from "./init/init.ts";
@@ -68,7 +69,7 @@ export type { ResolveReport } from "./conflict/resolve.ts";
 export type { BatchAtHand } from "./state/runner-lock.ts";
 export type { SchemaChange } from "./state/schema-changes.ts";
 export type { Phase, Status, Wait } from "./status/status.ts";
-export type { SwitchOptions, SwitchReport } from "./cutover/cutover.ts";
+export type { SwitchOptions, SwitchReport } from "./cutover/switch-run.ts";
 export type { Rehearsal } from "./cutover/rehearse.ts";
 export type {
   InterleavedSequence,

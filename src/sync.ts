@@ -15,7 +15,8 @@ import {
   type InterleaveReport,
 } from "./sequences/interleave.ts";
 import { carrySequences, type SequencesOptions, type SequencesReport } from "./sequences/carry.ts";
-import { switchSides, type SwitchOptions, type SwitchReport } from "./cutover/cutover.ts";
+import { switchSides } from "./cutover/cutover.ts";
+import type { SwitchOptions, SwitchReport } from "./cutover/switch-run.ts";
 import {
   assertForward,
   assertNoSwitch,

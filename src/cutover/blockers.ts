@@ -3,7 +3,7 @@ import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import type { SyncContext } from "../state/context.ts";
 import { countParked } from "../state/parked.ts";
-import type { SwitchOptions } from "./cutover.ts";
+import type { SwitchOptions } from "./switch-run.ts";
 
 /** Rows that the new side rejects would be missing there. */
 export async function assertNoneParked(

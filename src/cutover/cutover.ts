@@ -3,15 +3,13 @@
  * state lies on the sync's target (see state/switch.ts). Each step can be repeated, so that the same command carries on
  * after any interruption; until the new side is open, everything can be undone.
  */
-import type { Side } from "../events.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
 import { asReplicateError, isConnectionFailure } from "../postgres/sqlstate.ts";
-import type { SequencesReport } from "../sequences/carry.ts";
 import { liftFence, readFence, tellMoved } from "../fence/fence.ts";
 import { migrate } from "../state/migrate.ts";
-import { validateDeferred, type LeftInvalid } from "../state/restore-deferred.ts";
+import { validateDeferred } from "../state/restore-deferred.ts";
 import type { SyncContext } from "../state/context.ts";
 import { assertConnectionBudget } from "../state/connection-budget.ts";
 import { checkPair } from "../state/source-identity.ts";
@@ -25,51 +23,11 @@ import { runHook } from "./hook.ts";
 import { clearRetentionPoint } from "./retention-point.ts";
 import { detachWay } from "../reverse/reverse.ts";
 import { assertNoneParked } from "./blockers.ts";
-import { assertNotBlocked, rehearse, type Rehearsal } from "./rehearse.ts";
-import { tell, type SwitchRun } from "./switch-run.ts";
+import { assertNotBlocked, rehearse } from "./rehearse.ts";
+import { tell, type SwitchOptions, type SwitchReport, type SwitchRun } from "./switch-run.ts";
 import { dropFence, freeOldSide, resumeWay, undoBegun, undoFailed, undoWithoutState } from "./undo.ts";
 import { turnOf, type OpenWay, type Turn } from "../reverse/ways.ts";
 import { whileFenced, type Opened } from "./while-fenced.ts";
-
-export interface SwitchOptions {
-  /** Only predict how long the fence would stand, and say what would stop the switch. */
-  readonly rehearse?: boolean;
-  /** Undo a switch that was begun and is not open yet. */
-  readonly undo?: boolean;
-  /** Milliseconds for which applications may be kept from writing; then everything is undone. Default 60,000. */
-  readonly timeoutMs?: number;
-  /**
-   * Milliseconds for which transactions that write for long are waited for before the fence is raised. Nobody waits
-   * meanwhile. Default 5 minutes.
-   */
-  readonly lockBudgetMs?: number;
-  /** Values that the new side's sequences leave free. Default 1000. */
-  readonly margin?: number;
-  /** Shell command that is run once the new side is open, see `hookEnvironment`. */
-  readonly onOpen?: string;
-  /** Keep the old side current afterwards, for a rollback. Default true. Cutover only. */
-  readonly reverse?: boolean;
-  /** Go on although rows are parked: the new side lacks them. Default false. */
-  readonly acceptParked?: boolean;
-  /** Go on although tables that were created after `init` are not replicated: the new side lacks them. Default false. */
-  readonly acceptUnreplicated?: boolean;
-  /** Compare both sides as a whole before the fence. Default true; what changes since is compared in any case. */
-  readonly verify?: boolean;
-}
-
-export interface SwitchReport {
-  readonly result: "rehearsed" | "switched" | "undone" | "nothing-to-do" | "finished";
-  /** The side that applications write to now, as it was named when the sync was made. */
-  readonly primary: Side;
-  readonly rehearsal: Rehearsal | null;
-  /** Seconds from the fence to the opening; null unless this call did both. */
-  readonly fenceSeconds: number | null;
-  /** Rows that were compared while fenced. */
-  readonly rowsCompared: number | null;
-  readonly sequences: SequencesReport | null;
-  /** Constraints of the new side that are NOT VALID, because rows break them. */
-  readonly leftInvalid: readonly LeftInvalid[];
-}
 
 /** Connections for all that is done at the same time: the state's, ours, the follower's, a comparison's and its watch. */
 const CONNECTIONS = { source: 5, target: 5 };

@@ -8,12 +8,11 @@ import { restoreDeferred } from "../state/restore-deferred.ts";
 import { closeWay, moveSwitch, recordSwitch } from "../state/switch.ts";
 import { loadTables } from "../state/sync-table.ts";
 import { verifyChanged } from "../verify/verify.ts";
-import type { SwitchReport } from "./cutover.ts";
 import { positionReverse } from "../reverse/reverse.ts";
 import { countPending } from "./pending.ts";
 import { findGaps, raiseFence } from "../fence/raise.ts";
 import { notRestored, assertNoDifferences, assertNoneParked, undoneByOther } from "./blockers.ts";
-import { tell, timeoutOf, waitWarning, type SwitchRun } from "./switch-run.ts";
+import { tell, timeoutOf, waitWarning, type SwitchReport, type SwitchRun } from "./switch-run.ts";
 
 const MARGIN = 1000;
 

@@ -20,8 +20,8 @@ import { RunnerLease } from "./runner.ts";
 import { LagTrend } from "./lag-trend.ts";
 import { NewcomerWatch } from "./newcomer-watch.ts";
 import { Outage } from "./outage.ts";
+import type { OtherWay } from "./other-way.ts";
 import { FollowSession } from "./session.ts";
-import type { OtherWay } from "./two-ways.ts";
 
 export interface FollowOptions {
   /** End when a look at the source, begun after the call, found nothing left to apply. */

@@ -8,7 +8,7 @@ import type { Connection } from "../postgres/connect.ts";
 import { saidBy } from "../postgres/server-words.ts";
 import { isRetryableConflict } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
-import type { BatchTable } from "./apply/batch-script.ts";
+import type { BatchTable } from "./apply/batch-table.ts";
 import type { FollowedTables } from "./followed-tables.ts";
 
 /** Turns no-op suppression on for the tables whose settings ask for it, once they follow. */

@@ -3,7 +3,8 @@ import { columnPlan } from "../catalog/columns.ts";
 import { missingPartitions } from "../catalog/missing-partitions.ts";
 import { tableLabel } from "../catalog/table.ts";
 import { targetName } from "../config/mapping.ts";
-import { compareSchemasIn, type SchemaDifference } from "../schema/compare.ts";
+import { compareSchemasIn } from "../schema/compare.ts";
+import type { SchemaDifference } from "../schema/difference.ts";
 import type { Examination } from "./examination.ts";
 import { run, some, type Finding } from "./finding.ts";
 

@@ -8,25 +8,9 @@ import type { Connection } from "../postgres/connect.ts";
 import { load } from "../postgres/sql.ts";
 import type { SyncContext } from "../state/context.ts";
 import { loadSelections } from "../state/newcomers.ts";
+import type { Description, SchemaDifference } from "./difference.ts";
 import { readSourceFacts, schemasLeftOut, type TargetFacts } from "./facts.ts";
 import { remedyFor } from "./remedy.ts";
-
-export interface SchemaDifference {
-  /** `index public.users_email` */
-  readonly object: string;
-  /** On the target. */
-  readonly kind: "missing" | "extra" | "changed";
-  /** What is changed: the property, and its value on each side. */
-  readonly changes: readonly {
-    readonly property: string;
-    readonly source: string | null;
-    readonly target: string | null;
-  }[];
-  /** The table or view that it is, or is on; null where it is on none. Quoted where needed. */
-  readonly relation: string | null;
-  /** SQL for the target that makes it as it is on the source; null where it takes more than a statement. */
-  readonly remedy: string | null;
-}
 
 export interface SchemaComparison {
   readonly equal: boolean;
@@ -35,15 +19,6 @@ export interface SchemaComparison {
   readonly differences: readonly SchemaDifference[];
   /** What the copy took away and gives back; no difference. */
   readonly owed: readonly string[];
-}
-
-/** A row of sql/schema/describe. */
-export interface Description {
-  readonly kind: string;
-  readonly name: string;
-  readonly schema: string | null;
-  readonly relation: string | null;
-  readonly details: Readonly<Record<string, unknown>>;
 }
 
 /**

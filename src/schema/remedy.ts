@@ -1,5 +1,5 @@
 /** The statement that makes an object of the target as it is on the source. */
-import type { Description, SchemaDifference } from "./compare.ts";
+import type { Description, SchemaDifference } from "./difference.ts";
 
 type Difference = Pick<SchemaDifference, "kind" | "changes">;
 

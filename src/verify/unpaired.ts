@@ -2,7 +2,7 @@
 import type { Side } from "../events.ts";
 import { recordReload } from "../capture/record-changes.ts";
 import { relayCopy } from "../postgres/copy-relay.ts";
-import type { DrillRequest, PartDifferences } from "./differences.ts";
+import type { DrillRequest, PartDifferences } from "./difference.ts";
 import { rowsFrom } from "./ranges.ts";
 import { RepairError } from "./repair.ts";
 import type { SessionPair } from "./session-pair.ts";

@@ -16,7 +16,7 @@ import { assertNoRemapping } from "../state/remapping.ts";
 import { checkPair } from "../state/source-identity.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
 import { Checksum } from "./checksum.ts";
-import type { Difference, Unpaired } from "./differences.ts";
+import type { Difference, Unpaired } from "./difference.ts";
 import { isComparable, planTables, type TablePlan } from "./plan.ts";
 import { keyRanges } from "./ranges.ts";
 import { isAboutLocks, lockPauseMs, lockTries, runParts, type PartTask } from "./run-parts.ts";

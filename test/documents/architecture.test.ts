@@ -194,3 +194,43 @@ describe("docs/decisions", () => {
     },
   );
 });
+
+describe("the files of src", () => {
+  // Type imports count too, which lint's import/no-cycle passes over: files in a circle cannot be read one after another.
+  it("import each other in no circle", () => {
+    const imports = new Map(
+      sourceFiles.map((path) => [
+        path,
+        [...read(path).matchAll(/\b(?:from|import)\s*\(?\s*"(\.[^"]+)"/g)].map(([, from = ""]) =>
+          posix.join(posix.dirname(path), from),
+        ),
+      ]),
+    );
+    expect([...imports.values()].flat().filter((path) => !imports.has(path))).toEqual([]);
+    expect(circlesIn(imports)).toEqual([]);
+  });
+
+  it("would be seen in a circle", () => {
+    const circle = new Map([
+      ["a", ["b", "d"]],
+      ["b", ["c"]],
+      ["c", ["d", "b"]],
+      ["d", []],
+    ]);
+    expect(circlesIn(circle)).toEqual([["b", "c", "b"]]);
+  });
+});
+
+/** Circles as the ways around them; one for each import that leads back to a file from which it was come. */
+function circlesIn(imports: ReadonlyMap<string, readonly string[]>): string[][] {
+  const circles: string[][] = [];
+  const done = new Set<string>();
+  const walk = (path: string, way: readonly string[]): void => {
+    if (way.includes(path)) circles.push([...way.slice(way.indexOf(path)), path]);
+    if (done.has(path) || way.includes(path)) return;
+    for (const each of imports.get(path) ?? []) walk(each, [...way, path]);
+    done.add(path);
+  };
+  for (const path of imports.keys()) walk(path, []);
+  return circles;
+}

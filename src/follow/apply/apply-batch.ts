@@ -12,7 +12,8 @@ import {
   type StatementResult,
 } from "../../postgres/script.ts";
 import { RowTransformer } from "../../transform/transform-rows.ts";
-import { BatchScript, type BatchTable, type Position } from "./batch-script.ts";
+import { BatchScript, type Position } from "./batch-script.ts";
+import type { BatchTable } from "./batch-table.ts";
 import { layoutOf } from "../read/carry-rows.ts";
 import type { ParkedRows } from "./parked-rows.ts";
 import { BatchRetry } from "./retry-batch.ts";

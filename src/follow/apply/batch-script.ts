@@ -10,13 +10,13 @@ import { applySql } from "../read/carry-rows.ts";
 import { completeRereadSql } from "../read/complete-reread.ts";
 import type { ParkedRows } from "./parked-rows.ts";
 import { disputeUnknownSql } from "../conflicts/dispute-unknown.ts";
+import type { BatchTable } from "./batch-table.ts";
 import { expectTwinsSql } from "./emptied-leaves.ts";
 import { meetSql, takeTurnsSql } from "../conflicts/find-conflicts.ts";
-import { leavePendingSql, type KeyTexts } from "../conflicts/pending-keys.ts";
+import { leavePendingSql } from "../conflicts/pending-keys.ts";
 import type { Settlement } from "../conflicts/settle-conflicts.ts";
-import type { Shape } from "../shape.ts";
 import { stageName } from "./staging.ts";
-import { isDirect, isRead, type TableMode } from "../read/table-mode.ts";
+import { isDirect, isRead } from "../read/table-mode.ts";
 import { recordDisputedSql, recordEmptiedSql, travelOnSql } from "../conflicts/other-deltas.ts";
 import { tracksTarget, type Met } from "../conflicts/sides.ts";
 
@@ -24,19 +24,6 @@ export interface Position {
   /** Null before the first batch. */
   readonly snapshot: string | null;
   readonly token: string;
-}
-
-export interface BatchTable {
-  readonly shape: Shape;
-  readonly mode: TableMode;
-  /** The fingerprint that was checked in the batch's snapshot. */
-  readonly fingerprint: string;
-  /** Its rows go through the hook. */
-  readonly isTransformed?: boolean;
-  /** Where the whole table is read: keys that stay as they are, see `leavePendingSql`. */
-  readonly kept?: readonly KeyTexts[];
-  /** Where it was emptied by a TRUNCATE: when, if that is known. */
-  readonly emptiedAt?: string | null;
 }
 
 /**

@@ -8,7 +8,7 @@ import { readMemberships, twinOf } from "../../catalog/memberships.ts";
 import { tableSql } from "../../catalog/table.ts";
 import type { Connection } from "../../postgres/connect.ts";
 import { fill, literal, load } from "../../postgres/sql.ts";
-import type { BatchTable } from "./batch-script.ts";
+import type { BatchTable } from "./batch-table.ts";
 import type { Shape } from "../shape.ts";
 import { isReread, type EmptiedLeaf, type TableMode } from "../read/table-mode.ts";
 

@@ -6,7 +6,7 @@ import { ReplicateError } from "../../errors.ts";
 import type { Connection } from "../../postgres/connect.ts";
 import { OTHERS_SHARE, STAGE_LOCKS, wantedPerTransaction } from "../../postgres/lock-table.ts";
 import { load } from "../../postgres/sql.ts";
-import type { BatchTable } from "./batch-script.ts";
+import type { BatchTable } from "./batch-table.ts";
 import { isRead, isStaged } from "../read/table-mode.ts";
 
 /** As sql/follow/lock-room returns it. */

@@ -28,7 +28,7 @@ import {
   wakeDependents,
   type RejectedRow,
 } from "../../state/parked.ts";
-import type { BatchTable } from "./batch-script.ts";
+import type { BatchTable } from "./batch-table.ts";
 import type { BlockingRows } from "./blocking-rows.ts";
 import { applySql } from "../read/carry-rows.ts";
 import { findRejected, stageTexts } from "./find-rejected.ts";

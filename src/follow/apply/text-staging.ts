@@ -3,7 +3,7 @@
  * `ParkedRows`.
  */
 import type { Connection } from "../../postgres/connect.ts";
-import type { BatchTable } from "./batch-script.ts";
+import type { BatchTable } from "./batch-table.ts";
 import { copyInSql } from "../read/carry-rows.ts";
 import { stageColumns, type StageColumn } from "./find-rejected.ts";
 import type { Shape } from "../shape.ts";

@@ -10,7 +10,8 @@ import type { Connection } from "../../postgres/connect.ts";
 import { sqlstateOf } from "../../postgres/sqlstate.ts";
 import { checkSource, sourceLost } from "../../state/source-identity.ts";
 import { BatchWriter } from "../apply/apply-batch.ts";
-import type { BatchTable, Position } from "../apply/batch-script.ts";
+import type { Position } from "../apply/batch-script.ts";
+import type { BatchTable } from "../apply/batch-table.ts";
 import { BatchTables } from "./batch-tables.ts";
 import type { FollowedTables } from "../followed-tables.ts";
 import {

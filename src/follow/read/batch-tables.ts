@@ -1,7 +1,7 @@
 /** How a batch reads the tables: each in which shape and mode, and which of its changes. */
 import { foreignSql, isKeyless, windowSql } from "../../catalog/delta.ts";
 import { asText, isTransformed } from "../../transform/transform-rows.ts";
-import type { BatchTable } from "../apply/batch-script.ts";
+import type { BatchTable } from "../apply/batch-table.ts";
 import { emptiedAtSql } from "./complete-reread.ts";
 import { modeOf } from "../apply/emptied-leaves.ts";
 import { exceptPendingSql, pendingKeysSql } from "../conflicts/pending-keys.ts";

@@ -5,7 +5,8 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 
 import { resolveConnection } from "../../../src/postgres/conninfo.ts";
 import { normalise } from "../../../src/catalog/expression-text.ts";
-import { diffSchemas, type Description } from "../../../src/schema/compare.ts";
+import { diffSchemas } from "../../../src/schema/compare.ts";
+import type { Description } from "../../../src/schema/difference.ts";
 import { findPrograms } from "../../../src/schema/programs.ts";
 import { providerOf } from "../../../src/catalog/providers.ts";
 import { restoreErrors } from "../../../src/schema/restore.ts";
