@@ -4,7 +4,7 @@
 -- Runs on: source, before a batch's snapshot, after each of its reads while that one's locks are held, and after the batch.
 --          $1: oid[] of tables. $2: text[] of their names, quoted and qualified.
 -- Returns: relid, files (the table that has the name, and the file of each relation of its tree), make (who changed a column
---          or a partition last).
+--          or a partition last), leaves (how many partitions that hold rows).
 with recursive wanted as (
   select u.oid, u.name from rows from (pg_catalog.unnest($1::oid[]), pg_catalog.unnest($2::text[])) as u (oid, name)
 ),
@@ -25,5 +25,7 @@ select w.oid::bigint as "relid",
        (select pg_catalog.string_agg(a.attnum::text || ':' || a.xmin::text, ',' order by a.attnum)
         from pg_catalog.pg_attribute a where a.attrelid = w.oid and a.attnum > 0) || ' ' || (
          select pg_catalog.string_agg(t.oid::text || ':' || t.since, ',' order by t.oid)
-         from tree t where t.root = w.oid) as "make"
+         from tree t where t.root = w.oid) as "make",
+       (select pg_catalog.count(*) from tree t join pg_catalog.pg_class c on c.oid = t.oid and c.relkind <> 'p'
+        where t.root = w.oid) as "leaves"
 from wanted w

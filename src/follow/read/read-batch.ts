@@ -11,7 +11,9 @@ import { failpoint } from "../../postgres/failpoint.ts";
 import { unions, windowCountSql } from "../../catalog/delta.ts";
 import { keepLeaseSql, leaseName, type Lease } from "../../state/lease.ts";
 import { copyOutSql } from "./carry-rows.ts";
-import { aloneSql, groundSql, groundsIn, movedTables, prepareGroundSql, type Grounds } from "./ground.ts";
+import {
+  aloneSql, groundSql, groundsIn, lookSql, looksIn, movedTables, prepareGroundSql, type Grounds,
+} from "./ground.ts"; // prettier-ignore
 import type { Shape } from "../shape.ts";
 import { isDirect, type TableMode } from "./table-mode.ts";
 
@@ -74,7 +76,7 @@ export async function prepareReader(source: Connection, sync: string, token: str
   await source.script(inline("capture/dirty", "(text, int[], text)"));
   await source.script(inline("catalog/fingerprint", "(oid[])"));
   await source.script(inline("catalog/partitions", "(oid[])"));
-  await source.script(prepareGroundSql);
+  await source.script(prepareGroundSql(source.version));
   return { source, sync, lease: { name: leaseName("reader", sync), token } };
 }
 
@@ -259,7 +261,10 @@ const LOOKUP_SHARE = 0.05;
  * Statements that read and end the batch's transaction; `moved` tells from their results of which tables the rows are not
  * those of its snapshot.
  */
-function readScript(request: ReadRequest): {
+function readScript(
+  { source: { version } }: Reader,
+  request: ReadRequest,
+): {
   text: string;
   moved(before: Grounds, results: readonly StatementResult[]): number[];
 } {
@@ -276,14 +281,15 @@ function readScript(request: ReadRequest): {
       applicationPathSql(shape.source),
       copyOutSql(shape, request.positionOf(shape.capture.id), request.conditionOf(shape.capture.id), mode, request.exceptOf(shape)),
       OWN_PATH,
-      groundSql([shape]),
+      ...lookSql(shape, version),
     ]); // prettier-ignore
   });
   return {
     text: [...copies, request.acknowledge, "commit", groundSql(shapes)].join(";\n"),
     moved: (before, results) => {
-      const looks = results.filter(({ rows }) => rows[0]?.["files"] !== undefined).map(groundsIn);
-      return movedTables(before, looks.slice(0, -1), looks.at(-1) ?? new Map());
+      const { grounds, strange } = looksIn(results);
+      const moved = movedTables(before, grounds.slice(0, -1), grounds.at(-1) ?? new Map());
+      return [...new Set([...moved, ...strange])];
     },
   };
 }
@@ -297,7 +303,7 @@ export async function read(
   { grounds }: Examination,
   request: ReadRequest,
 ): Promise<number[]> {
-  const script = readScript(request);
+  const script = readScript(reader, request);
   const results = await runScript(reader.source, script.text, { onCopyData: request.onData });
   await failpoint("batch.read");
   return script.moved(grounds, results);
@@ -313,7 +319,7 @@ export async function examineAndRead(
   reading: ReadRequest,
 ): Promise<Examination & { readonly moved: readonly number[] }> {
   const script = examineScript(reader, request);
-  const rest = readScript(reading);
+  const rest = readScript(reader, reading);
   const results = await runScript(reader.source, `${script.text};\n${rest.text}`, {
     onCopyData: reading.onData,
   });
