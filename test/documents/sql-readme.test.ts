@@ -40,10 +40,28 @@ const sources = new Map(
     .map((path) => [`src/${path}`, read(`src/${path}`).replaceAll(/\/\*.*?\*\/|(?<=^|\s)\/\/[^\n]*/gs, "")]),
 );
 
-/** Who reads a file of sql, by its name without the ending. Migrations are read by their number, all in a row. */
+/** The functions of src/postgres/sql.ts that read a file. */
+const loaders = ["load", "fill", "withArgument"];
+
+/** What a source gives to the loaders, as it is written. */
+function loadedBy(text: string): string[] {
+  const calls = new RegExp(`(?<![\\w.])(?:${loaders.join("|")})\\(\\s*([^,)]+)`, "g");
+  return [...text.matchAll(calls)].map(([, argument = ""]) => argument.trim());
+}
+
+/**
+ * Who reads a file of sql, by its name without the ending: who gives the name to a loader, or to a function of the same
+ * module that has a loader read what it is given.
+ */
 function readersOf(name: string): string[] {
-  if (/^state\/\d/.test(name)) return ["src/state/migrate.ts"];
-  return [...sources].filter(([, text]) => text.includes(`"${name}"`)).map(([path]) => path);
+  const isMigration = /^state\/\d/.test(name);
+  const found = [...sources].filter(([path, text]) => {
+    if (path === "src/postgres/sql.ts") return false;
+    const given = loadedBy(text);
+    if (isMigration) return path === "src/state/migrate.ts" && given.includes("file.path");
+    return given.includes(`"${name}"`) || (given.includes("path") && text.includes(`"${name}"`));
+  });
+  return found.map(([path]) => path);
 }
 
 describe("sql/README.md", () => {
@@ -58,6 +76,24 @@ describe("sql/README.md", () => {
 
   it.each(rows)("$file is read by the callers named, and by no others", ({ file, callers }) => {
     expect(callers.toSorted()).toEqual(readersOf(file.replace(/\.sql$/, "")));
+  });
+
+  it("is not passed by: files are read by the loaders alone, by names that are written out", () => {
+    for (const [path, text] of sources) {
+      // migrate.ts looks which migrations there are.
+      if (["src/postgres/sql.ts", "src/state/migrate.ts"].includes(path)) continue;
+      expect(/["'`/]sql\//.test(text.replaceAll(/from "[^"]+"/g, "")), path).toBe(false);
+      const odd = loadedBy(text).filter((argument) => !/^"[\w-]+\/[\w-]+"$/.test(argument));
+      expect(odd.filter((argument) => argument !== "path")).toEqual([]);
+    }
+  });
+
+  it("names callers that are there, each with a file that it reads", () => {
+    const named = new Set(rows.flatMap(({ callers }) => callers));
+    const loading = [...sources].filter(
+      ([path, text]) => path !== "src/postgres/sql.ts" && loadedBy(text).length > 0,
+    );
+    expect([...named].toSorted()).toEqual(loading.map(([path]) => path).toSorted());
   });
 
   it("names no file in code that is not there", () => {
