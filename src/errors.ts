@@ -45,7 +45,7 @@ export const errorRules = {
   CONNECTION_LOST: rule(
     3,
     "now",
-    "It reconnects by itself; if it does not, check the network and the server's log.",
+    "The program reconnects by itself. If it ends, check the network and the server's log, and start the command again.",
   ),
   /** The server's disk or memory is full. What was begun is rolled back, and tried again for a while. */
   OUT_OF_RESOURCES: rule(
@@ -53,7 +53,7 @@ export const errorRules = {
     "now",
     "Make room on that server. A command that still runs goes on by itself; else start it again.",
   ),
-  /** The server has no room for more locks. A batch is not begun then, what was begun is rolled back, and it is tried again, with long pauses, for a while. */
+  /** The server's table of locks is full. The batch is not begun, or is rolled back, and is tried again, with long pauses, for a while. */
   OUT_OF_LOCKS: rule(
     3,
     "now",
@@ -63,11 +63,11 @@ export const errorRules = {
   SERVER_TOO_OLD: rule(3, "never", "PostgreSQL 10 is the oldest version supported."),
   /** The server is a hot standby: nothing can be installed there. */
   SERVER_IS_STANDBY: rule(3, "never", "Connect to the primary server instead."),
-  /** A pool in transaction or statement mode sits in between: sessions are not ours alone, so nothing is done in them. */
+  /** The address leads to a pool in transaction or statement mode, whose sessions other clients use too. Nothing was changed in them. */
   POOLER_IN_BETWEEN: rule(
     3,
     "never",
-    "Give the address of the server itself, which providers list beside that of the pool, often with another port; or a pool in session mode.",
+    "Give the address of the server itself, which providers list beside that of the pool, often with another port; or that of a pool in session mode.",
   ),
   /** Source and target are the same database and no table is mapped to another name. */
   SAME_DATABASE: rule(
@@ -93,25 +93,29 @@ export const errorRules = {
   SYNC_UNKNOWN: rule(2, "never", "Run `replicate init` first, with the same --name."),
   /** The state was written by a newer version of this program. */
   STATE_TOO_NEW: rule(3, "never", "Upgrade this program to the version that wrote the state."),
-  /** Others have objects in schema replicate, or may create some, which would act with the rights of this role. */
+  /** Other roles have objects in schema replicate, or may create some there, whose code would run with the rights of this role. */
   STATE_NOT_OURS: rule(
     3,
     "never",
-    "Find out who did that, then run the statements given; or connect as the role whose schema it is.",
+    "Find out who made these objects, then run the statements given; or connect as the role that owns the schema.",
   ),
   /** The sync exists already with another source, target or settings. */
   SYNC_MISMATCH: rule(2, "never", "Use another --name, or `replicate drop` the old sync first."),
   /** Another process runs `follow` on this sync. */
-  RUNNER_ACTIVE: rule(4, "later", "Stop the other runner, or look at `replicate status`."),
-  /** The target's table holds rows and nothing said what to do with them. */
+  RUNNER_ACTIVE: rule(
+    4,
+    "later",
+    "`replicate status` says where the other runner is. Stop it, or wait for its end.",
+  ),
+  /** The target's table has rows already, and no option says what to do with them. */
   TARGET_NOT_EMPTY: rule(
     1,
     "never",
-    "Use --overwrite to replace the rows, or --adopt to keep them as already copied.",
+    "Use --overwrite to replace the rows, or --adopt to take them for a finished copy.",
   ),
   /** `follow` or `verify` before the data are there. */
   COPY_UNFINISHED: rule(1, "never", "Run `replicate copy` until it says that it is done."),
-  /** A table's shape changed on the source, and the target does not fit any more. */
+  /** The columns of a table changed on one side, and the table does not fit the other side any more. */
   TABLE_SHAPE_CHANGED: rule(
     1,
     "never",
@@ -119,11 +123,11 @@ export const errorRules = {
   ),
   /** The capture of a table is missing or was disabled: changes may have been missed. */
   CAPTURE_BROKEN: rule(1, "never", "Run the given statement on the source, then start again."),
-  /** A lock could not be had within the retries; nothing waits behind us meanwhile. */
+  /** The program got no lock on a table within its tries. Nothing queues behind it meanwhile. */
   LOCK_NOT_AVAILABLE: rule(
     3,
     "later",
-    "End the transaction that holds the table, or run the command again later.",
+    "End the transaction that holds the lock, or run the command again later.",
   ),
   /** The source is not the one this sync knows: restored, replaced, or failed over with loss. */
   SOURCE_LOST: rule(
@@ -131,37 +135,41 @@ export const errorRules = {
     "never",
     "Changes may be missing. Bring the right source back, or have the tables copied anew: `replicate drop`, then `replicate init` and `replicate copy --overwrite`.",
   ),
-  /** The target is behind what it had told the source: its database was restored from an older copy, or is one. */
+  /** The target is older than what the source knows of it: its database was restored from an older copy, or is one. */
   TARGET_RESTORED: rule(
     3,
     "never",
     "Its tables have to be copied anew: `replicate drop`, then `replicate init` and `replicate copy --overwrite`. Is this database a mere copy of the target, which is still followed elsewhere? Then `replicate drop --target-only`, and nothing else.",
   ),
-  /** The sync was given up on the source while its target was away; what the target lacks may be gone. */
+  /** Somebody dropped the sync on the source while its target was away. Changes that the target lacks may be lost. */
   SYNC_EXPELLED: rule(
     3,
     "never",
     "Its tables have to be copied anew: run `replicate drop --target-only`, then `replicate init` and `replicate copy --overwrite`.",
   ),
-  /** The numbers of sequences cannot be shared out; each is named with what stands in the way. */
-  SEQUENCES_UNFIT: rule(1, "never", "Settle what is listed, then run the same command again."),
+  /** The numbers of sequences cannot be shared out between the databases. Each sequence is named with the reason. */
+  SEQUENCES_UNFIT: rule(
+    1,
+    "never",
+    "Settle what is listed for each sequence, then run the same command again.",
+  ),
   /** The target rejected a row. */
   ROW_REFUSED: rule(
     3,
     "never",
-    "Repair the target's constraint or the row on the source, or have such rows put aside with --on-refusal park, then start again.",
+    "Repair the target's constraint or the row on the source, or park such rows with --on-refusal park. Then start the command again.",
   ),
   /** Rows that the target has rejected are parked, and nobody said that it may do without them. */
   ROWS_PARKED: rule(
     1,
     "never",
-    "See them with `replicate parked`, repair, and try them again with --retry; or go on without them with --accept-parked.",
+    "See the rows with `replicate parked`, repair what rejects them, and try again with `replicate parked --retry`; or go on without the rows with --accept-parked.",
   ),
-  /** Tables were created that the sync is meant to replicate and does not: the new side of a switch would lack them. */
+  /** The application has created tables that the sync does not replicate. The new side of the switch would lack them. */
   TABLE_NOT_REPLICATED: rule(
     1,
     "never",
-    "Take them in with `replicate init` and `replicate copy`, or go on without them with --accept-unreplicated.",
+    "Take the tables in with `replicate init` and `replicate copy`, or go on without them with --accept-unreplicated.",
   ),
   /** No pg_dump and pg_restore that fit the servers. */
   CLIENT_MISSING: rule(
@@ -175,19 +183,19 @@ export const errorRules = {
     "later",
     "Settle what is listed, then run the same command again: what is there already is passed over.",
   ),
-  /** A row was changed on both sides, and the policy `error` stops there. Nothing of the batch is written. */
+  /** A row was changed on both sides, and its table has the policy `error`. Nothing of the batch is written. */
   CONFLICT: rule(
     1,
     "never",
     "Choose another policy for the table (--conflict, or conflict in the configuration file) and start again.",
   ),
-  /** The resolver of policy `custom` failed, or decided what cannot be. Nothing of the batch is written. */
+  /** The resolver of policy `custom` failed, or returned something that is no decision. Nothing of the batch is written. */
   CONFLICT_RESOLVER_FAILED: rule(
     3,
     "never",
     "Correct the resolver, or choose another policy for the table, and start again.",
   ),
-  /** A logged conflict that does not exist, or is resolved already. */
+  /** No conflict has this id, or the conflict is resolved already. */
   CONFLICT_UNKNOWN: rule(2, "never", "See `replicate conflicts` for those that are still to be resolved."),
   /** `verify` found differences. */
   VERIFY_DIFFERENT: rule(
@@ -195,9 +203,13 @@ export const errorRules = {
     "never",
     "Run `replicate verify --repair`, then `replicate follow`, to bring the rows again.",
   ),
-  /** The sync is in no state for this cutover, rollback, undo or finish. */
-  CUTOVER_STATE: rule(2, "never", "Look at `replicate status`."),
-  /** Applications would have been kept from writing for too long. */
+  /** The sync is not in a state in which this cutover, rollback, undo or finish is possible. */
+  CUTOVER_STATE: rule(
+    2,
+    "never",
+    "See with `replicate status` how far the switch has come, and what is possible now.",
+  ),
+  /** The fence would have kept applications from writing for longer than --timeout. */
   CUTOVER_TIMEOUT: rule(
     1,
     "later",
@@ -207,18 +219,22 @@ export const errorRules = {
   CUTOVER_FENCED: rule(
     3,
     "now",
-    "The old side may still refuse writes. Run `replicate cutover --undo` as soon as the servers can be reached.",
+    "The old side may still refuse writes. Run `replicate cutover --undo` (or `replicate rollback --undo`) as soon as the servers can be reached.",
   ),
-  /** The new side is open, but the command that switches the application failed; or a function of the user's has thrown. */
+  /** The new side is open, but the command of --on-open failed; or a hook has thrown an error. */
   HOOK_FAILED: rule(
     3,
     "later",
     "The new side is open. Repair the command and run the same cutover again, which only does the rest.",
   ),
-  /** The caller's AbortSignal fired. */
-  ABORTED: rule(3, "later", "The same command resumes where it stopped."),
-  /** The server answered a statement of ours with an error that nothing above describes. */
-  STATEMENT_FAILED: rule(3, "later", "The message is the server's own; its log has the context."),
+  /** The command was stopped by a signal, or by the caller's AbortSignal. */
+  ABORTED: rule(3, "later", "Run the same command again: it resumes where it stopped."),
+  /** The server answered a statement of this program with an error that no other code describes. */
+  STATEMENT_FAILED: rule(
+    3,
+    "later",
+    "The message is the server's own. The log of the server has the context.",
+  ),
   /** A defect of this program. */
   INTERNAL: rule(3, "never", "This is a defect: please report it with the message and the log."),
 } as const satisfies Record<string, ErrorRule>;

@@ -57,7 +57,9 @@ export async function attachCapture(
     // Under the lock the shape cannot change any more.
     const locked = await (described?.now(table.oid) ?? describeOne(source, table.oid));
     if (locked === undefined || (locked.key === null && keyless === "refuse"))
-      throw new ReplicateError("CAPTURE_BROKEN", `${label} has no key any more`);
+      throw new ReplicateError("CAPTURE_BROKEN", `the source's ${label} has lost its key`, {
+        hint: "Give the table a primary key again, leave it out (--exclude-tables), or have it read as a whole (--keyless reload). Then run the command again.",
+      });
     const id = known?.id ?? (await createCapture(source, locked, locked.key === null ? "statement" : method));
     if (tells && known?.tells !== true) await tellChanges(source, id);
     if (known?.isKeyless && locked.key !== null)

@@ -226,15 +226,15 @@ function narrowing(source: Limited, target: Limited, isSame: boolean): string | 
   if (elementType(target.baseType) === "numeric") {
     if (given !== null && given[0] - (given[1] ?? 0) <= size - scale && (given[1] ?? 0) === scale)
       return null;
-    return "values would be refused or rounded";
+    return "values would be rejected or rounded";
   }
   if (['"bit"', "character", "bpchar"].includes(elementType(target.baseType))) {
-    return given !== null && given[0] === size ? null : "values would be refused or padded";
+    return given !== null && given[0] === size ? null : "values would be rejected or padded";
   }
   if (given !== null && given[0] <= size) return null;
   // Of what an expression gives nobody knows the length; what is too long the target's server rejects.
   if (source.mapped?.as != null && textual.has(elementType(target.baseType))) return null;
-  return "values would be refused or cut";
+  return "values would be rejected or cut";
 }
 
 /** The numbers of `numeric(10,2)`, `timestamp(3) with time zone`, `character varying(20)[]`; null without any. */

@@ -100,7 +100,7 @@ export const options = {
     type: "text",
     value: "POLICY",
     choices: ["stop", "park"],
-    help: "a row that the target refuses: stop, which is the default, or park it with its error and go on",
+    help: "a row that the target rejects: stop, which is the default, or park it with its error and go on",
   },
   "schema-changes": {
     type: "text",

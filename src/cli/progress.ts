@@ -116,7 +116,7 @@ function describe(
       );
     case "rows-parked":
       return warn(
-        `${event.table}: the target refuses ${count(event.rows, "row")}, which ${event.rows === 1 ? "is" : "are"} parked (\`replicate parked\`): ${JSON.stringify(event.key)}: ${event.message}`,
+        `${event.table}: the target rejects ${count(event.rows, "row")}, which ${event.rows === 1 ? "is" : "are"} parked (\`replicate parked\`): ${JSON.stringify(event.key)}: ${event.message}`,
       );
     case "parked-rows-settled":
       return info(

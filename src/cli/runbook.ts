@@ -62,7 +62,7 @@ const advice: Readonly<Record<Status["phase"], string>> = {
   "catching-up": "Wait; if the lag grows for long, look at the target's disk and locks.",
   following: "Nothing to do. Without a runner, start follow again: nothing is lost, it catches up.",
   fenced: "Act at once: go on with the cutover, or undo it. Until then nobody can write.",
-  "cut-over": "Let follow run as long as a way back is wanted; then finish.",
+  "cut-over": "Let follow run as long as a rollback shall be possible; then finish.",
   failed: "Read the error and its remedy in the status, then start follow again.",
 };
 
@@ -190,7 +190,7 @@ function chapters(facts: RunbookFacts): Chapter[] {
       part: "clean-up",
       title: "Clean up after the move",
       text: [
-        "There is no way back afterwards. Schema `replicate`, its triggers and the fence are gone from both sides.",
+        "No rollback is possible afterwards. Schema `replicate`, its triggers and the fence are gone from both sides.",
       ],
       steps: [
         { says: "ends the time in which one could go back", command: "replicate cutover --finish --yes" },
@@ -269,7 +269,7 @@ export function runbookMarkdown(facts: RunbookFacts): string {
     ...(about === undefined ? [] : write(about)),
     "## In every shell",
     "",
-    "Secrets are not written down here: the variables have to be set by whoever is on duty.",
+    "Secrets are not written down here: the variables have to be set by the people on duty.",
     "",
     ...fence(environment(facts)),
     ...rest.flatMap(write),

@@ -51,16 +51,16 @@ export function statusLines(status: Status, now: Date): string[] {
   }
   if (status.runner.batch !== null) rows.push(["batch", batchText(status.runner.batch, now)]);
   if (status.phase !== "new") rows.push(["lag", lagText(lag, receiver)]);
-  if (status.back !== null) rows.push(["back", backText(status.back)]);
+  if (status.back !== null) rows.push(["two-way", backText(status.back)]);
   for (const wait of status.waits) rows.push(["waits", waitText(wait)]);
   if (status.phase !== "copying" && status.owed.open > 0) {
     rows.push([
-      "owed",
+      "deferred",
       `${count(status.owed.open, "index, constraint or trigger", "indexes, constraints and triggers")} of the ${receiver} ${receiver === "target" ? "to be restored" : "are away while it is kept current: they come back with a rollback, or at the end"}`,
     ]);
   }
   rows.push(...switchRows(status, now));
-  for (const held of status.held) rows.push(["held", retainedText(held, status.sync, now)]);
+  for (const held of status.held) rows.push(["retained", retainedText(held, status.sync, now)]);
   if (status.conflicts > 0)
     rows.push([
       "conflicts",
@@ -69,7 +69,7 @@ export function statusLines(status: Status, now: Date): string[] {
   if (status.parked > 0)
     rows.push([
       "parked",
-      `${count(status.parked, "row")} that the ${receiver} refuses: replicate parked${name}`,
+      `${count(status.parked, "row")} that the ${receiver} rejects: replicate parked${name}`,
     ]);
   return [
     `${status.sync}: ${status.phase} - ${phaseText(status)}`,
@@ -181,13 +181,13 @@ function retainedText(held: Status["held"][number], own: string, now: Date): str
   const who = held.sync === own ? "this sync" : `sync ${held.sync}`;
   const size = `${bytes(held.bytes)} of changes${held.isOver ? ", more than deltaLimit" : ""}`;
   const way = held.isOver && held.sync !== own ? `; give it up: ${held.giveUp}` : "";
-  return `${who} has taken nothing for ${age(held.since, now)}, and makes the source keep ${size}${way}`;
+  return `${who} has taken nothing for ${age(held.since, now)}, and makes the source retain ${size}${way}`;
 }
 
 function maintenanceLines({ upkeep }: Status, now: Date): string[] {
   if (upkeep === null) return [];
   return [
-    `  upkeep is put off, first ${ago(upkeep.since, now)}:`,
+    `  maintenance is put off, first ${ago(upkeep.since, now)}:`,
     `    ${upkeep.message}`,
     `    what to do: ${upkeep.hint}`,
   ];

@@ -150,9 +150,9 @@ export const verbs = {
     examples: [{ command: "status --watch", says: "keep an eye on it" }],
   },
   parked: {
-    summary: "lists rows that the target has refused, and tries them again",
+    summary: "lists rows that the target has rejected, and tries them again",
     details: [
-      "With --on-refusal park, or onRefusal in the file, a row that the target refuses is put aside with its error, and the others go on. The target keeps the row as it was. It is tried again when it changes on the source, when the target's table has changed, every ten minutes, and with --retry.",
+      "With --on-refusal park, or onRefusal in the file, a row that the target rejects is parked with its error, and the others go on. The target keeps the row as it was. It is tried again when it changes on the source, when the target's table has changed, every ten minutes, and with --retry.",
     ],
     options: ["tables", "ids", "retry"],
     examples: [
@@ -221,7 +221,7 @@ export const verbs = {
     examples: [{ command: "drop --dry-run", says: "what would be removed?" }],
   },
   runbook: {
-    summary: "writes instructions for whoever is on duty",
+    summary: "writes instructions for the people on duty",
     details: [
       "Start, look, cut over, go back, clean up: every command with the names of this sync, what each state means, and what to do. Passwords are left to variables. Works before the sync is set up, too.",
     ],

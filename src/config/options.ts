@@ -267,7 +267,7 @@ export function checkOptions(
   for (const path of tracksTarget ? parking : [])
     check.problem(
       path,
-      "park is not for a target with changes of its own, which would overwrite the source's row that was put aside",
+      "park is not for a target with changes of its own, which would overwrite the source's row that was parked",
     );
 
   const applying = [

@@ -132,7 +132,7 @@ export async function loadPart(
     if (!(error instanceof RelayError)) throw error;
     if (attempt === undefined && error.side === "target" && canPark(run, table, error.cause)) {
       run.rejected.set(partName, 1);
-      throw new PartGivenBack("the target refuses some of its rows", { cause: error, isAtOnce: true });
+      throw new PartGivenBack("the target rejects some of its rows", { cause: error, isAtOnce: true });
     }
     if (error.side === "source" && isRejection(error.cause) && (await mends(run, table)))
       throw new PartGivenBack("a noted key cannot be read any more", { cause: error, isAtOnce: true });
@@ -290,7 +290,7 @@ function rejection(run: CopyRun, error: RelayError, table: CopyTable): Error {
   if (error.side === "source")
     return asReplicateError(cause, `cannot read ${table.label} on the source`, [table.source]);
   const into = tableLabel(table.target);
-  const what = `the target refused a row of ${table.label}${into === table.label ? "" : ` for ${into}`}`;
+  const what = `the target rejected a row of ${table.label}${into === table.label ? "" : ` for ${into}`}`;
   if (lacksPartition(cause)) {
     return new ReplicateError("TABLE_SHAPE_CHANGED", asReplicateError(cause, what).message, {
       cause,
@@ -310,7 +310,7 @@ function rejection(run: CopyRun, error: RelayError, table: CopyTable): Error {
       ...(sqlstate === undefined ? {} : { sqlstate }),
       ...(isLost
         ? {
-            hint: "The table has no key, so that a row cannot be put aside: repair it, or the target's table, then run the command again.",
+            hint: "The table has no key, so that a row cannot be parked: repair it, or the target's table, then run the command again.",
           }
         : {}),
     });

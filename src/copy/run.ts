@@ -118,7 +118,10 @@ export async function loadCopyTables(
   const entries = only === undefined ? all : all.filter((entry) => only.includes(labelOf(entry)));
   const strangers = (only ?? []).filter((label) => !all.some((entry) => labelOf(entry) === label));
   if (strangers.length > 0) {
-    throw new ReplicateError("PATTERN_MATCHES_NOTHING", `not a table of this sync: ${strangers.join(", ")}`);
+    throw new ReplicateError(
+      "PATTERN_MATCHES_NOTHING",
+      `sync ${config.name} has no table ${strangers.join(", ")}`,
+    );
   }
   if (remap === true || restart === true)
     for (const entry of remapped(config, entries))
@@ -136,9 +139,13 @@ export async function describeAgain(
   const entries = (await loadTables(target, run.sync)).filter((entry) => entry.captureId === captureId);
   const [table] = (await describe(run, source, target, entries)).values();
   if (table === undefined) {
-    throw new ReplicateError("SYNC_UNKNOWN", "the table is not part of the sync any more", {
-      hint: "Somebody removed it while it was copied. Run the command again.",
-    });
+    throw new ReplicateError(
+      "SYNC_UNKNOWN",
+      `a table that was being copied is not part of sync ${run.sync} any more`,
+      {
+        hint: "Somebody took it out of the sync meanwhile. Run the command again, which copies the others.",
+      },
+    );
   }
   return table;
 }

@@ -41,7 +41,7 @@ export async function prepare(run: SwitchRun, isUp: boolean): Promise<string> {
   await askReload(source, await owingReload(target, active.config.name));
   await failpoint("cutover.retention-point-set");
   if (isReversible) {
-    tell(active, "preparing the way back");
+    tell(active, "preparing the reverse replication");
     await createReverse(open(turn.reversed), entries);
     await failpoint("cutover.planted");
   }

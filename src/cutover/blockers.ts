@@ -16,7 +16,7 @@ export async function assertNoneParked(
   if (rows === 0) return;
   throw new ReplicateError(
     "ROWS_PARKED",
-    `the new side has refused ${rows} ${rows === 1 ? "row" : "rows"}, which it would lack`,
+    `${rows} ${rows === 1 ? "row is" : "rows are"} parked: the new side has rejected and would lack ${rows === 1 ? "it" : "them"}`,
   );
 }
 

@@ -271,15 +271,15 @@ async function checkReverse(
     if (!table.isOwned) {
       blockers.push({
         subject,
-        message: `is owned by ${table.owner} on the new side: its changes cannot be captured for the way back`,
-        remedy: `grant ${ident(table.owner)} to ${ident(role)};  -- or go without a way back: --no-reverse`,
+        message: `is owned by ${table.owner} on the new side: its changes cannot be captured for the reverse replication`,
+        remedy: `grant ${ident(table.owner)} to ${ident(role)};  -- or cut over without reverse replication: --no-reverse`,
       });
     }
     if (table.key === null && !goesWithout(table.oid)) {
       blockers.push({
         subject,
-        message: "has no key on the new side: its changes cannot be captured for the way back",
-        remedy: `alter table ${tableSql(table)} add primary key (…);  -- or go without a way back: --no-reverse`,
+        message: "has no key on the new side: its changes cannot be captured for the reverse replication",
+        remedy: `alter table ${tableSql(table)} add primary key (…);  -- or cut over without reverse replication: --no-reverse`,
       });
     }
   }
@@ -287,8 +287,9 @@ async function checkReverse(
   for (const table of back.filter((each) => hidingRelations(each).length > 0 || !each.isOwned)) {
     blockers.push({
       subject: tableLabel(table),
-      message: "cannot be written to on the old side by this role, so there would be no way back",
-      remedy: "give the role the rights of the table's owner, or go without a way back: --no-reverse",
+      message: "cannot be written to on the old side by this role, so reverse replication is not possible",
+      remedy:
+        "give the role the rights of the table's owner, or cut over without reverse replication: --no-reverse",
     });
   }
 }
@@ -319,7 +320,7 @@ function transformed(config: ResolvedConfig, entries: readonly SyncTable[]): Pro
     .filter(({ sourceSchema, sourceName }) => isTransformed(config, sourceSchema, sourceName))
     .map(({ sourceSchema, sourceName }) => ({
       subject: tableLabel({ schema: sourceSchema, name: sourceName }),
-      message: "has rows that are transformed on their way: there is no way back",
-      remedy: "go without a way back: --no-reverse",
+      message: "has rows that are transformed on their way: reverse replication is not possible",
+      remedy: "cut over without reverse replication: --no-reverse",
     }));
 }

@@ -81,7 +81,7 @@ export async function coverTables(
     [sync, randomUUID()],
   );
   const fence = await readFence(connection, sync);
-  if (fence === undefined) throw new ReplicateError("INTERNAL", `the fence of ${sync} vanished`);
+  if (fence === undefined) throw new ReplicateError("INTERNAL", `the fence of sync ${sync} is gone`);
   const { id } = fence;
   const gaps = (await relationsOf(connection, relids, id)).filter(isGap);
   if (gaps.length === 0) return fence;

@@ -224,9 +224,13 @@ export class FollowSession {
     if (!this.source.isBroken) await this.source.script("rollback");
     this.#refetches += 1;
     if (this.#refetches > MOST_REFETCHES) {
-      throw new ReplicateError("ROW_REFUSED", `rows of the target's ${shape.label} keep blocking the batch`, {
-        hint: "Run `replicate verify` to see where the target was changed.",
-      });
+      throw new ReplicateError(
+        "ROW_REFUSED",
+        `the target's ${shape.label} has rows that the source does not have, with unique values that the batch brings: they come again and again`,
+        {
+          hint: "Somebody writes to the target's table. Stop that, see the rows with `replicate verify`, bring the source's with `replicate verify --repair`, and start again.",
+        },
+      );
     }
     this.context.log.warn(
       { table: shape.label, rows: keys.length },

@@ -171,8 +171,8 @@ function wayBackError(error: unknown): unknown {
   const isAboutSides = error instanceof ReplicateError && /^(TABLE_SHAPE_CHANGED|CAPTURE_BROKEN)$/.test(error.code); // prettier-ignore
   if (!isAboutSides) return error;
   const { code, message, problems, hint } = error;
-  const told = `${hint ?? ""} This is the way back: what is said of the target is meant of your source, and the other way round.`;
-  return new ReplicateError(code, `${message} (on the way back)`, {
+  const told = `${hint ?? ""} This is about changes that go from the target to the source: where it says target, your source is meant, and the other way round.`;
+  return new ReplicateError(code, `${message} (from the target to the source)`, {
     problems,
     hint: told.trim(),
     cause: error,

@@ -50,7 +50,7 @@ export async function decide(
   if (onError === undefined) return "park";
   let isRetry = false;
   for (const { key, sqlstate, message } of found) {
-    const error = new ReplicateError("ROW_REFUSED", `the target refused a row of ${label}: ${message}`, {
+    const error = new ReplicateError("ROW_REFUSED", `the target rejected a row of ${label}: ${message}`, {
       sqlstate,
     });
     const answer = await askOnError(onError, error, { table: label, key, attempt });
@@ -85,7 +85,7 @@ export function rowsToPark(
 export function tooMany(limits: string, { table, message }: RejectedRow): ReplicateError {
   return new ReplicateError(
     "ROW_REFUSED",
-    `the target refuses more rows than are put aside (${limits}), one of them in ${table}: ${message}`,
+    `the target rejects more rows than may be parked (${limits}), one of them in ${table}: ${message}`,
     { hint: "Something is wrong with more than a row: repair the target's table, then start again." },
   );
 }

@@ -360,7 +360,7 @@ async function assertOursAlone(
       return await keepsSessions(pid, asking(client), asking(other));
     } catch (error) {
       if (sqlstateOf(error) !== undefined && !wire(other).destroyed) throw error;
-      throw new ReplicateError("TOO_MANY_CONNECTIONS", `the pool of the ${options.side} ${label} has no place for two of our sessions`, { cause: error }); // prettier-ignore
+      throw new ReplicateError("TOO_MANY_CONNECTIONS", `the pool of the ${options.side} ${label} has no place for two sessions of this program`, { cause: error }); // prettier-ignore
     } finally {
       clearTimeout(timer);
       await other.end().catch(() => undefined);

@@ -48,14 +48,14 @@ function encodingFindings(own: Locale, other: Locale, anew: Remedy): Finding[] {
   if (own.encoding === other.encoding) return [];
   const differs = `text is ${own.encoding} on the source and ${other.encoding} on the target`;
   if (own.encoding === "SQL_ASCII") {
-    const message = `${differs}: bytes of the source that are no valid ${other.encoding} are refused by the copy`;
+    const message = `${differs}: bytes of the source that are no valid ${other.encoding} are rejected by the target`;
     return [{ severity: "warning", subject: "encoding", message, ...anew }];
   }
   if (other.encoding === "UTF8") return [];
   const message =
     other.encoding === "SQL_ASCII"
       ? `${differs}, which stores any bytes and knows no characters: lengths, order and upper case change`
-      : `${differs}: characters that ${other.encoding} does not have are refused by the copy`;
+      : `${differs}: characters that ${other.encoding} does not have are rejected by the target`;
   return [
     {
       severity: other.encoding === "SQL_ASCII" ? "warning" : "blocking",

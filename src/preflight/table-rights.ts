@@ -86,7 +86,7 @@ async function checkIdentities(
     return {
       severity: isWritten ? "blocking" : "warning",
       subject: tableLabel(table),
-      message: `on the ${side}, ${names} cannot tell its rows apart, so the server refuses every UPDATE and DELETE on it${isWritten ? "" : ", ours too on the way back after a cutover"}`,
+      message: `on the ${side}, ${names} cannot tell its rows apart, so the server refuses every UPDATE and DELETE on it${isWritten ? "" : ", also those of the reverse replication after a cutover"}`,
       ...run(
         side,
         table.owner,

@@ -76,7 +76,7 @@ function keyFindings({ source, target }: TablePair): Finding[] {
 function wayBackFindings({ source, target }: TablePair): Finding[] {
   return columnPlan(target, source).problems.map((problem) => ({
     ...problem,
-    message: `${problem.message} (on the way back)`,
+    message: `${problem.message} (from the target to the source)`,
     severity: "blocking",
   }));
 }

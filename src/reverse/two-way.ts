@@ -48,9 +48,13 @@ export async function initBack(open: OpenWay): Promise<void> {
 async function assertNoneParked(target: Connection, sync: string): Promise<void> {
   const rows = [...(await countParked(target, sync)).values()].reduce((sum, count) => sum + count, 0);
   if (rows === 0) return;
-  throw new ReplicateError("CONFIG_INVALID", `sync ${sync} has ${rows} parked rows`, {
-    hint: "Settle them first: `replicate parked` lists them, and they are tried again while the sync is followed as before.",
-  });
+  throw new ReplicateError(
+    "CONFIG_INVALID",
+    `sync ${sync} has ${rows} parked rows, and a sync that tracks the target's changes can have none`,
+    {
+      hint: "Settle them first: `replicate parked` lists them, and they are tried again while the sync is followed as before.",
+    },
+  );
 }
 
 /** What decides conflicts has to be the same everywhere: names that somebody has, and clocks that agree. */

@@ -44,7 +44,11 @@ export function checkShares(given: {
   if (sourceShare === targetShare)
     problems.push({ subject: "targetShare", message: "has to be another one than the source's" });
   if (problems.length > 0)
-    throw new ReplicateError("CONFIG_INVALID", "numbers cannot be shared out like that", { problems });
+    throw new ReplicateError(
+      "CONFIG_INVALID",
+      "the shares of the source and the target do not fit together",
+      { problems },
+    );
   return { source: { shares, share: sourceShare }, target: { shares, share: targetShare } };
 }
 

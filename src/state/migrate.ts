@@ -31,7 +31,7 @@ export async function stateVersion(connection: Connection): Promise<number> {
   if (!exists) {
     throw new ReplicateError(
       "SYNC_MISMATCH",
-      `the ${connection.side} has a schema named replicate that is not ours`,
+      `the ${connection.side} has a schema named replicate that this program did not make`,
       {
         hint: "Rename or drop that schema: the name is needed.",
       },

@@ -8,9 +8,13 @@ import type { Connection } from "../postgres/connect.ts";
 export async function ownNode(connection: Connection): Promise<string> {
   const [node] = await connection.rows<{ name: string }>(`select name from replicate.node where is_own`);
   if (node !== undefined) return node.name;
-  throw new ReplicateError("SYNC_MISMATCH", `the ${connection.side} database has no name yet`, {
-    hint: "Run `replicate init` again.",
-  });
+  throw new ReplicateError(
+    "SYNC_MISMATCH",
+    `the ${connection.side}'s database has no name for conflicts yet`,
+    {
+      hint: "Run `replicate init` again.",
+    },
+  );
 }
 
 /**

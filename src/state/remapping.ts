@@ -84,8 +84,9 @@ export function irreversible(entries: readonly LedgerTable[]): Problem[] {
     .filter((entry) => !isReversible(entry.mapping))
     .map((entry) => ({
       subject: tableLabel(sourceOf(entry)),
-      message: "is filtered, lacks columns, or has computed ones on the new side: there is no way back",
-      remedy: "go without a way back: --no-reverse",
+      message:
+        "is filtered, lacks columns, or has computed ones on the new side: reverse replication is not possible",
+      remedy: "cut over without reverse replication: --no-reverse",
     }));
 }
 
@@ -104,7 +105,11 @@ function sourceOf(entry: LedgerTable): { readonly schema: string; readonly name:
 
 function fail(problems: readonly Problem[]): void {
   if (problems.length === 0) return;
-  throw new ReplicateError("CONFIG_INVALID", "the settings map tables otherwise than they were copied", {
-    problems,
-  });
+  throw new ReplicateError(
+    "CONFIG_INVALID",
+    `the settings map ${[...new Set(problems.map(({ subject }) => subject))].join(", ")} in another way than the rows on the target were copied`,
+    {
+      problems,
+    },
+  );
 }

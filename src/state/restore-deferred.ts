@@ -86,7 +86,8 @@ export async function restoreDeferred(
       const seconds = (Date.now() - startedAt) / 1000 / done.deferred.length;
       for (const deferred of done.deferred) emitRestored(context, deferred, seconds);
     } catch (error) {
-      if (!(error instanceof RestoreError)) throw asReplicateError(error, "cannot read what is owed");
+      if (!(error instanceof RestoreError))
+        throw asReplicateError(error, "cannot read the deferred definitions");
       if (target.isBroken || isConnectionFailure(error.cause)) throw restoreFailure(error);
       if (isRetryableConflict(error.cause) && conflicts < 100) {
         conflicts += 1;
@@ -141,7 +142,7 @@ async function restoreAtOnce(target: Connection, sync: string, filter: DeferredF
     );
     return deferred.length;
   } catch (error) {
-    if (target.isBroken) throw asReplicateError(error, "cannot restore what is owed");
+    if (target.isBroken) throw asReplicateError(error, "cannot restore the deferred definitions");
     // Which of them it was, each tells by itself.
     await target.script("rollback");
     return 0;

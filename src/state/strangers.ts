@@ -12,7 +12,7 @@ export async function assertNoStrangers(connection: Connection, label: string): 
   const [first] = found;
   throw new ReplicateError(
     "STATE_NOT_OURS",
-    `schema replicate of ${label} is not ours alone: ${first?.object} ${first?.problem}`,
+    `others have a hand in schema replicate of ${label}: ${first?.object} ${first?.problem}`,
     {
       problems: found.map(({ object, problem, remedy }) => ({
         subject: `${label}: ${object}`,

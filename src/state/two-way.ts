@@ -52,10 +52,14 @@ export async function assertSetUp(
   const isMore = config.tracksTarget && (config.direction === "both" || known.direction === "one-way");
   if (isExtending && isMore) return;
   const fail = (subject: string, message: string): never => {
-    throw new ReplicateError("CONFIG_INVALID", `sync ${config.name} was set up otherwise`, {
-      problems: [{ subject, message }],
-      hint: "Use the settings that `replicate init` was run with, or run it again with those that shall hold from now on.",
-    });
+    throw new ReplicateError(
+      "CONFIG_INVALID",
+      `sync ${config.name} was set up with other settings: ${subject} ${message}`,
+      {
+        problems: [{ subject, message }],
+        hint: "Use the settings that `replicate init` was run with, or run it again with those that shall hold from now on.",
+      },
+    );
   };
   if (known.direction !== config.direction)
     fail(

@@ -254,7 +254,7 @@ async function beginOnSource(pair: SessionPair, request: PartRequest, position: 
   if (position.position !== null && xmax(row.snapshot) < xmax(position.position)) {
     throw new ReplicateError(
       "SOURCE_LOST",
-      "the source's transactions are behind the position of the target",
+      "the source has fewer transactions than the target has applied: it was restored from an older copy, or is another server",
     );
   }
   return {

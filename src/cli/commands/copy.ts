@@ -36,7 +36,7 @@ export function printCopy(
     ...leftInvalidLines(leftInvalid),
     ...(parked === 0
       ? []
-      : [`${count(parked, "row")} that the target refuses: ${nextCommand(context, "parked")}`]),
+      : [`${count(parked, "row")} that the target rejects: ${nextCommand(context, "parked")}`]),
     `the copy is done: ${count(tables.length, "table")}, ${count(rows, "row")}, ${bytes(size)} (this run: ${duration(seconds)})`,
   );
 }

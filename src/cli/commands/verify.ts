@@ -57,7 +57,7 @@ function tableLines(report: VerifyReport["tables"][number]): string[] {
     `${table}: ${count(differencesTotal, "difference")}`,
     ...shown.map(({ kind, key, columns, parked }) => {
       const where = columns.length === 0 ? "" : ` in ${columns.join(", ")}`;
-      return `  ${kind} ${toJson(key)}${where}${parked === true ? ", parked: the target has refused it" : ""}`;
+      return `  ${kind} ${toJson(key)}${where}${parked === true ? ", parked: the target has rejected it" : ""}`;
     }),
     ...(hidden > 0
       ? [`  and ${count(hidden, "more", "more")}; --json lists up to ${number(1000)} per table`]

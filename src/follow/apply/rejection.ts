@@ -16,7 +16,7 @@ export function rejected(error: unknown): unknown {
   if (!isRejection(error)) return error;
   const { schema, table } = error as ServerError;
   const where = table === undefined ? "" : ` in ${schema}.${table}`;
-  return new ReplicateError("ROW_REFUSED", `the target refused a row${where}: ${saidBy(error)}`, {
+  return new ReplicateError("ROW_REFUSED", `the target rejected a row${where}: ${saidBy(error)}`, {
     cause: withoutValues(error),
     ...(sqlstateOf(error) === undefined ? {} : { sqlstate: sqlstateOf(error) as string }),
     ...(isUnknownLabel(error)

@@ -188,7 +188,7 @@ export class SchemaWatch {
     for (const { leaf, remedy } of this.#tables.shapesOf(captureIds).flatMap(lackedBy)) {
       if (this.#told.has(leaf.oid)) continue;
       this.#told.add(leaf.oid);
-      const message = `the target has no partition for the rows of ${tableLabel(leaf)}, and will refuse them; there: ${remedy}`;
+      const message = `the target has no partition for the rows of ${tableLabel(leaf)}, and will reject them; there: ${remedy}`;
       this.#context.emit({ type: "warning", message });
     }
   }

@@ -33,7 +33,7 @@ test("a column of one side alone stops the way that would lose it, and the error
   await pair.target.sql("alter table t add v int; insert into t values (1, 1)");
   await expect(followed.drain()).rejects.toMatchObject({
     code: "TABLE_SHAPE_CHANGED",
-    message: expect.stringMatching(/\(on the way back\)$/) as string,
+    message: expect.stringMatching(/\(from the target to the source\)$/) as string,
     hint: expect.stringMatching(/what is said of the target is meant of your source/) as string,
   });
   await pair.source.sql("alter table t add v int");

@@ -324,7 +324,7 @@ test("what cannot go both ways is refused before anything is changed, and names 
   );
   expect(messages).toEqual([
     expect.stringMatching(/keyless: has no key, so conflicts cannot be told/),
-    expect.stringMatching(/sized: .* \(on the way back\)/),
+    expect.stringMatching(/sized: .* \(from the target to the source\)/),
     expect.stringMatching(
       /session_replication_role on the source: role \S+ may not set it, so child_parent_id_fkey on public.child/,
     ),

@@ -205,7 +205,7 @@ test("more than are put aside: the copy stops, and goes on when that is repaired
   await sync.init();
   await expect(sync.copy({ partBytes, jobs: 1 })).rejects.toMatchObject({
     code: "ROW_REFUSED",
-    message: expect.stringContaining("more rows than are put aside (10000 of a sync)") as string,
+    message: expect.stringContaining("more rows than may be parked (10000 of a sync)") as string,
   });
   // What is done is done as a whole.
   const [rows, parked, told] = await column(
@@ -501,6 +501,6 @@ test("at the command line", async () => {
   const copy = await replicate(["copy", "--on-refusal", "park", ...flags]);
   expect(copy.code).toBe(0);
   expect(copy.stderr).toContain("public.t: the target refuses 1 row, which is parked");
-  expect(copy.stdout).toContain("1 row that the target refuses: replicate parked --name cli\n");
+  expect(copy.stdout).toContain("1 row that the target rejects: replicate parked --name cli\n");
   expect((await replicate(["parked", ...flags])).stdout).toMatch(/public\.t \{ ?"id": ?2 ?\}/);
 });

@@ -256,7 +256,7 @@ test("sides that are not equal are not switched", async () => {
   const change = (async () => {
     while (
       !prepared.events.some(
-        (event) => event.type === "switch-step" && event.step === "preparing the way back",
+        (event) => event.type === "switch-step" && event.step === "preparing the reverse replication",
       )
     ) {
       await sleep(5);

@@ -181,7 +181,7 @@ test("rows are transformed in copy and follow, and no other table's", async () =
   });
   await expect(sync.cutover()).rejects.toMatchObject({
     code: "PREFLIGHT_BLOCKED",
-    problems: [{ subject: "public.t", remedy: "go without a way back: --no-reverse" }],
+    problems: [{ subject: "public.t", remedy: "cut over without reverse replication: --no-reverse" }],
   });
   expect((await sync.cutover({ reverse: false })).result).toBe("switched");
   await sync.drop();

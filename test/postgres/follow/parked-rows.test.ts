@@ -263,7 +263,7 @@ test("at the command line", async () => {
   const follow = await replicate(["follow", "--until-caught-up", "--on-refusal", "park", ...flags]);
   expect(follow.stderr).toContain("public.t: the target refuses 1 row, which is parked");
   expect((await replicate(["status", ...flags])).stdout).toMatch(
-    /parked +1 row that the target refuses: replicate parked --name cli/,
+    /parked +1 row that the target rejects: replicate parked --name cli/,
   );
   const listed = await replicate(["parked", ...flags]);
   expect(listed.stdout).toMatch(
@@ -402,7 +402,7 @@ test("too many rows: something is wrong with more than a row", async () => {
   await pair.source.sql("insert into t select g, 3 from generate_series(1, 1500) g");
   await expect(followed.drain()).rejects.toMatchObject({
     code: "ROW_REFUSED",
-    message: expect.stringContaining("more rows than are put aside") as string,
+    message: expect.stringContaining("more rows than may be parked") as string,
   });
   expect(await letters(pair)).toEqual([]);
 });
@@ -415,7 +415,7 @@ test("a cutover does not go on without the rows, unless it is told to", async ()
   await expect(followed.sync.cutover()).rejects.toMatchObject({
     code: "ROWS_PARKED",
     exitCode: 1,
-    message: expect.stringContaining("has refused 1 row") as string,
+    message: expect.stringContaining("1 row is parked") as string,
   });
   // The source takes writes.
   await pair.source.sql("insert into t values (3, 20), (4, 4)");

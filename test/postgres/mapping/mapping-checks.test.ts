@@ -214,7 +214,7 @@ describe("the way back from a mapped table", () => {
     });
     await each(run, "init", "copy", "follow --until-caught-up", "verify");
     expect(await refusals(run, "cutover", "--yes")).toEqual([
-      "public.u: is filtered, lacks columns, or has computed ones on the new side: there is no way back",
+      "public.u: is filtered, lacks columns, or has computed ones on the new side: reverse replication is not possible",
     ]);
     await each(run, "drop --yes");
 

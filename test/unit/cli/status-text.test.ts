@@ -151,7 +151,7 @@ it("lists what the target is owed", () => {
     open: 1,
     leftInvalid: [{ table: "public.b", constraint: "b_fk", reason: "3 rows have no partner" }],
   };
-  expect(text({ owed })).toContain("owed     1 index, constraint or trigger of the target to be restored");
+  expect(text({ owed })).toContain("deferred 1 index, constraint or trigger of the target to be restored");
   expect(text({ owed: { ...owed, side: "source" } })).toMatch(
     /owed +1 index, constraint or trigger of the source are away/,
   );
@@ -261,7 +261,7 @@ it("tells of a sync that makes the source keep changes, and how to give it up", 
     giveUp: "replicate x",
   };
   expect(text({ held: [held] })).toContain(
-    "held     sync far has taken nothing for 3 h, and makes the source keep 2.0 GB of changes, more than deltaLimit; give it up: replicate x",
+    "retained sync far has taken nothing for 3 h, and makes the source retain 2.0 GB of changes, more than deltaLimit; give it up: replicate x",
   );
   const shown = text({ held: [{ ...held, sync: "shop", isOver: false }] });
   expect(shown).toContain("this sync has taken nothing for 3 h, and makes the source keep 2.0 GB of changes");
