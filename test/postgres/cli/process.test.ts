@@ -125,7 +125,7 @@ it("copy ends at a signal with exit code 3 and is resumed by the same command", 
   copy.child.kill("SIGINT");
   const finished = await copy.finished;
   expect(finished).toMatchObject({ code: 3, stderr: expect.stringContaining("error ABORTED: ") });
-  expect(finished.stderr).toContain("The same command resumes");
+  expect(finished.stderr).toContain("the same command again: it resumes");
   expect(await replicate(args, { env })).toMatchObject({
     code: 0,
     stdout: expect.stringContaining("1 table, 100,000 rows"),

@@ -34,7 +34,7 @@ test("a column of one side alone stops the way that would lose it, and the error
   await expect(followed.drain()).rejects.toMatchObject({
     code: "TABLE_SHAPE_CHANGED",
     message: expect.stringMatching(/\(from the target to the source\)$/) as string,
-    hint: expect.stringMatching(/what is said of the target is meant of your source/) as string,
+    hint: expect.stringMatching(/changes that go from the target to the source/) as string,
   });
   await pair.source.sql("alter table t add v int");
   expect(await followed.differences()).toEqual([]);

@@ -500,7 +500,7 @@ test("at the command line", async () => {
   expect((await replicate(["copy", ...flags])).code).toBe(3);
   const copy = await replicate(["copy", "--on-refusal", "park", ...flags]);
   expect(copy.code).toBe(0);
-  expect(copy.stderr).toContain("public.t: the target refuses 1 row, which is parked");
+  expect(copy.stderr).toContain("public.t: the target rejects 1 row, which is parked");
   expect(copy.stdout).toContain("1 row that the target rejects: replicate parked --name cli\n");
   expect((await replicate(["parked", ...flags])).stdout).toMatch(/public\.t \{ ?"id": ?2 ?\}/);
 });

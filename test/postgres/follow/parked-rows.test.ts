@@ -261,7 +261,7 @@ test("at the command line", async () => {
   const flags = ["--name", "cli", "--source", pair.source.url, "--target", pair.target.url];
   expect((await replicate(["follow", "--until-caught-up", ...flags])).code).toBe(3);
   const follow = await replicate(["follow", "--until-caught-up", "--on-refusal", "park", ...flags]);
-  expect(follow.stderr).toContain("public.t: the target refuses 1 row, which is parked");
+  expect(follow.stderr).toContain("public.t: the target rejects 1 row, which is parked");
   expect((await replicate(["status", ...flags])).stdout).toMatch(
     /parked +1 row that the target rejects: replicate parked --name cli/,
   );

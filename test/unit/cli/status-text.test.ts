@@ -151,9 +151,9 @@ it("lists what the target is owed", () => {
     open: 1,
     leftInvalid: [{ table: "public.b", constraint: "b_fk", reason: "3 rows have no partner" }],
   };
-  expect(text({ owed })).toContain("deferred 1 index, constraint or trigger of the target to be restored");
+  expect(text({ owed })).toContain("deferred  1 index, constraint or trigger of the target to be restored");
   expect(text({ owed: { ...owed, side: "source" } })).toMatch(
-    /owed +1 index, constraint or trigger of the source are away/,
+    /deferred +1 index, constraint or trigger of the source are away/,
   );
   expect(text({ owed })).toContain("b_fk on public.b stays NOT VALID:\n      3 rows have no partner");
 });
@@ -261,10 +261,10 @@ it("tells of a sync that makes the source keep changes, and how to give it up", 
     giveUp: "replicate x",
   };
   expect(text({ held: [held] })).toContain(
-    "retained sync far has taken nothing for 3 h, and makes the source retain 2.0 GB of changes, more than deltaLimit; give it up: replicate x",
+    "retained  sync far has taken nothing for 3 h, and makes the source retain 2.0 GB of changes, more than deltaLimit; give it up: replicate x",
   );
   const shown = text({ held: [{ ...held, sync: "shop", isOver: false }] });
-  expect(shown).toContain("this sync has taken nothing for 3 h, and makes the source keep 2.0 GB of changes");
+  expect(shown).toContain("this sync has taken nothing for 3 h, and makes the source retain 2.0 GB of changes");
   expect(shown).not.toContain("give it up");
 });
 
