@@ -264,7 +264,9 @@ it("tells of a sync that makes the source keep changes, and how to give it up", 
     "retained  sync far has taken nothing for 3 h, and makes the source retain 2.0 GB of changes, more than deltaLimit; give it up: replicate x",
   );
   const shown = text({ held: [{ ...held, sync: "shop", isOver: false }] });
-  expect(shown).toContain("this sync has taken nothing for 3 h, and makes the source retain 2.0 GB of changes");
+  expect(shown).toContain(
+    "this sync has taken nothing for 3 h, and makes the source retain 2.0 GB of changes",
+  );
   expect(shown).not.toContain("give it up");
 });
 
