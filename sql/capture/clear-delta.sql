@@ -15,11 +15,12 @@ begin
     if exists (
       select from replicate.subscription as s
       join replicate.source_sync as y on y.name = s.sync
+      cross join lateral (select coalesce(pg_catalog.to_jsonb(s) ->> 'since', y.position)::pg_catalog.txid_snapshot as position) as p
       where s.capture_id = {{id}}
-        and (s.holds or y.position is null or exists (
+        and (s.holds or p.position is null or exists (
           select from {{delta}} as d
-          where d.txid >= pg_catalog.txid_snapshot_xmin(y.position::pg_catalog.txid_snapshot)
-            and not pg_catalog.txid_visible_in_snapshot(d.txid, y.position::pg_catalog.txid_snapshot){{foreign}}))
+          where d.txid >= pg_catalog.txid_snapshot_xmin(p.position)
+            and not pg_catalog.txid_visible_in_snapshot(d.txid, p.position){{foreign}}))
     ) then
       return;
     end if;

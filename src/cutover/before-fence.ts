@@ -10,23 +10,28 @@ import { loadKinds } from "../state/deferred.ts";
 import { restoreDeferred } from "../state/restore-deferred.ts";
 import { moveSwitch } from "../state/switch.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
-import { verifySync } from "../verify/verify.ts";
+import { ChangePlans, verifyChanged, verifySync } from "../verify/verify.ts";
 import { askReload } from "./ask-reload.ts";
-import { setRetentionPoint } from "./retention-point.ts";
+import { moveRetentionPoints, setRetentionPoint, type RetentionPoints } from "./retention-point.ts";
 import { createReverse, suspendTriggers } from "../reverse/reverse.ts";
-import { owingReload } from "./pending.ts";
+import { FEW_DELTAS, owingReload } from "./pending.ts";
 import { awaitCalm, coverTables } from "../fence/raise.ts";
 import { notRestored, assertNoDifferences, undoneByOther } from "./blockers.ts";
 import { rehearse } from "./rehearse.ts";
+import type { Uncompared } from "./time-comparison.ts";
 import { tell, timeoutOf, waitWarning, type SwitchRun } from "./switch-run.ts";
 
-/** Deltas that may be pending when the fence is raised. */
-const FEW_DELTAS = 2000;
 /** How long to wait for those who write for long, and for locks on tables. Nobody waits for us meanwhile. */
 const LOCK_BUDGET_MS = 5 * 60_000;
 
-/** All that can be done while applications still write, so that the fence is short. Returns the retention point. */
-export async function prepare(run: SwitchRun, isUp: boolean): Promise<string> {
+/** Rounds in which what has changed is compared before the fence: each is shorter than the one before, down to this. */
+const MOST_ROUNDS = 4;
+const SHORT_ROUND_MS = 1500;
+/** A round that takes more of the time of the one before has as much left over as it began with. */
+const ROUND_GAIN = 0.7;
+
+/** All that can be done while applications still write, so that the fence is short. */
+export async function prepare(run: SwitchRun, isUp: boolean): Promise<Uncompared> {
   const { open, turn, state, source, target, follower, options, isReversible } = run;
   const active = open(turn.active);
   const { signal } = active;
@@ -36,7 +41,8 @@ export async function prepare(run: SwitchRun, isUp: boolean): Promise<string> {
   const entries = await loadTables(target, active.config.name);
   // Before the retention point, so that they need not be compared as a whole while fenced if they change no more.
   await follower.reload(source, target, signal);
-  const retentionPoint = await setRetentionPoint(active);
+  const plans = new ChangePlans();
+  let points = await setRetentionPoint(active);
   // What has a deferred reload all the same has changed since: this leaves a trace of it behind the retention point.
   await askReload(source, await owingReload(target, active.config.name));
   await failpoint("cutover.retention-point-set");
@@ -45,7 +51,7 @@ export async function prepare(run: SwitchRun, isUp: boolean): Promise<string> {
     await createReverse(open(turn.reversed), entries);
     await failpoint("cutover.planted");
   }
-  if (isUp) return retentionPoint;
+  if (isUp) return { points, plans };
   // A foreign key of a keyless table that changes on could not be validated before the last reload.
   const isSettled = entries.every((entry) => !entry.isKeyless);
   const { failed } = await restoreDeferred(active, {
@@ -69,9 +75,18 @@ export async function prepare(run: SwitchRun, isUp: boolean): Promise<string> {
   };
   tell(active, "preparing the fence");
   await coverTables(source, turn.sync, relids, waiting);
+  tell(active, "comparing what has changed meanwhile");
+  points = await compareMeanwhile(active, source, entries, { points, plans }, MOST_ROUNDS);
+  const startedAt = Date.now();
   await awaitCalm(source, relids, waiting);
+  if (Date.now() - startedAt > SHORT_ROUND_MS)
+    points = await compareMeanwhile(active, source, entries, { points, plans }, 1);
   const timeoutMs = timeoutOf(options);
-  const { fenceSeconds } = await rehearse(active, { isReversible, rate: follower.rate });
+  const { fenceSeconds } = await rehearse(active, {
+    isReversible,
+    rate: follower.rate,
+    uncompared: { points, plans },
+  });
   if (fenceSeconds * 1000 > timeoutMs) {
     throw new ReplicateError(
       "CUTOVER_TIMEOUT",
@@ -80,7 +95,32 @@ export async function prepare(run: SwitchRun, isUp: boolean): Promise<string> {
   }
   if (!(await moveSwitch(state, turn.sync, ["preparing"], "fencing"))) throw undoneByOther(turn.sync);
   await failpoint("cutover.begun");
-  return retentionPoint;
+  return { points, plans };
+}
+
+/**
+ * Compares what has changed since the points and moves these on, so that little is left for the fence. What differs, or cannot be
+ * compared while applications write, is left to it as well. Returns the points.
+ */
+async function compareMeanwhile(
+  active: SyncContext,
+  source: Connection,
+  entries: readonly SyncTable[],
+  { points: first, plans }: Uncompared,
+  rounds: number,
+): Promise<RetentionPoints> {
+  let points = first;
+  let lastMs = Infinity;
+  for (let round = 0; round < rounds; round += 1) {
+    const startedAt = Date.now();
+    const { upTo } = await verifyChanged(active, { entries, since: points, plans, isLive: true });
+    points = await moveRetentionPoints(active, source, upTo);
+    await failpoint("cutover.retention-point-moved");
+    const ms = Date.now() - startedAt;
+    if (ms < SHORT_ROUND_MS || ms > lastMs * ROUND_GAIN) break;
+    lastMs = ms;
+  }
+  return points;
 }
 
 /** Statistics for tables that have none yet: the new side plans its first queries with them. */

@@ -183,9 +183,7 @@ async function untilOpen(
     isBegun = true;
     await failpoint("cutover.marked");
     const run: SwitchRun = { open, turn, state, source, target, follower, options, isReversible };
-    const retentionPoint = await prepare(run, isUp);
-    const opened = await whileFenced(run, retentionPoint);
-    return opened;
+    return await whileFenced(run, await prepare(run, isUp));
   } catch (error) {
     if (!isBegun) {
       await follower.end();

@@ -8,10 +8,20 @@ import { isRunnerAlive } from "../state/runner-lock.ts";
 import { askReload, isCovered } from "./ask-reload.ts";
 import { countPending, owingReload } from "./pending.ts";
 
-/** Between two looks at what is pending. */
+/** Between two looks at how far the target is. */
 const LOOK_MS = 25;
+/** What is pending is counted when the target has moved on, and else so often: some of it can go without a batch. */
+const COUNT_MS = 500;
 /** Between two looks at whether a runner is alive. */
 const ALIVE_MS = 1000;
+
+async function positionOf(target: Connection, sync: string): Promise<string | null> {
+  const { position } = await target.row<{ position: string | null }>(
+    `select position from replicate.sync where name = $1`,
+    [sync],
+  );
+  return position;
+}
 
 export class Follower {
   readonly #context: SyncContext;
@@ -64,23 +74,27 @@ export class Follower {
 
   /**
    * Waits until at most so many deltas are pending, and returns how many are; until none are, reloads included, if that is
-   * wanted. Throws ABORTED, or what
-   * following failed with.
+   * wanted. Throws ABORTED, or what following failed with.
    */
   async reach(most: number, source: Connection, target: Connection, signal: AbortSignal): Promise<number> {
     const asked = new Set<number>();
-    for (let tries = 1; ; tries += 1) {
+    const { name } = this.#context.config;
+    for (;;) {
       await this.ensure(target);
       if (most === 0) {
-        const owing = (await owingReload(target, this.#context.config.name)).filter(
-          ({ captureId }) => !asked.has(captureId),
-        );
+        const owing = (await owingReload(target, name)).filter(({ captureId }) => !asked.has(captureId));
         await askReload(source, owing);
         for (const { captureId } of owing) asked.add(captureId);
       }
-      const pending = await countPending(source, target, this.#context.config.name);
+      const from = await positionOf(target, name);
+      const pending = await countPending(source, target, name);
       if (pending <= most) return pending;
-      await sleep(Math.min(LOOK_MS * tries, 10 * LOOK_MS), signal);
+      const countedAt = Date.now();
+      // Counting takes longer than a look, and keeps the source from other work.
+      do {
+        await sleep(LOOK_MS, signal);
+        await this.ensure(target);
+      } while ((await positionOf(target, name)) === from && Date.now() - countedAt < COUNT_MS);
     }
   }
 

@@ -3,6 +3,9 @@ import { unions, windowCountSql } from "../catalog/delta.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { load } from "../postgres/sql.ts";
 
+/** Deltas that may be pending when the fence is raised. */
+export const FEW_DELTAS = 2000;
+
 /**
  * Deltas of the sync on the source that are not applied on the target, and one for each table that has a deferred reload. The
  * position is read before the source's snapshot is taken, and what is deferred after it, so that 0 is proof: the target has

@@ -16,7 +16,8 @@ import { irreversible, assertNoRemapping } from "../state/remapping.ts";
 import { unfitProblems } from "../state/fitting.ts";
 import { checkPair } from "../state/source-identity.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
-import { countPending } from "./pending.ts";
+import { countPending, FEW_DELTAS } from "./pending.ts";
+import { timeComparison, type Uncompared } from "./time-comparison.ts";
 import { findWriters, LONG_SECONDS, type Writer } from "../fence/raise.ts";
 import { withBoth } from "../reverse/ways.ts";
 
@@ -31,26 +32,29 @@ export interface Rehearsal {
 }
 
 /** Rows per second that are assumed until a rate was measured: slow, for a small server and a long way. */
-const ASSUMED_RATE = 2000;
+const ASSUMED_RATE = 5000;
 /** Bytes per second at which constraints are checked on the target. */
 const CHECK_RATE = 50 * 1024 * 1024;
 /** Bytes per second at which a table without a key is reloaded and compared, until it was measured. */
 const RELOAD_RATE = 20 * 1024 * 1024;
 /** A table without a key that was written to within so many seconds is expected to be written to up to the fence. */
 const RECENT_SECONDS = 600;
-/** Seconds for comparing one changed row. */
-const COMPARE_SECONDS = 0.00005;
+/** Seconds for comparing the changes of one table, where it could not be tried. */
+const COMPARE_SECONDS = 0.01;
 /** How often, and after how many milliseconds each, to look who is writing. */
 const LOOKS = 6;
 const LOOK_MS = 30;
 
-/** `rate`: rows per second, where the caller has measured it. Throws SYNC_UNKNOWN and the connection errors. */
+/**
+ * `rate`: rows per second, where the caller has measured it. `uncompared`: where some was compared already. Throws SYNC_UNKNOWN and the connection errors.
+ */
 export async function rehearse(
   active: SyncContext,
   options: {
     readonly isReversible: boolean;
     readonly acceptUnreplicated?: boolean | undefined;
     readonly rate?: number | undefined;
+    readonly uncompared?: Uncompared | undefined;
   },
 ): Promise<Rehearsal> {
   const { name } = active.config;
@@ -86,7 +90,10 @@ export async function rehearse(
 
     const trips = { source: await roundTrip(source), target: await roundTrip(target) };
     const counted = await countPending(source, target, name);
-    const pending = Number.isFinite(counted) ? counted : 0;
+    // More is applied before the fence is raised.
+    const pending = Number.isFinite(counted) ? Math.min(counted, FEW_DELTAS) : 0;
+    const tried = await timeComparison(active, entries, options.uncompared);
+    const comparing = tried?.seconds ?? entries.length * COMPARE_SECONDS;
     const runner = await target.row<{ rate: number | null; owed: number; bytes: number; sequences: number }>(
       `select (select r.rows_per_second from replicate.runner r where r.sync = $1) as rate,
               (select count(*)::int from replicate.owed o where o.sync = $1 and o.restored_at is null) as owed,
@@ -109,14 +116,18 @@ export async function rehearse(
       },
       {
         step: "drain",
-        seconds: pending / rate + 4 * trip + 0.1,
-        basis: `${pending} changes at ${Math.round(rate)} rows/s${measured > ASSUMED_RATE ? "" : ", which is assumed"}`,
+        // The batch that is being applied, and the last one: each looks at as many tables as are compared.
+        seconds: pending / rate + 2 * comparing + 4 * trip,
+        basis: `${pending} changes at ${Math.round(rate)} rows/s${measured > ASSUMED_RATE ? "" : ", which is assumed"}, in two batches`,
       },
       ...reloads,
       {
         step: "compare",
-        seconds: pending * COMPARE_SECONDS + 12 * trip,
-        basis: "rows changed since the comparison before the fence",
+        seconds: comparing + (tried?.wholeBytes ?? 0) / RELOAD_RATE + 4 * trip,
+        basis:
+          tried === null
+            ? `${entries.length} tables, whose comparison could not be tried`
+            : `${tried.tables === 1 ? "one table" : `${tried.tables} tables`} with ${tried.rows} changed rows, compared for a try`,
       },
       {
         step: "sequences",

@@ -1,24 +1,27 @@
 /**
- * The retention point: from here on the source keeps every delta, so that what changed since can be compared during the fence. It is
- * a reader of the captures like a sync, one that never moves on.
+ * The retention point, from here on the source keeps every delta, so that what changed since can be compared during
+ * the fence. It is a reader of the captures like a sync. A table's own point is moved on once what has changed until then was
+ * compared.
  */
 import { randomUUID } from "node:crypto";
 import { detachCapture } from "../capture/capture.ts";
+import type { Connection } from "../postgres/connect.ts";
 import type { SyncContext } from "../state/context.ts";
 import { retentionPointName } from "../state/switch.ts";
 import { withBoth } from "../reverse/ways.ts";
 
-/** Sets the retention point at the position that the target has now, or returns the one that is there. */
-export async function setRetentionPoint(active: SyncContext): Promise<string> {
+/** Positions by capture. */
+export type RetentionPoints = ReadonlyMap<number, string>;
+
+/**
+ * Sets the retention point at the position that the target has now, for all tables that have none yet: one that is there stays. Returns
+ * each table's point.
+ */
+export async function setRetentionPoint(active: SyncContext): Promise<RetentionPoints> {
   const { name } = active.config;
   const retentionPoint = retentionPointName(name);
   return await withBoth(active, "cutover", async (source, target) => {
-    const [found] = await source.rows<{ position: string | null }>(
-      `select position from replicate.source_sync where name = $1`,
-      [retentionPoint],
-    );
-    if (found?.position != null) return found.position;
-    // Without a position first: it keeps everything. What is thrown away until then is applied at the position read next.
+    // Everything is kept first. What is thrown away until then is applied at the position read next.
     await source.script("begin");
     await source.rows(
       `insert into replicate.source_sync (name, token, previous_token) values ($1, $2, $2) on conflict (name) do nothing`,
@@ -26,7 +29,7 @@ export async function setRetentionPoint(active: SyncContext): Promise<string> {
     );
     await source.rows(
       `insert into replicate.subscription (sync, capture_id, holds)
-       select $1, capture_id, false from replicate.subscription where sync = $2 on conflict do nothing`,
+       select $1, capture_id, true from replicate.subscription where sync = $2 on conflict do nothing`,
       [retentionPoint, name],
     );
     await source.script("commit");
@@ -34,12 +37,44 @@ export async function setRetentionPoint(active: SyncContext): Promise<string> {
       `select position from replicate.sync where name = $1`,
       [name],
     );
-    await source.rows(`update replicate.source_sync set position = $2 where name = $1`, [
+    await source.script("begin");
+    await source.rows(`update replicate.source_sync set position = $2 where name = $1 and position is null`, [
       retentionPoint,
       position,
     ]);
-    return position;
+    await source.rows(
+      `update replicate.subscription set holds = false, since = $2 where sync = $1 and holds`,
+      [retentionPoint, position],
+    );
+    await source.script("commit");
+    return await readRetentionPoints(source, retentionPoint);
   });
+}
+
+async function readRetentionPoints(source: Connection, retentionPoint: string): Promise<RetentionPoints> {
+  const found = await source.rows<{ id: number; position: string }>(
+    `select s.capture_id as id, coalesce(s.since, y.position) as position
+     from replicate.subscription s join replicate.source_sync y on y.name = s.sync where s.sync = $1`,
+    [retentionPoint],
+  );
+  return new Map(found.map(({ id, position }) => [id, position]));
+}
+
+/** Moves the points of some tables on, up to which they were compared. Returns those of all. */
+export async function moveRetentionPoints(
+  active: SyncContext,
+  source: Connection,
+  upTo: RetentionPoints,
+): Promise<RetentionPoints> {
+  const retentionPoint = retentionPointName(active.config.name);
+  const ids = [...upTo.keys()];
+  await source.rows(
+    `update replicate.subscription s set since = m.position
+     from (select unnest($2::int[]) as id, unnest($3::text[]) as position) as m
+     where s.sync = $1 and s.capture_id = m.id`,
+    [retentionPoint, ids, ids.map((id) => upTo.get(id))],
+  );
+  return await readRetentionPoints(source, retentionPoint);
 }
 
 /** Takes the retention point away. Can be repeated. */

@@ -7,11 +7,12 @@ import { assertNoNewcomers } from "../state/newcomers.ts";
 import { restoreDeferred } from "../state/restore-deferred.ts";
 import { closeWay, moveSwitch, recordSwitch } from "../state/switch.ts";
 import { loadTables } from "../state/sync-table.ts";
-import { verifyChanged } from "../verify/verify.ts";
+import { ChangeComparison } from "../verify/verify.ts";
 import { positionReverse } from "../reverse/reverse.ts";
 import { countPending } from "./pending.ts";
 import { findGaps, raiseFence } from "../fence/raise.ts";
 import { notRestored, assertNoDifferences, assertNoneParked, undoneByOther } from "./blockers.ts";
+import type { Uncompared } from "./time-comparison.ts";
 import { tell, timeoutOf, waitWarning, type SwitchReport, type SwitchRun } from "./switch-run.ts";
 
 const MARGIN = 1000;
@@ -19,7 +20,7 @@ const MARGIN = 1000;
 export type Opened = Pick<SwitchReport, "fenceSeconds" | "rowsCompared" | "sequences" | "leftInvalid">;
 
 /** From the fence to the opening. Throws CUTOVER_TIMEOUT when it takes too long, whatever the new side does meanwhile. */
-export async function whileFenced(run: SwitchRun, retentionPoint: string): Promise<Opened> {
+export async function whileFenced(run: SwitchRun, uncompared: Uncompared): Promise<Opened> {
   const { open, turn, state, source, target, options } = run;
   const unfenced = open(turn.active);
   await moveSwitch(state, turn.sync, ["preparing"], "fencing");
@@ -48,7 +49,7 @@ export async function whileFenced(run: SwitchRun, retentionPoint: string): Promi
     unfenced.signal.removeEventListener("abort", onAbort);
   };
   try {
-    const work = untilSealed(run, retentionPoint, deadline.signal);
+    const work = untilSealed(run, uncompared, deadline.signal);
     work.catch(() => undefined);
     const { rows, sequences, leftInvalid } = await Promise.race([work, stopped]);
     forget();
@@ -71,14 +72,17 @@ export async function whileFenced(run: SwitchRun, retentionPoint: string): Promi
 /** Everything until nothing but the opening is left to do. */
 async function untilSealed(
   run: SwitchRun,
-  retentionPoint: string,
+  { points, plans }: Uncompared,
   deadline: AbortSignal,
 ): Promise<Pick<Opened, "sequences" | "leftInvalid"> & { readonly rows: number }> {
   const { open, turn, state, source, target, follower, options, isReversible } = run;
   const { sync } = turn;
   const active = open(turn.active, { signal: deadline });
   const { name } = active.config;
+  await using comparison = new ChangeComparison(active);
   const entries = await loadTables(target, name);
+  // Where this fails, it fails again when it is needed.
+  comparison.open(entries.length).catch(() => undefined);
   const relids = entries.map(({ sourceRelid }) => sourceRelid);
   await raiseFence(source, sync, relids, { signal: active.signal, onWait: waitWarning(active) });
   await failpoint("cutover.fenced");
@@ -88,8 +92,9 @@ async function untilSealed(
   await failpoint("cutover.drained");
   await assertNoneParked(target, active, options);
   tell(active, "comparing what has changed");
-  const [compared] = await Promise.all([verifyChanged(active, { entries, retentionPoint }), follower.end()]);
+  const [compared] = await Promise.all([comparison.run({ entries, since: points, plans }), follower.end()]);
   assertNoDifferences(compared.tables);
+  const closing = comparison[Symbol.asyncDispose]();
   await failpoint("cutover.verified");
   const sequences = await carrySequences(active, { margin: options.margin ?? MARGIN });
   await failpoint("cutover.carried");
@@ -119,6 +124,7 @@ async function untilSealed(
   }
   if (active.signal.aborted) throw new ReplicateError("ABORTED", "stopped");
   // Whoever lifts the fence from now on has to know that the new side is not open.
+  await closing;
   if (!(await sealFence(source, sync))) throw undoneByOther(sync);
   await failpoint("cutover.sealed");
   return { rows: compared.rows, sequences, leftInvalid: restored.leftInvalid };

@@ -39,6 +39,7 @@ export const failpoints = [
   "cutover.marked",
   "cutover.reload-asked",
   "cutover.retention-point-set",
+  "cutover.retention-point-moved",
   "cutover.captured",
   "cutover.planted",
   "cutover.begun",

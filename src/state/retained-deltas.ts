@@ -39,7 +39,7 @@ export async function readRetainedDeltas(source: Connection): Promise<RetainedDe
     bytes: readonly [number, number];
   }>(
     `select y.name as sync, coalesce(y.acknowledged_at, y.created_at) as since,
-            case when s.holds then null else y.position end as position, c.id as "captureId",
+            case when s.holds then null else coalesce(pg_catalog.to_jsonb(s) ->> 'since', y.position) end as position, c.id as "captureId",
             array[pg_catalog.pg_relation_size(c.delta_a), pg_catalog.pg_relation_size(c.delta_b)]::float8[] as bytes
      from replicate.source_sync y
      join replicate.subscription s on s.sync = y.name

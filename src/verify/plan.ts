@@ -48,6 +48,8 @@ export interface TablePlan {
   readonly columns: readonly string[];
   readonly source: SideSql;
   readonly target: SideSql;
+  /** The table and its leaves, on the side that has more of them. */
+  readonly relations: number;
   /** Heap and TOAST on the source. */
   readonly bytes: number;
   readonly heapBytes: number;
@@ -158,6 +160,7 @@ export async function planTables(
           keyColumnSql(column, targetEquals(targetTable, column, capture.keyColumns[index]?.equals)),
         ),
       },
+      relations: 1 + Math.max(sourceTable.leaves.length, targetTable.leaves.length),
       bytes: tableBytes(sourceTable),
       heapBytes: [sourceTable, ...sourceTable.leaves].reduce((sum, each) => sum + each.heapBytes, 0),
       key: keyPairs.map((pair) => ({ name: pair.source.name, ...pair })),

@@ -24,7 +24,7 @@ import type { PartResult } from "./part.ts";
 import { SessionPair, type Watches } from "./session-pair.ts";
 import { backCapture, backCaptures } from "./two-way.ts";
 
-export { verifyChanged } from "./changed.ts";
+export { ChangeComparison, ChangePlans, verifyChanged } from "./changed.ts";
 
 export interface VerifyOptions {
   /** Patterns as in the settings; default all tables of the sync. */
