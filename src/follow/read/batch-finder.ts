@@ -4,9 +4,9 @@
  */
 import { randomUUID } from "node:crypto";
 import { isKeyless } from "../../catalog/delta.ts";
-import { ReplicateError } from "../../errors.ts";
 import { callHook } from "../../config/hooks.ts";
 import type { Connection } from "../../postgres/connect.ts";
+import { sleep } from "../../postgres/sleep.ts";
 import { sqlstateOf } from "../../postgres/sqlstate.ts";
 import { checkSource, sourceLost } from "../../state/source-identity.ts";
 import { BatchWriter } from "../apply/apply-batch.ts";
@@ -23,8 +23,13 @@ import type { SessionParts } from "../session-parts.ts";
 import type { Shape } from "../shape.ts";
 import { isDirect, isRead, isReread } from "./table-mode.ts";
 
-/** How often a batch is begun anew because tables or partitions had changed, or another table had deltas. */
+/** How often a batch is begun anew without a pause because tables or partitions had changed, or another table had deltas. */
 const MOST_ATTEMPTS = 20;
+/** The first pause after so many attempts; each is twice as long as the one before. */
+const REST_MS = 100;
+const MOST_REST_MS = 5000;
+/** A table that was changed while it was read is locked before the next snapshots for so long. */
+const RESTLESS_MS = 60_000;
 /** A batch is guessed to touch the tables of the last one only while batches are small. */
 const SPECULATE_ROWS = 2000;
 /** How often the position moves over changes that are put off, where there is nothing else to apply. */
@@ -50,6 +55,8 @@ export class BatchFinder {
   /** Tables of the last batch, if it was small. */
   #expected: readonly number[] = [];
   #passedOverAt = 0;
+  /** When tables were last changed while they were read, by oid. */
+  readonly #restlessSince = new Map<number, number>();
   #batch: { readonly changes: number; readonly writer: BatchWriter } | undefined;
 
   constructor(parts: SessionParts) {
@@ -159,8 +166,11 @@ export class BatchFinder {
       return null;
     }
     const wanted = new Set(joining.map((shape) => shape.capture.id));
-    const restless = new Set<number>();
-    for (let attempt = 0; attempt < MOST_ATTEMPTS; attempt += 1) {
+    for (const [oid, since] of this.#restlessSince)
+      if (Date.now() - since > RESTLESS_MS) this.#restlessSince.delete(oid);
+    const restless = new Set<number>(this.#restlessSince.keys());
+    for (let attempt = 0; ; attempt += 1) {
+      if (attempt > 0 && attempt % MOST_ATTEMPTS === 0) await this.#rest(attempt / MOST_ATTEMPTS);
       // Where ever more tables turn up, all of them are taken in, so that none can be missing.
       if (attempt === MOST_ATTEMPTS / 2)
         for (const { capture } of this.#tables.shapes) wanted.add(capture.id);
@@ -195,12 +205,19 @@ export class BatchFinder {
       const all = [...shapes, ...this.#tables.shapesOf(deferred.map(({ id }) => id))];
       const batch = await this.#read(position, all, found);
       if (!Array.isArray(batch)) return batch as ReadBatch;
-      for (const oid of batch) restless.add(oid);
+      for (const oid of batch) {
+        restless.add(oid);
+        this.#restlessSince.set(oid, Date.now());
+      }
     }
-    throw new ReplicateError(
-      "LOCK_NOT_AVAILABLE",
-      "the tables of the source change faster than they can be read",
-    );
+  }
+
+  /** The tables change faster than they can be read, which is the application's right: once in a while it may pause. */
+  async #rest(times: number): Promise<void> {
+    const { context } = this.#parts;
+    const message = `the tables of the source are altered faster than they can be read; trying again until they can`;
+    if (times === 1) context.emit({ type: "warning", message });
+    await sleep(Math.min(REST_MS * 2 ** (times - 1), MOST_REST_MS), context.signal);
   }
 
   /** Reads the rows of a batch that was examined. Or returns the oids of tables that were changed meanwhile: it is of no use. */
@@ -210,9 +227,11 @@ export class BatchFinder {
     found: Examination,
   ): Promise<ReadBatch | readonly number[]> {
     const examined = await this.#batchTables.examined(shapes, found, position.snapshot);
-    // What takes long comes last: the other tables are done with before anybody comes to empty or change them.
-    const isLong = ({ shape, mode }: BatchTable): number => Number(isReread(shape, mode) || isDirect(mode));
-    const tables = examined.toSorted((a, b) => isLong(a) - isLong(b));
+    // What is locked comes first, and what takes long last: the other tables are done with before anybody comes to empty or change them.
+    const rank = ({ shape, mode }: BatchTable): number =>
+      found.locked.has(shape.source.oid) ? 0 : isReread(shape, mode) || isDirect(mode) ? 2 : 1;
+    const rowsOf = ({ shape }: BatchTable): number => found.windows.get(shape.capture.id)?.rows ?? 0;
+    const tables = examined.toSorted((a, b) => rank(a) - rank(b) || rowsOf(a) - rowsOf(b));
     await this.#announce(tables);
     const writer = new BatchWriter(this.#parts, position, tables);
     const changes = [...found.windows.values()].reduce((sum, window) => sum + window.rows, 0);

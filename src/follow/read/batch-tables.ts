@@ -6,6 +6,7 @@ import { emptiedAtSql } from "./complete-reread.ts";
 import { modeOf } from "../apply/emptied-leaves.ts";
 import { exceptPendingSql, pendingKeysSql } from "../conflicts/pending-keys.ts";
 import type { Examination, ReadRequest, Window } from "./read-batch.ts";
+import { isSameShape } from "./schema-change.ts";
 import type { SessionParts } from "../session-parts.ts";
 import type { Shape } from "../shape.ts";
 import { isReread, type TableMode } from "./table-mode.ts";
@@ -59,8 +60,10 @@ export class BatchTables {
       const shape = this.#readingShape(each);
       const isTransformed = this.#isTransformed(shape);
       const mode = await this.#modeOf({ shape, isTransformed }, found);
-      // One that is put off was not looked at.
-      const fingerprint = found.fingerprints.get(shape.source.oid)?.text ?? shape.entry.fingerprint ?? "";
+      // One that is put off was not looked at. What is not quite the same, the next sweep takes over.
+      const known = shape.entry.fingerprint ?? "";
+      const now = found.fingerprints.get(shape.source.oid)?.text ?? known;
+      const fingerprint = known === "" || isSameShape(known, now) ? now : known;
       const rereading = await this.#rereading(shape, mode, position);
       tables.push({ shape, mode, fingerprint, isTransformed, ...rereading });
     }

@@ -90,12 +90,18 @@ export function aloneSql(statements: readonly string[]): string[] {
 
 /**
  * Oids of the tables that were not, when they were read, in the files in which they were before the snapshot, or that are
- * made otherwise since. `reads`: looks while the locks of the reading were held; `after`: when all was read.
+ * made otherwise since. `reads`: looks while the locks of the reading were held; `after`: when all was read. `locked`: those
+ * that nobody can have changed in between, because they were locked before the snapshot until they were read.
  */
-export function movedTables(before: Grounds, reads: readonly Grounds[], after: Grounds): number[] {
+export function movedTables(
+  before: Grounds,
+  reads: readonly Grounds[],
+  after: Grounds,
+  locked: ReadonlySet<number> = new Set(),
+): number[] {
   const read = new Map(reads.flatMap((look) => [...look]));
   return [...after.keys()].filter((oid) => {
     const was = before.get(oid);
-    return was?.files !== read.get(oid)?.files || was?.make !== after.get(oid)?.make;
+    return was?.files !== read.get(oid)?.files || (!locked.has(oid) && was?.make !== after.get(oid)?.make);
   });
 }

@@ -39,6 +39,17 @@ export function isSameForm(before: Fingerprint, now: Fingerprint): boolean {
   );
 }
 
+/** True where columns and types are what they were, and the rows are in the files in which they were: none was rewritten. */
+export function hasSameRows(before: Fingerprint, now: Fingerprint): boolean {
+  return (
+    before.rows !== undefined &&
+    same(before.rows.files, now.rows?.files) &&
+    same(before.columns, now.columns) &&
+    same(before.rows.types, now.rows?.types) &&
+    same(before.rows.links, now.rows?.links)
+  );
+}
+
 /** `mapping`: how the source's columns go to the target's, now as before. */
 export function compareOldRows(source: Change, target: Change, mapping: TableMapping | null): OldRows {
   const sides = { source: sideOf(source), target: sideOf(target) };

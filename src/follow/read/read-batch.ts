@@ -57,6 +57,8 @@ export interface Examination {
   readonly partitions: readonly Partition[];
   /** What the tables to read rested on before the snapshot was taken. */
   readonly grounds: Grounds;
+  /** Oids of those that are locked since before the snapshot, and are read first. */
+  readonly locked: ReadonlySet<number>;
   /** When the snapshot was taken, by our clock. */
   readonly takenAt: number;
 }
@@ -154,6 +156,7 @@ function examineScript(
     groundSql(request.shapes),
     "commit",
     "begin isolation level repeatable read",
+    restless.length === 0 ? "select 1 where false" : "savepoint restless",
     restless.length === 0
       ? "select 1 where false"
       : `lock table ${restless.map(({ source }) => fromSql(source)).join(", ")} in access share mode`,
@@ -168,14 +171,15 @@ function examineScript(
     text: statements.join(";\n"),
     count: statements.length,
     parse: (results) => {
-      const [, grounds, , , , snapshot, locked, dirty, fingerprints, partitions, ...windows] = results;
+      const [, grounds, , , , , snapshot, locked, dirty, fingerprints, partitions, ...windows] = results;
       return {
         ...readSnapshot(snapshot),
         dirty: readDirty(dirty),
         grounds: new Map([...groundsIn(grounds), ...groundsIn(locked)]),
+        locked: new Set(restless.map(({ source }) => source.oid)),
         windows: new Map(
           windows
-            .slice(0, statements.length - 10)
+            .slice(0, statements.length - 11)
             .flatMap(({ rows }) => rows.map((row) => [Number(row["id"]), readWindow(row)])),
         ),
         fingerprints: new Map(
@@ -264,17 +268,21 @@ const LOOKUP_SHARE = 0.05;
 function readScript(
   { source: { version } }: Reader,
   request: ReadRequest,
+  locked: ReadonlySet<number> = new Set(),
 ): {
   text: string;
   moved(before: Grounds, results: readonly StatementResult[]): number[];
 } {
   const shapes = request.reads.map(({ shape }) => shape);
-  const copies = request.reads.flatMap(({ shape, mode, rows }) => {
+  // Their locks go as soon as they are read, whatever takes long after them.
+  const last = request.reads.findLastIndex(({ shape }) => locked.has(shape.source.oid));
+  const unlock = ["rollback to savepoint restless", "release savepoint restless"];
+  const copies = request.reads.flatMap(({ shape, mode, rows }, index) => {
     // Delta tables have no statistics; a plan that scans the table for a handful of keys would ruin the source.
     const isLookup =
       mode.kind !== "reread" && !isDirect(mode) && rows < LOOKUP_SHARE * shape.source.estimatedRows;
     const setting = isLookup ? "off" : "on";
-    return aloneSql([
+    const statements = aloneSql([
       `lock table ${fromSql(shape.source)} in access share mode`,
       checkTypesSql(shape),
       `set local enable_hashjoin = ${setting}; set local enable_mergejoin = ${setting}`,
@@ -283,12 +291,13 @@ function readScript(
       OWN_PATH,
       ...lookSql(shape, version),
     ]); // prettier-ignore
+    return index === last ? [...statements, ...unlock] : statements;
   });
   return {
     text: [...copies, request.acknowledge, "commit", groundSql(shapes)].join(";\n"),
     moved: (before, results) => {
       const { grounds, strange } = looksIn(results);
-      const moved = movedTables(before, grounds.slice(0, -1), grounds.at(-1) ?? new Map());
+      const moved = movedTables(before, grounds.slice(0, -1), grounds.at(-1) ?? new Map(), locked);
       return [...new Set([...moved, ...strange])];
     },
   };
@@ -300,10 +309,10 @@ function readScript(
  */
 export async function read(
   reader: Reader,
-  { grounds }: Examination,
+  { grounds, locked }: Examination,
   request: ReadRequest,
 ): Promise<number[]> {
-  const script = readScript(reader, request);
+  const script = readScript(reader, request, locked);
   const results = await runScript(reader.source, script.text, { onCopyData: request.onData });
   await failpoint("batch.read");
   return script.moved(grounds, results);

@@ -20,7 +20,7 @@ import type { Connection } from "../../postgres/connect.ts";
 import { withBriefLocks } from "../../postgres/lock.ts";
 import type { SyncContext } from "../../state/context.ts";
 import type { SyncTable } from "../../state/sync-table.ts";
-import { isSameForm } from "./old-rows.ts";
+import { hasSameRows, isSameForm } from "./old-rows.ts";
 import type { Partition } from "./read-batch.ts";
 import type { Shape } from "../shape.ts";
 
@@ -36,6 +36,23 @@ export function isSameShape(known: string, found: string): boolean {
   if (known === found) return true;
   const a = parseFingerprint(known);
   return isSameForm(a, b) && same(a.triggers, b.triggers) && same(a.keys, b.keys);
+}
+
+/**
+ * True where rows can be read and none was missed or given another value, whatever else ALTER TABLE did: nothing that a batch
+ * has to wait for. What else there is to say of it, the next sweep finds.
+ */
+export function isSameToReaders(known: string, found: string): boolean {
+  if (isSameShape(known, found)) return true;
+  const [a, b] = [parseFingerprint(known), parseFingerprint(found)];
+  const areTriggersOn = b.triggers.length > 0 && b.triggers.every(([, enabled]) => enabled === "A");
+  return (
+    areTriggersOn &&
+    hasSameRows(a, b) &&
+    same(a.triggers, b.triggers) &&
+    same(a.keys, b.keys) &&
+    (b.touched === null || same(a.touched, b.touched))
+  );
 }
 
 /**

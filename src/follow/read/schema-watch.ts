@@ -8,7 +8,13 @@ import type { Connection } from "../../postgres/connect.ts";
 import { load } from "../../postgres/sql.ts";
 import type { SyncContext } from "../../state/context.ts";
 import type { SyncTable } from "../../state/sync-table.ts";
-import { arePartitionsKnown, isSameShape, settleSchemaChange, settlePartitions } from "./schema-change.ts";
+import {
+  arePartitionsKnown,
+  isSameShape,
+  isSameToReaders,
+  settleSchemaChange,
+  settlePartitions,
+} from "./schema-change.ts";
 import type { FollowedTables } from "../followed-tables.ts";
 import { compareOldRows, isSameForm } from "./old-rows.ts";
 import { lackedBy } from "../apply/partition-rejections.ts";
@@ -205,7 +211,7 @@ function isUnchanged(shape: Shape, found: Examination): boolean {
   return (
     now !== undefined &&
     shape.entry.fingerprint !== null &&
-    isSameShape(shape.entry.fingerprint, now.text) &&
+    isSameToReaders(shape.entry.fingerprint, now.text) &&
     now.name === `${fromSql(shape.source).replace(/^only /, "")}`
   );
 }
