@@ -1,5 +1,5 @@
 /** What every command is given, and what the commands share. */
-import { ReplicateError, openSync, type Sync, type SyncOptions } from "../index.ts";
+import { ReplicateError, openSync, type OnEvent, type Sync, type SyncOptions } from "../index.ts";
 import type { Values } from "./options.ts";
 import type { VerbName } from "./verbs.ts";
 import type { Output } from "./output.ts";
@@ -28,8 +28,40 @@ export function printsLines(verb: VerbName): boolean {
   return verb === "copy" || verb === "follow" || verb === "run";
 }
 
-export function open({ options, output, progress, terminal }: CommandContext): Promise<Sync> {
-  return openSync({ ...options, logger: output.log, onEvent: progress.onEvent, env: terminal.env });
+/** Opens the sync of a command, and its console where one is asked for. */
+export async function open(context: CommandContext): Promise<Sync> {
+  const { sync, listeners } = await openHeard(context);
+  if (context.values.listen === undefined) return sync;
+  try {
+    // Loaded only where it is wanted: most commands are over before it would be.
+    const { listen } = await import("./listen.ts");
+    const console = await listen(context, sync, listeners);
+    return {
+      ...sync,
+      [Symbol.asyncDispose]: async () => {
+        await console[Symbol.asyncDispose]();
+        await sync[Symbol.asyncDispose]();
+      },
+    };
+  } catch (error) {
+    await sync[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+/** The sync, and who else hears its events besides the terminal. */
+export async function openHeard({
+  options,
+  output,
+  progress,
+  terminal,
+}: CommandContext): Promise<{ readonly sync: Sync; readonly listeners: Set<OnEvent> }> {
+  const listeners = new Set<OnEvent>([progress.onEvent]);
+  const onEvent: OnEvent = (event) => {
+    for (const listener of listeners) listener(event);
+  };
+  const sync = await openSync({ ...options, logger: output.log, onEvent, env: terminal.env });
+  return { sync, listeners };
 }
 
 /** The result for programs. */

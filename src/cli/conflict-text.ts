@@ -1,6 +1,6 @@
 /** A conflict for people: what met, what was decided, and the columns that differ. */
 import type { LoggedConflict } from "../index.ts";
-import { columns } from "./format.ts";
+import { columns } from "../text/format.ts";
 
 /** Longer values are cut. */
 const widest = 60;

@@ -1,6 +1,6 @@
 /** Findings of preflight, for people: what is wrong, and the statement that repairs it. */
 import type { DropReport, PreflightReport } from "../index.ts";
-import { count } from "./format.ts";
+import { count } from "../text/format.ts";
 import { toJson } from "./output.ts";
 
 type Findings = PreflightReport["findings"];

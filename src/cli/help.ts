@@ -1,5 +1,5 @@
 /** Help texts and the reference, made from the tables in options.ts and verbs.ts. */
-import { columns, wrap } from "./format.ts";
+import { columns, wrap } from "../text/format.ts";
 import { options, optionSpec, variables, type OptionName } from "./options.ts";
 import {
   commonOptions,

@@ -1,5 +1,4 @@
 /** The command line: parses, makes one call to the library, prints. Importing this file does nothing. */
-import { readFileSync } from "node:fs";
 import {
   loadOptions,
   placeOf,
@@ -22,6 +21,7 @@ import { rollback } from "./commands/rollback.ts";
 import { run } from "./commands/run.ts";
 import { runbook } from "./commands/runbook.ts";
 import { schema } from "./commands/schema.ts";
+import { serve } from "./commands/serve.ts";
 import { sequences } from "./commands/sequences.ts";
 import { status } from "./commands/status.ts";
 import { verify } from "./commands/verify.ts";
@@ -31,6 +31,7 @@ import type { VerbName } from "./verbs.ts";
 import { Output } from "./output.ts";
 import { Progress } from "./progress.ts";
 import { processTerminal, type Terminal } from "./terminal.ts";
+import { version } from "./version.ts";
 
 const commands: Readonly<Record<VerbName, Command>> = {
   preflight,
@@ -47,6 +48,7 @@ const commands: Readonly<Record<VerbName, Command>> = {
   rollback,
   conflicts,
   drop,
+  serve,
   runbook,
 };
 
@@ -167,9 +169,4 @@ function fail(
     withStack: known.code === "INTERNAL" && ["trace", "debug"].includes(options.logLevel),
   });
   return known.exitCode;
-}
-
-function version(): string {
-  const text = readFileSync(new URL("../../package.json", import.meta.url), "utf8");
-  return (JSON.parse(text) as { version: string }).version;
 }

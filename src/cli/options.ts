@@ -147,6 +147,15 @@ export const options = {
     type: "flag",
     help: "if another runner has the sync, wait for its end and take over within seconds",
   },
+  listen: {
+    type: "text",
+    value: "HOST:PORT",
+    help: "show at this address what goes on: a page, /metrics, /healthz, /readyz; other addresses than 127.0.0.1 need REPLICATE_CONSOLE_PASSWORD",
+  },
+  "allow-actions": {
+    type: "flag",
+    help: "let the page act too: start, pause, verify, switch and others; only shown without it",
+  },
   repair: { type: "flag", help: "bring the differing rows again with the next batches of follow" },
   "check-foreign-keys": {
     type: "flag",

@@ -4,7 +4,7 @@
  */
 import type { Status } from "../index.ts";
 import { exitCodes } from "./verbs.ts";
-import { phases } from "./status-text.ts";
+import { phases } from "../text/phases.ts";
 
 /** What is known of the sync. Holds no secret: connections are written without their passwords. */
 export interface RunbookFacts {

@@ -1,28 +1,13 @@
 /** The status for people who were woken up by it. */
 import { placeText, type Status } from "../index.ts";
 import { leftInvalidLines } from "./findings.ts";
-import { bytes, columns, count, duration, number, percent } from "./format.ts";
+import { bytes, columns, count, duration, number, percent } from "../text/format.ts";
+import { isFallingBehind, leastLagSeconds, leastTrend, nextStep, phaseText } from "../text/phases.ts";
 
 /** A runner tells every two seconds that it is alive. */
 const silentSeconds = 30;
-/** Below, a lag and its trend are noise. */
-const leastLagSeconds = 10;
-const leastTrend = 0.02;
-
 /** How many tables are listed at most. */
 const mostTables = 20;
-
-export const phases: Readonly<Record<Status["phase"], string>> = {
-  new: "nothing is set up yet",
-  initialised: "changes are being recorded on the source; no rows are copied yet",
-  copying: "the rows are being copied",
-  copied: "the rows are copied; the changes since then wait to be applied",
-  "catching-up": "applying the changes that have piled up",
-  following: "the target keeps up with the source",
-  fenced: "applications cannot write: neither side is open",
-  "cut-over": "applications write to the target",
-  failed: "stopped by an error",
-};
 
 export function statusLines(status: Status, now: Date): string[] {
   const { copy, follow, lag } = status;
@@ -71,6 +56,7 @@ export function statusLines(status: Status, now: Date): string[] {
       "parked",
       `${count(status.parked, "row")} that the ${receiver} rejects: replicate parked${name}`,
     ]);
+  const next = nextStep(status, name);
   return [
     `${status.sync}: ${status.phase} - ${phaseText(status)}`,
     ...columns(rows.map(([label, text]) => [`  ${label}`, text])),
@@ -81,7 +67,7 @@ export function statusLines(status: Status, now: Date): string[] {
     ...reloadLines(status, now),
     ...schemaLines(status, now),
     ...newcomerLines(status, name),
-    ...nextLines(status, name),
+    ...(next === undefined ? [] : ["", `next: ${next}`]),
   ];
 }
 
@@ -100,12 +86,6 @@ function schemaLines({ schemaChanges }: Status, now: Date): string[] {
     }[state];
     return [`schema of ${table}: ${text}`, ...statement.split("\n").map((line) => `    ${line}`)];
   });
-}
-
-function phaseText({ phase, runner }: Status): string {
-  return phase === "following" && !runner.alive
-    ? "stopped: changes wait until it is followed again"
-    : phases[phase];
 }
 
 function runnerText({ runner }: Status, now: Date): string {
@@ -146,10 +126,6 @@ function lagText(lag: Status["lag"], receiver: Status["owed"]["side"] = "target"
   if (lag.rows === 0) return `none${blocked}`;
   const age = lag.seconds === null ? "" : `${duration(lag.seconds)}, `;
   return `${age}${count(lag.rows, "change")} waiting${trendText(lag)}${blocked}`;
-}
-
-function isFallingBehind({ seconds, trend }: Status["lag"]): boolean {
-  return seconds !== null && trend !== null && seconds > leastLagSeconds && trend > leastTrend;
 }
 
 function trendText(lag: Status["lag"]): string {
@@ -284,47 +260,6 @@ function switchRows(status: Status, now: Date): (readonly [string, string])[] {
   if (fence !== null)
     rows.push(["fence", `the ${fence.side} refuses writes of applications since ${age(fence.since, now)}`]);
   return rows;
-}
-
-function slowStep({ lag }: Status): string | undefined {
-  return isFallingBehind(lag)
-    ? "more is written to the source than the target takes: look at the target's disk and locks, or let large jobs on the source wait"
-    : undefined;
-}
-
-function fencedStep({ switch: known }: Status, name: string): string | undefined {
-  const way = known?.way ?? "cutover";
-  return known?.isRunning === true
-    ? undefined
-    : `at once: replicate ${way} --undo${name} opens the old side again; replicate ${way}${name} goes on to the new one`;
-}
-
-function cutOverStep({ switch: known, runner }: Status, name: string): string | undefined {
-  if (known?.isRunning === true) return undefined;
-  if (known?.step === "opening") return `complete it: replicate cutover${name}`;
-  const finish = `replicate cutover --finish${name}, when there is no going back`;
-  if (known?.isReversible === false) return finish;
-  return runner.alive ? finish : `nobody keeps the source current for a rollback: replicate follow${name}`;
-}
-
-function nextLines(status: Status, name: string): string[] {
-  const { phase, runner } = status;
-  const follow = `replicate follow${name}`;
-  const steps: Readonly<Record<Status["phase"], string | undefined>> = {
-    new: `replicate init${name}`,
-    initialised: `replicate copy${name}`,
-    copying: runner.alive
-      ? undefined
-      : `if no copy is running, the same command resumes it: replicate copy${name}`,
-    copied: runner.alive ? undefined : follow,
-    "catching-up": runner.alive ? slowStep(status) : `nobody applies changes: ${follow}`,
-    following: runner.alive ? slowStep(status) : `nobody applies changes: ${follow}`,
-    fenced: fencedStep(status, name),
-    "cut-over": cutOverStep(status, name),
-    failed: `when that is settled: ${follow}`,
-  };
-  const step = steps[phase];
-  return step === undefined ? [] : ["", `next: ${step}`];
 }
 
 function age(at: string | Date, now: Date): string {

@@ -100,6 +100,7 @@ export const verbs = {
       "direction",
       "conflict",
       "dry-run",
+      "listen",
     ],
     examples: [{ command: "copy --jobs 8 --index-jobs 4", says: "for big servers on both sides" }],
   },
@@ -110,7 +111,7 @@ export const verbs = {
       "A second one ends at once with exit code 4, or waits with --standby: it takes over when the first one ends, dies, or does not answer for ten seconds.",
     ],
     options: [
-      "until-caught-up", "once", "standby", "keyless-limit", "on-refusal", "schema-changes", "direction", "conflict", "delta-limit",
+      "until-caught-up", "once", "standby", "listen", "keyless-limit", "on-refusal", "schema-changes", "direction", "conflict", "delta-limit",
     ], // prettier-ignore
     examples: [
       { command: "follow --until-caught-up", says: "apply what there is, then end" },
@@ -122,7 +123,7 @@ export const verbs = {
     details: ["What most people type. It may be stopped and started again at any time."],
     options: [
       "tables", "exclude-tables", "keyless", "keyless-limit", "on-refusal", "schema-changes", "direction", "conflict", "delta-limit", "schema", ...copyOptions,
-      "until-caught-up",
+      "until-caught-up", "listen",
     ], // prettier-ignore
     examples: [
       {
@@ -219,6 +220,18 @@ export const verbs = {
     ],
     options: ["yes", "source-only", "target-only", "dry-run"],
     examples: [{ command: "drop --dry-run", says: "what would be removed?" }],
+  },
+  serve: {
+    summary: "runs the sync, with a page in the browser that shows and steers it",
+    details: [
+      "One process that copies, follows and switches, and serves a page, metrics and health at --listen (127.0.0.1:8080 by default). All that has to last is in the databases: ended at any moment and started again, also elsewhere, it goes on where it was; a second one stands by.",
+      "Without --allow-actions the page only shows. REPLICATE_CONSOLE_PASSWORD is the operator's password, REPLICATE_CONSOLE_VIEWER_PASSWORD that of those who may look; addresses that other machines can reach need one.",
+    ],
+    options: [
+      "listen", "allow-actions", "tables", "exclude-tables", "keyless", "keyless-limit", "on-refusal", "schema-changes", "direction", "conflict",
+      "delta-limit", "jobs", "index-jobs", "part-size", "index-memory",
+    ], // prettier-ignore
+    examples: [{ command: "serve --allow-actions", says: "a whole migration, in the browser" }],
   },
   runbook: {
     summary: "writes instructions for the people on duty",

@@ -2,7 +2,7 @@ import type { ConflictFilter, ConflictKind, Problem, Side } from "../../index.ts
 import { usageInvalid } from "../arguments.ts";
 import { nextCommand, open, printResult, type Command, type CommandContext } from "../command.ts";
 import { conflictLines } from "../conflict-text.ts";
-import { count } from "../format.ts";
+import { count } from "../../text/format.ts";
 
 const defaultLimit = 20;
 

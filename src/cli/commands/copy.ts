@@ -1,7 +1,7 @@
 import type { CopyReport } from "../../index.ts";
 import { nextCommand, open, printResult, type Command, type CommandContext } from "../command.ts";
 import { leftInvalidLines } from "../findings.ts";
-import { bytes, count, duration } from "../format.ts";
+import { bytes, count, duration } from "../../text/format.ts";
 
 export const copy: Command = async (context) => {
   const { signal, values } = context;

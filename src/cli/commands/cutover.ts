@@ -2,7 +2,7 @@ import { ReplicateError, type CutoverOptions, type Rehearsal, type SwitchReport 
 import { usageInvalid } from "../arguments.ts";
 import { nextCommand, open, printResult, type Command, type CommandContext } from "../command.ts";
 import { leftInvalidLines } from "../findings.ts";
-import { columns, count, duration } from "../format.ts";
+import { columns, count, duration } from "../../text/format.ts";
 
 export const cutover: Command = async (context) => await switchSides(context, "cutover");
 

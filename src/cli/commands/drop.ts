@@ -1,7 +1,7 @@
 import { usageInvalid } from "../arguments.ts";
 import { open, printResult, type Command, type CommandContext } from "../command.ts";
 import { leftInvalidLines } from "../findings.ts";
-import { count } from "../format.ts";
+import { count } from "../../text/format.ts";
 
 export const drop: Command = async (context) => {
   const { signal, values, output } = context;

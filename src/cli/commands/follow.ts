@@ -1,6 +1,6 @@
 import { ReplicateError, type Sync } from "../../index.ts";
 import { open, printResult, wasStopped, type Command, type CommandContext } from "../command.ts";
-import { count } from "../format.ts";
+import { count } from "../../text/format.ts";
 
 /** How following ended, and what it did meanwhile. */
 interface FollowResult {

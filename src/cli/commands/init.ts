@@ -1,7 +1,7 @@
 import type { InitReport } from "../../index.ts";
 import { nextCommand, open, printResult, type Command, type CommandContext } from "../command.ts";
 import { findingLines } from "../findings.ts";
-import { count } from "../format.ts";
+import { count } from "../../text/format.ts";
 
 export const init: Command = async (context) => {
   const { signal, values } = context;

@@ -1,7 +1,7 @@
 /** The part of `sequences` that shares numbers out. */
 import type { InterleavedSequence, Side } from "../../index.ts";
 import { open, printResult, type CommandContext } from "../command.ts";
-import { columns, count } from "../format.ts";
+import { columns, count } from "../../text/format.ts";
 
 export async function interleave(context: CommandContext): Promise<number> {
   const { signal, values, output } = context;

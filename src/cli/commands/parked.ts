@@ -1,6 +1,6 @@
 import { usageInvalid } from "../arguments.ts";
 import { nextCommand, open, printResult, type Command } from "../command.ts";
-import { count } from "../format.ts";
+import { count } from "../../text/format.ts";
 import { toJson } from "../output.ts";
 
 export const parked: Command = async (context) => {

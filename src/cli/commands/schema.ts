@@ -1,6 +1,6 @@
 import type { SchemaComparison, SchemaReport, Section } from "../../index.ts";
 import { nextCommand, open, printResult, type Command, type CommandContext } from "../command.ts";
-import { count } from "../format.ts";
+import { count } from "../../text/format.ts";
 
 /** Names of one reason that are shown to people; programs get all. */
 const mostNames = 10;

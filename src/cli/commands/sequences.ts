@@ -1,6 +1,6 @@
 import { usageInvalid } from "../arguments.ts";
 import { open, printResult, type Command } from "../command.ts";
-import { columns, count } from "../format.ts";
+import { columns, count } from "../../text/format.ts";
 import { interleave } from "./interleave.ts";
 
 export const sequences: Command = async (context) => {

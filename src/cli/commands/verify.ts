@@ -1,7 +1,7 @@
 import type { VerifyReport } from "../../index.ts";
 import { compareSchemas } from "./schema.ts";
 import { nextCommand, open, printResult, type Command } from "../command.ts";
-import { count, duration, number } from "../format.ts";
+import { count, duration, number } from "../../text/format.ts";
 import { toJson } from "../output.ts";
 
 /** Differences of one table that are shown to people; programs get all. */

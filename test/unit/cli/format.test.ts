@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 
-import { bar, bytes, columns, count, duration, number, percent, wrap } from "../../../src/cli/format.ts";
+import { bar, bytes, columns, count, duration, number, percent, wrap } from "../../../src/text/format.ts";
 
 it.each([
   [0, "0 B"],
