@@ -65,21 +65,22 @@ export class Engine implements AsyncDisposable {
       error: null,
     };
     this.#feed.patch({ job: begun });
-    this.#job = this.#do(action, status, by)
-      .then(
-        (result) => this.#feed.patch({ job: { ...begun, endedAt: new Date().toISOString(), result } }),
-        (error: unknown) => {
-          const told = this.#tell(error);
-          this.#feed.patch({ job: { ...begun, endedAt: new Date().toISOString(), error: told } });
-        },
-      )
-      .finally(async () => {
-        this.#job = undefined;
-        await this.#feed.look();
-        this.#offer();
-      });
+    this.#job = this.#work(begun, action, status);
     this.#offer();
   };
+
+  async #work(begun: Job, action: ActionName, status: Status | null): Promise<void> {
+    const end = (how: Partial<Job>): void =>
+      this.#feed.patch({ job: { ...begun, endedAt: new Date().toISOString(), ...how } });
+    try {
+      end({ result: await this.#do(action, status, begun.by) });
+    } catch (error) {
+      end({ error: this.#tell(error) });
+    }
+    this.#job = undefined;
+    await this.#feed.look();
+    this.#offer();
+  }
 
   async #do(action: ActionName, status: Status | null, by: string): Promise<string> {
     const { signal } = this.#ending;
@@ -205,21 +206,24 @@ export class Engine implements AsyncDisposable {
 }
 
 /** What fits where a sync stands. */
-export function actionsFor(status: Status | null, isRunning: boolean): ActionName[] {
-  if (status === null || status.phase === "new") return ["preflight", "schema", "start"];
+function actionsFor(status: Status | null, isRunning: boolean): readonly ActionName[] {
+  if (status === null) return unknown;
   if (status.switch?.isRunning === true) return [];
   const flow = isRunning ? "pause" : "resume";
-  switch (status.phase) {
-    case "fenced":
-      return ["cutover", "undo"];
-    case "cut-over":
-      return status.switch?.step === "opening"
-        ? ["cutover"]
-        : [flow, "verify", "rehearse", "rollback", "finish"];
-    case "initialised":
-    case "copying":
-      return ["preflight", flow, "abort"];
-    default:
-      return [flow, "preflight", "verify", "repair", "rehearse", "cutover", "abort"];
-  }
+  const isOpening = status.switch?.step === "opening";
+  const moving = [flow, "preflight", "verify", "repair", "rehearse", "cutover", "abort"] as const;
+  const byPhase: Readonly<Record<Status["phase"], readonly ActionName[]>> = {
+    new: unknown,
+    initialised: ["preflight", flow, "abort"],
+    copying: ["preflight", flow, "abort"],
+    copied: moving,
+    "catching-up": moving,
+    following: moving,
+    failed: moving,
+    fenced: ["cutover", "undo"],
+    "cut-over": isOpening ? ["cutover"] : [flow, "verify", "rehearse", "rollback", "finish"],
+  };
+  return byPhase[status.phase];
 }
+
+const unknown: readonly ActionName[] = ["preflight", "schema", "start"];

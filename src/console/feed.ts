@@ -145,27 +145,20 @@ export class Feed {
 
   /** Hears the events of what runs in this process. */
   readonly onEvent: OnEvent = (event) => {
-    switch (event.type) {
-      case "copy-progress":
-        if (this.#isTime(event)) this.patch({ copy: event });
-        return;
-      case "verify-progress":
-        if (this.#isTime(event)) this.patch({ verifying: event });
-        return;
-      case "batch-applied":
-        for (const listener of this.#batchListeners) listener(event.batch);
-        return;
-      case "copy-finished":
-        this.patch({ copy: null });
-        this.say("info", `the copy is done: ${event.rows} rows in ${Math.round(event.seconds)} s`);
-        return;
-      case "fence":
-        this.say(event.state === "raising" ? "warn" : "info", fenceText[event.state]);
-        return;
-      default: {
-        const { level, text } = describe(event);
-        this.say(level, text);
-      }
+    if (event.type === "copy-progress") {
+      if (this.#isTime(event)) this.patch({ copy: event });
+    } else if (event.type === "verify-progress") {
+      if (this.#isTime(event)) this.patch({ verifying: event });
+    } else if (event.type === "batch-applied") {
+      for (const listener of this.#batchListeners) listener(event.batch);
+    } else if (event.type === "copy-finished") {
+      this.patch({ copy: null });
+      this.say("info", `the copy is done: ${event.rows} rows in ${Math.round(event.seconds)} s`);
+    } else if (event.type === "fence") {
+      this.say(event.state === "raising" ? "warn" : "info", fenceText[event.state]);
+    } else {
+      const { level, text } = describe(event);
+      this.say(level, text);
     }
   };
 

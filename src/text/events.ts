@@ -1,5 +1,5 @@
 /** The library's events as sentences, for the terminal and for the console. */
-import type { SyncEvent } from "../events.ts";
+import type { SyncEvent } from "../index.ts";
 import { bytes, count, duration } from "./format.ts";
 
 /** Events that happen once, unlike progress. */

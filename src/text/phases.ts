@@ -1,5 +1,5 @@
 /** The phases of a sync in words, and what follows from them. */
-import type { Status } from "../status/status.ts";
+import type { Status } from "../index.ts";
 
 /** Below, a lag and its trend are noise. */
 export const leastLagSeconds = 10;

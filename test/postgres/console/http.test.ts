@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 
@@ -162,6 +163,12 @@ describe("follow --listen", () => {
       expect(line).toMatch(
         /^$|^# (HELP|TYPE) replicate_\w+ .+$|^replicate_\w+(\{(\w+="[^"]*",?)*\})? [-+\d.e]+$/,
       );
+    // The documentation lists them all, and no others.
+    const documented = readFileSync(new URL("../../../docs/console.md", import.meta.url), "utf8");
+    const [, table = ""] = /<!-- metrics -->(.*)<!-- \/metrics -->/s.exec(documented) ?? [];
+    const named = (from: string, pattern: RegExp): string[] =>
+      [...from.matchAll(pattern)].map(([, name = ""]) => name).toSorted();
+    expect(named(table, /^\| `(replicate_\w+)` /gm)).toEqual(named(text, /^# TYPE (replicate_\w+) /gm));
     expect((await ask("/readyz")).status).toBe(200);
     expect((await post("/api/syncs/default/actions/pause")).status).toBe(403);
   });
