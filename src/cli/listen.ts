@@ -3,12 +3,21 @@ import { openConsole } from "../console/console.ts";
 import { Engine } from "../console/engine.ts";
 import { Feed } from "../console/feed.ts";
 import type { OnEvent, Sync } from "../index.ts";
-import type { CommandContext } from "./command.ts";
+import type { Values } from "./options.ts";
+import type { Output } from "./output.ts";
+import type { Terminal } from "./terminal.ts";
 import { version } from "./version.ts";
+
+/** What the console needs of a command. */
+interface Surroundings {
+  readonly values: Values;
+  readonly terminal: Terminal;
+  readonly output: Output;
+}
 
 /** What the command does is shown at the address of --listen, until the returned object is disposed. */
 export async function listen(
-  { values, terminal, output }: CommandContext,
+  { values, terminal, output }: Surroundings,
   sync: Sync,
   listeners: Set<OnEvent>,
 ): Promise<AsyncDisposable> {
@@ -27,7 +36,7 @@ export async function listen(
 
 /** Runs the console and the sync, until the signal fires. */
 export async function serve(
-  { values, terminal, output, signal }: CommandContext,
+  { values, terminal, output, signal }: Surroundings & { readonly signal: AbortSignal },
   sync: Sync,
   listeners: Set<OnEvent>,
 ): Promise<void> {
