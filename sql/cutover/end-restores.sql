@@ -6,7 +6,7 @@ select a.pid as "pid", pg_catalog.pg_terminate_backend(a.pid) as "isEnded"
 from pg_catalog.pg_stat_activity a
 where a.datname = pg_catalog.current_database()
   and a.usename = current_user
-  and a.application_name = 'replicate restore'
+  and a.application_name ~ '^replicate restore( #|$)'
   and a.pid <> pg_catalog.pg_backend_pid()
   and exists (
     select from pg_catalog.pg_locks l

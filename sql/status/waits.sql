@@ -5,7 +5,7 @@
 --          (null where nobody is to be seen).
 with ours as (
   select a.pid, a.state_change, a.query_start,
-         pg_catalog.split_part(a.application_name, ' waits: ', 1) as session,
+         pg_catalog.split_part(pg_catalog.split_part(a.application_name, ' waits: ', 1), ' #', 1) as session,
          nullif(pg_catalog.split_part(a.application_name, ' waits: ', 2), '') as tries,
          (select pg_catalog.min(l.relation::pg_catalog.regclass::text)
           from pg_catalog.pg_locks l where l.pid = a.pid and not l.granted) as relation,

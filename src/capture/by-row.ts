@@ -3,6 +3,7 @@ import { loadCaptures, type Capture } from "../catalog/delta.ts";
 import { tableLabel, tableSql, type Table } from "../catalog/table.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { withBriefLocks } from "../postgres/lock.ts";
+import { lockCapture } from "./lock-capture.ts";
 import { fill, ident } from "../postgres/sql.ts";
 import type { SyncContext } from "../state/context.ts";
 import { installFunction } from "./trigger-function.ts";
@@ -24,9 +25,9 @@ export async function captureByRow(
 ): Promise<void> {
   const trigger = captureTrigger(capture.id);
   await withBriefLocks(source, { what: tableLabel(table), signal: context.signal }, async () => {
-    await source.script(`lock table ${tableSql(table)} in share row exclusive mode`);
     // Another sync may have done it.
-    await source.rows(`select 1 from replicate.capture where id = $1 for update`, [capture.id]);
+    await lockCapture(source, capture.id);
+    await source.script(`lock table ${tableSql(table)} in share row exclusive mode`);
     const [current] = await loadCaptures(source, [capture.id]);
     if (current?.method !== "statement") return;
     await source.rows(`update replicate.capture set method = 'row' where id = $1`, [capture.id]);

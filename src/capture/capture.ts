@@ -15,6 +15,7 @@ import { withBriefLocks } from "../postgres/lock.ts";
 import { fill, ident, load } from "../postgres/sql.ts";
 import type { SyncContext } from "../state/context.ts";
 import { WRITTEN_PAST } from "./by-row.ts";
+import { lockCapture } from "./lock-capture.ts";
 import { recordReread } from "./record-changes.ts";
 import { installFunction } from "./trigger-function.ts";
 import { installTriggers, installTruncateTrigger } from "./triggers.ts";
@@ -86,6 +87,7 @@ export async function pinCapture(
   label: string,
 ): Promise<void> {
   await withBriefLocks(source, { what: label, signal: context.signal }, async () => {
+    await lockCapture(source, captureId);
     const [capture] = await loadCaptures(source, [captureId]);
     if (capture?.skipNoop) {
       const [table] = await describeTables(source, [capture.relid]);
@@ -199,6 +201,8 @@ export async function detachCapture(
   );
   const what = schema === null ? `relation ${relid}` : tableLabel({ schema, name });
   return await withBriefLocks(source, { what, signal: context.signal }, async () => {
+    // Whoever is just about to read it is seen then.
+    await lockCapture(source, captureId);
     await source.rows(`delete from replicate.subscription where sync = $1 and capture_id = $2`, [
       context.config.name,
       captureId,
@@ -226,7 +230,7 @@ export async function detachCapture(
 export async function enableSkipNoop(source: Connection, captureId: number): Promise<boolean> {
   return await source.transaction(async () => {
     // A sync that is about to copy the table holds this lock until its subscription can be seen.
-    await source.rows(`select 1 from replicate.capture where id = $1 for update`, [captureId]);
+    await lockCapture(source, captureId);
     const rows = await source.rows(
       `update replicate.capture c set skip_noop = true
        where id = $1 and method = 'row'

@@ -5,6 +5,7 @@ import type { Connection } from "../postgres/connect.ts";
 import { withBriefLocks } from "../postgres/lock.ts";
 import { fill, ident, qualified } from "../postgres/sql.ts";
 import type { SyncContext } from "../state/context.ts";
+import { lockCapture } from "./lock-capture.ts";
 import { recordAllKeys, recordTruncated } from "./record-changes.ts";
 import { captureTrigger, installTruncateTrigger, truncateTrigger } from "./triggers.ts";
 
@@ -21,6 +22,7 @@ export async function adoptLeaf(
   wasOff: boolean,
 ): Promise<void> {
   await withBriefLocks(source, { what: tableLabel(leaf), signal: context.signal }, async () => {
+    await lockCapture(source, capture.id);
     await source.script(`lock table ${qualified(leaf.schema, leaf.name)} in share row exclusive mode`);
     const [row, truncate] = [captureTrigger(capture.id), truncateTrigger(capture.id)];
     const installed = await source.rows<{ name: string; enabled: string }>(
@@ -56,6 +58,7 @@ export async function releaseLeaf(
   leaf: { readonly oid: number; readonly name: string },
 ): Promise<void> {
   await withBriefLocks(source, { what: leaf.name, signal: context.signal }, async () => {
+    await lockCapture(source, capture.id);
     const triggers = await source.rows<{ table: string; trigger: string }>(
       `select tgrelid::pg_catalog.regclass::text as table, tgname::text as trigger
        from pg_catalog.pg_trigger

@@ -10,6 +10,7 @@ import {
 } from "../catalog/delta.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { fill, ident } from "../postgres/sql.ts";
+import { lockCapture } from "./lock-capture.ts";
 
 /** (Re)creates the trigger function of a capture, as its row in replicate.capture says. */
 export async function installFunction(source: Connection, capture: Capture): Promise<void> {
@@ -32,7 +33,7 @@ export async function renewFunctions(source: Connection, ids: readonly number[])
     if (functionSql(capture).includes(bodies.get(capture.id) ?? "")) continue;
     await source.transaction(async () => {
       // Another sync may rotate it.
-      await source.rows(`select 1 from replicate.capture where id = $1 for update`, [capture.id]);
+      await lockCapture(source, capture.id);
       for (const current of await loadCaptures(source, [capture.id])) await installFunction(source, current);
     });
   }

@@ -14,11 +14,13 @@ import type { SyncContext } from "../state/context.ts";
 import { assertConnectionBudget } from "../state/connection-budget.ts";
 import { checkPair } from "../state/source-identity.ts";
 import {
-  beginSwitch, isCutOver, lockSwitch, moveSwitch, recordSwitch, readSwitch, type Switch,
+  beginSwitch, isCutOver, moveSwitch, recordSwitch, readSwitch, type Switch,
 } from "../state/switch.ts"; // prettier-ignore
 import { loadTables } from "../state/sync-table.ts";
 import { prepare } from "./before-fence.ts";
+import { awaitSeen } from "./captures.ts";
 import { Follower } from "./follower.ts";
+import { heldWays, holdSwitch } from "./held-ways.ts";
 import { runHook } from "./hook.ts";
 import { clearRetentionPoint } from "./retention-point.ts";
 import { detachWay } from "../reverse/reverse.ts";
@@ -52,6 +54,30 @@ export async function switchSides(
     await undoWithoutState(open, turn, error);
     return undefined;
   });
+  if (state === undefined) return report("undone", "source");
+  await loadTables(state, name);
+  const known = await readSwitch(state, name);
+  if (options.rehearse === true) {
+    assertLegal(turn, known);
+    const { acceptUnreplicated } = options;
+    const isReversible = options.reverse !== false;
+    const rehearsal = await rehearse(open(turn.active), { isReversible, acceptUnreplicated });
+    return { ...report("rehearsed", primaryOf(known)), rehearsal };
+  }
+  await using lock = await holdSwitch(open, state);
+  const held = heldWays(open, lock);
+  try {
+    if (options.undo === true) {
+      await undoBegun(held, state);
+      return report("undone", primaryOf(await readSwitch(state, name)));
+    }
+    return await switchHeld(held, turn, state, options);
+  } catch (error) {
+    throw await lock.explain(error);
+  }
+}
+
+function report(result: SwitchReport["result"], primary: SwitchReport["primary"]): SwitchReport {
   const nothing = {
     rehearsal: null,
     fenceSeconds: null,
@@ -59,40 +85,28 @@ export async function switchSides(
     sequences: null,
     leftInvalid: [],
   };
-  const report = (result: SwitchReport["result"], primary: SwitchReport["primary"]): SwitchReport => ({
-    result,
-    primary,
-    ...nothing,
-  });
-  if (state === undefined) return report("undone", "source");
-  await loadTables(state, name);
-  const known = await readSwitch(state, name);
-  const primary = (found: Switch | undefined): SwitchReport["primary"] =>
-    isCutOver(found) ? "target" : "source";
-  if (options.rehearse === true) {
-    assertLegal(turn, known);
-    const { acceptUnreplicated } = options;
-    const isReversible = options.reverse !== false;
-    const rehearsal = await rehearse(open(turn.active), { isReversible, acceptUnreplicated });
-    return { ...report("rehearsed", primary(known)), rehearsal };
-  }
-  if (!(await lockSwitch(state, name))) {
-    throw new ReplicateError("RUNNER_ACTIVE", `another process is switching sync ${name}`, {
-      hint: "Look at `replicate status`, and wait for it to end.",
-    });
-  }
-  if (options.undo === true) {
-    await undoBegun(open, state);
-    return report("undone", primary(await readSwitch(state, name)));
-  }
+  return { result, primary, ...nothing };
+}
+
+const primaryOf = (found: Switch | undefined): SwitchReport["primary"] =>
+  isCutOver(found) ? "target" : "source";
+
+/** The switch itself, by whoever has the right to it; `open` makes sessions that keep it. */
+async function switchHeld(
+  open: OpenWay,
+  turn: Turn,
+  state: Connection,
+  options: SwitchOptions,
+): Promise<SwitchReport> {
+  const { kind } = turn;
   // What was read before the lock may be out of date.
-  const now = await readSwitch(state, name);
+  const now = await readSwitch(state, turn.sync);
   assertLegal(turn, now);
   if (now?.way === kind && now.step === "open") {
     const isHookDue = options.onOpen !== undefined && !now.isHooked;
     if (isHookDue) await tellApplication(open(turn.active), state, turn.sync, options);
     const leftInvalid = await validateAfterwards(open(turn.active), kind);
-    return { ...report(isHookDue ? "switched" : "nothing-to-do", primary(now)), leftInvalid };
+    return { ...report(isHookDue ? "switched" : "nothing-to-do", primaryOf(now)), leftInvalid };
   }
   const opened =
     now?.way === kind && now.step === "opening"
@@ -183,6 +197,7 @@ async function untilOpen(
     isBegun = true;
     await failpoint("cutover.marked");
     const run: SwitchRun = { open, turn, state, source, target, follower, options, isReversible };
+    if (!isUp) await awaitSeen(run);
     return await whileFenced(run, await prepare(run, isUp));
   } catch (error) {
     if (!isBegun) {
@@ -262,6 +277,8 @@ async function tellApplication(
   { onOpen }: SwitchOptions,
 ): Promise<void> {
   if (onOpen === undefined) return;
+  // It may lead the application to the new side: not on behalf of who has lost the right to say so.
+  await state.guarded("select 1");
   tell(active, "running the command given");
   await runHook(active, onOpen, active.config.target);
   await recordSwitch(state, sync, "is_hooked");

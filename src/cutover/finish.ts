@@ -1,10 +1,11 @@
 /** The end of a rollback window, and what of a switch has to go when a sync is dropped. */
 import { dropFence } from "./undo.ts";
 import { ReplicateError } from "../errors.ts";
-import { readSwitch, endUndone, isCutOver, lockSwitch } from "../state/switch.ts";
+import { readSwitch, endUndone, isCutOver } from "../state/switch.ts";
 import { restoreDeferred } from "../state/restore-deferred.ts";
 import { forgetWay } from "../reverse/reverse.ts";
 import { takeOver } from "./hand-over.ts";
+import { heldWays, holdSwitch } from "./held-ways.ts";
 import type { Lease } from "../state/lease.ts";
 import { load } from "../postgres/sql.ts";
 import type { SyncContext } from "../state/context.ts";
@@ -22,7 +23,8 @@ export async function finishSwitch(
 ): Promise<boolean> {
   if (!(await endSwitch(open))) return false;
   const reverse = open("reverse");
-  await using target = await reverse.target("cutover");
+  // Not cut by a stop: whoever was asked to end has to be told that he need not any more.
+  await using target = await open("reverse", { isCut: false }).target("cutover");
   const ours = await takeOver(reverse, target, "replicate cutover --finish");
   if (!keepClosed) await nameSessions(open("forward"));
   await drop(ours);
@@ -34,9 +36,7 @@ async function endSwitch(open: OpenWay): Promise<boolean> {
   const forward = open("forward");
   const { name } = forward.config;
   await using state = await open("forward", { isCut: false }).target("cutover");
-  if (!(await lockSwitch(state, name))) {
-    throw new ReplicateError("RUNNER_ACTIVE", `another process is switching sync ${name}`);
-  }
+  await using lock = await holdSwitch(open, state);
   const known = await readSwitch(state, name);
   if (known?.step !== "open") {
     throw new ReplicateError(
@@ -51,12 +51,17 @@ async function endSwitch(open: OpenWay): Promise<boolean> {
     );
   }
   if (isCutOver(known)) return true;
-  const reverse = open("reverse");
-  await restoreDeferred(reverse);
-  await forgetWay(reverse);
-  await dropFence(forward, "target", name);
-  await endUndone(state, name, undefined);
-  return false;
+  const held = heldWays(open, lock);
+  const reverse = held("reverse");
+  try {
+    await restoreDeferred(reverse);
+    await forgetWay(reverse);
+    await dropFence(held("forward"), "target", name);
+    await endUndone(state, name, undefined);
+    return false;
+  } catch (error) {
+    throw await lock.explain(error);
+  }
 }
 
 /** How many sessions are named. */

@@ -27,22 +27,32 @@ export async function takeOver(
   const lease = runnerLease(config.name, randomUUID());
   const deadline = Date.now() + PATIENCE_MS;
   let asked: string | undefined;
-  for (;;) {
-    const { isTaken, before } = await takeLease(target, lease, { isBound: true });
-    if (isTaken) return lease;
-    if (before !== undefined) {
-      const who = describeHolder(before);
-      if (Date.now() > deadline) {
-        throw new ReplicateError(
-          "RUNNER_ACTIVE",
-          `sync ${baseName(config.name)} is being followed, and its runner does not end: ${who}`,
-          { hint: "Stop that process, then run the same command again." },
-        );
+  const withdraw = async (): Promise<void> => {
+    // Whoever did not end in time must not do so later, when nobody waits for it any more.
+    if (asked !== undefined && !target.isBroken)
+      await askToEnd(target, { ...lease, token: asked }, null).catch(() => undefined);
+  };
+  try {
+    for (;;) {
+      const { isTaken, before } = await takeLease(target, lease, { isBound: true });
+      if (isTaken) return lease;
+      if (before !== undefined) {
+        const who = describeHolder(before);
+        if (Date.now() > deadline) {
+          throw new ReplicateError(
+            "RUNNER_ACTIVE",
+            `sync ${baseName(config.name)} is being followed, and its runner does not end: ${who}`,
+            { hint: "Stop that process, then run the same command again." },
+          );
+        }
+        if (before.token !== asked) emit({ type: "switch-step", step: `asking the runner to end (${who})` });
+        asked = before.token;
+        await askToEnd(target, { ...lease, token: before.token }, by);
       }
-      if (before.token !== asked) emit({ type: "switch-step", step: `asking the runner to end (${who})` });
-      asked = before.token;
-      await askToEnd(target, lease.name, by);
+      await sleep(LOOK_MS, signal);
     }
-    await sleep(LOOK_MS, signal);
+  } catch (error) {
+    await withdraw();
+    throw error;
   }
 }

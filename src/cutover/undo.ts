@@ -8,6 +8,8 @@ import { asReplicateError, isConnectionFailure } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
 import { liftFence, readFence, removeFence } from "../fence/fence.ts";
 import { endUndone, moveSwitch, readSwitch, reopenWay, type Switch } from "../state/switch.ts";
+import { isRightLost } from "../state/switch-lock.ts";
+import { heldWays, holdWithoutState } from "./held-ways.ts";
 import { clearRetentionPoint } from "./retention-point.ts";
 import { detachWay, forgetWay, suspendTriggers } from "../reverse/reverse.ts";
 import { turnOf, type OpenWay, type Turn } from "../reverse/ways.ts";
@@ -139,6 +141,7 @@ async function unlessFenced<T>(work: () => Promise<T>): Promise<T> {
   try {
     return await patiently(work, PATIENCE_MS);
   } catch (error) {
+    if (isRightLost(error)) throw error;
     const { message } = asReplicateError(error, "undoing the switch");
     throw new ReplicateError("CUTOVER_FENCED", `the switch could not be undone: ${message}`, {
       cause: error,
@@ -159,7 +162,7 @@ export async function undoFailed(open: OpenWay, turn: Turn): Promise<"undone" | 
     });
     return known !== undefined && (await undoSwitch(open, known)) ? "undone" : "too-late";
   } catch (error) {
-    if (isFree) return "freed";
+    if (isFree && !isRightLost(error)) return "freed";
     throw error;
   }
 }
@@ -184,14 +187,24 @@ export async function undoBegun(open: OpenWay, state: Connection): Promise<void>
       await undoSwitch(open, known);
     } catch (error) {
       if (!isConnectionFailure(error)) throw error;
+      await assertHeld(open);
       tellRest(open, turn, error);
     }
   } else if (!(await undoSwitch(open, known))) throw tooLate(name, known.way);
 }
 
+/** Throws RUNNER_ACTIVE where another process has taken over; not where the server that can tell is away. */
+async function assertHeld(open: OpenWay): Promise<void> {
+  try {
+    await using _ = await open("forward", { isStoppable: false }).target("cutover undo");
+  } catch (error) {
+    if (isRightLost(error)) throw error;
+  }
+}
+
 /** The same without the state, which is away with the new side: lets applications write to the old one. Throws CUTOVER_FENCED. */
 export async function undoWithoutState(open: OpenWay, turn: Turn, cause: unknown): Promise<void> {
-  if (!(await freeOldSide(open, turn))) {
+  if (!(await freeOldSide(heldWays(open, holdWithoutState(open)), turn))) {
     throw new ReplicateError(
       "CUTOVER_FENCED",
       `the target cannot be reached, and may have been opened already: ${asReplicateError(cause, "undoing").message}`,

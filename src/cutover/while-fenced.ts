@@ -9,6 +9,7 @@ import { closeWay, moveSwitch, recordSwitch } from "../state/switch.ts";
 import { loadTables } from "../state/sync-table.ts";
 import { ChangeComparison } from "../verify/verify.ts";
 import { positionReverse } from "../reverse/reverse.ts";
+import { assertSeen } from "./captures.ts";
 import { countPending } from "./pending.ts";
 import { findGaps, raiseFence } from "../fence/raise.ts";
 import { notRestored, assertNoDifferences, assertNoneParked, undoneByOther } from "./blockers.ts";
@@ -92,7 +93,11 @@ async function untilSealed(
   await failpoint("cutover.drained");
   await assertNoneParked(target, active, options);
   tell(active, "comparing what has changed");
-  const [compared] = await Promise.all([comparison.run({ entries, since: points, plans }), follower.end()]);
+  const [compared] = await Promise.all([
+    comparison.run({ entries, since: points, plans }),
+    assertSeen(source, target, name),
+    follower.end(),
+  ]);
   assertNoDifferences(compared.tables);
   const closing = comparison[Symbol.asyncDispose]();
   await failpoint("cutover.verified");
@@ -106,7 +111,11 @@ async function untilSealed(
   const restored = await restoreDeferred(active, { isHurried: true });
   if (restored.failed.length > 0) throw notRestored(restored.failed);
   await failpoint("cutover.restored");
+  // What was attached, or captured again, since the first look: no row may have come past the captures.
+  const unseen = assertSeen(source, target, name);
+  unseen.catch(() => undefined);
   if (isReversible) await positionReverse(open(turn.reversed, { signal: deadline }));
+  await unseen;
   await failpoint("cutover.placed");
   const gaps = await findGaps(source, sync, relids);
   if (gaps.length > 0) {

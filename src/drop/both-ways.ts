@@ -1,5 +1,6 @@
 /** Drop, as a whole: the sync and its way back. */
 import type { OpenWay } from "../reverse/ways.ts";
+import { assertNotOthers } from "./others.ts";
 import { dropSync, type DropOptions, type DropReport, type SourceOptions } from "./drop.ts";
 import { ReplicateError } from "../errors.ts";
 import { isConnectionFailure } from "../postgres/sqlstate.ts";
@@ -67,6 +68,8 @@ async function assertInactive(
     if (!sourceOnly || !isConnectionFailure(error)) throw error;
   }
   if (targetOnly) return;
+  // One side alone is dropped as it is.
+  if (!sourceOnly) for (const way of ["forward", "reverse"] as const) await assertNotOthers(open(way));
   await using source = await forward.source("drop");
   if ((await stateVersion(source)) > 0 && (await isRunnerAlive(source, reverseName(name), ours)))
     throw followed(name);

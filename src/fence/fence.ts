@@ -106,18 +106,19 @@ export async function showPass(connection: Connection, sync: string): Promise<vo
  * lifted meanwhile: the other side must not be opened then.
  */
 export async function sealFence(connection: Connection, sync: string): Promise<boolean> {
-  const sealed = await connection.rows(
+  const sealed = await connection.guarded(
     `update replicate.fence set sealed_at = pg_catalog.clock_timestamp()
-     where sync = $1 and lifted_at is null returning 1`,
-    [sync],
+     where sync = ${literal(sync)} and lifted_at is null`,
   );
-  return sealed.length > 0;
+  return sealed.at(-1)?.rowCount === 1;
 }
 
 /** Has the fence say that the database has moved. */
 export async function tellMoved(connection: Connection, sync: string): Promise<void> {
-  const fence = await readFence(connection, sync);
-  if (fence?.isUp === true) await connection.script(passingSql(sync, fence.id, "moved"));
+  await connection.transaction(async () => {
+    const fence = await readFence(connection, sync, { forUpdate: true });
+    if (fence?.isUp === true) await connection.script(passingSql(sync, fence.id, "moved"));
+  });
 }
 
 /**
@@ -168,8 +169,8 @@ export async function removeFence(
       await connection.script(drops.join(";\n"));
     });
   }
-  await connection.script(
-    `begin; drop function if exists replicate.${fenceFunction(fence.id)}(); delete from replicate.fence where id = ${fence.id}; commit`,
+  await connection.guarded(
+    `drop function if exists replicate.${fenceFunction(fence.id)}(); delete from replicate.fence where id = ${fence.id}`,
   );
   return tables.map((table) => `fence of ${table}`);
 }

@@ -76,9 +76,9 @@ export async function coverTables(
   relids: readonly number[],
   options: FenceOptions,
 ): Promise<Fence> {
-  await connection.rows(
-    `insert into replicate.fence (sync, pass, lifted_at) values ($1, $2, now()) on conflict (sync) do nothing`,
-    [sync, randomUUID()],
+  await connection.guarded(
+    `insert into replicate.fence (sync, pass, lifted_at)
+     values (${literal(sync)}, ${literal(randomUUID())}, now()) on conflict (sync) do nothing`,
   );
   const fence = await readFence(connection, sync);
   if (fence === undefined) throw new ReplicateError("INTERNAL", `the fence of sync ${sync} is gone`);
@@ -91,7 +91,7 @@ export async function coverTables(
      where n.nspname = 'replicate' and f.proname = $1`,
     [fenceFunction(id)],
   );
-  if (exists.length === 0) await connection.script(passingSql(sync, id, "everybody"));
+  if (exists.length === 0) await connection.guarded(passingSql(sync, id, "everybody"));
   for (const { table, isFenced, wantsRows, hasRows } of gaps) {
     const holes = { id: String(id), table, is_stranger: strangerSql(connection.version, fence) };
     const statements = [`lock table only ${table} in share row exclusive mode`];
@@ -181,7 +181,7 @@ export async function raiseFence(
   options: FenceOptions,
 ): Promise<void> {
   const { id } = await coverTables(connection, sync, relids, options);
-  await connection.script(
+  await connection.guarded(
     fill("fence/raise", { id: String(id), function: literal(passingSql(sync, id, "begun")) }),
   );
   await failpoint("cutover.raised");

@@ -81,6 +81,8 @@ export class Connection {
   readonly isReplicaRole: boolean;
   /** A pool is in between, which keeps the session for us until we leave, and then gives it to somebody else. */
   readonly isPooled: boolean;
+  /** A statement that begins each transaction which changes anything, and fails where this process must not any more. */
+  guard: string | undefined;
   readonly #lastWork: (() => Promise<void>)[] = [];
   #broken: Error | undefined;
 
@@ -134,12 +136,20 @@ export class Connection {
     return Array.isArray(result) ? result : [result];
   }
 
+  /** Runs several statements as one transaction, under the guard of this session, in one round trip. */
+  async guarded(text: string): Promise<Results> {
+    if (this.guard === undefined) return await this.script(text);
+    return (await this.script(`${this.guard};\n${text}`)).slice(1);
+  }
+
   /**
    * Runs `work` in a transaction: commit when it returns, rollback when it throws. After a rollback the session
    * can be used again; a broken session stays broken and the error says so.
    */
   async transaction<T>(work: () => Promise<T>, begin = "begin"): Promise<T> {
-    await this.script(begin);
+    // In others a snapshot would be taken too early, or nothing may be locked.
+    const isPlain = /^begin(;|$)/.test(begin);
+    await this.script(isPlain && this.guard !== undefined ? `${begin}; ${this.guard}` : begin);
     try {
       const result = await work();
       await this.script("commit");

@@ -1,6 +1,7 @@
 /**
  * Named steps at which a test can have the process die. The environment variable REPLICATE_FAILPOINT names one, or
- * `name:3` for the third time it is reached. Without the variable nothing happens.
+ * `name:3` for the third time it is reached; with `name:1:stop` it is paused there, until it is sent SIGCONT. Without the
+ * variable nothing happens.
  */
 
 import type { Connection, Results } from "./connect.ts";
@@ -70,7 +71,7 @@ export const failpoints = [
 ] as const;
 
 const wanted = process.env["REPLICATE_FAILPOINT"];
-const [wantedName, wantedTime = "1"] = (wanted ?? "").split(":");
+const [wantedName, wantedTime = "1", wantedEnd = "kill"] = (wanted ?? "").split(":");
 let reached = 0;
 
 /** Whether a test waits for a step. */
@@ -81,6 +82,10 @@ export async function failpoint(name: string): Promise<void> {
   if (wanted === undefined || name !== wantedName) return;
   reached++;
   if (reached < Number(wantedTime)) return;
+  if (wantedEnd === "stop") {
+    if (reached === Number(wantedTime)) process.kill(process.pid, "SIGSTOP");
+    return;
+  }
   process.kill(process.pid, "SIGKILL");
   // The signal is delivered at once, but not before this line can run.
   await new Promise(() => undefined);

@@ -12,7 +12,7 @@ import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
 import { withBriefLocks } from "../postgres/lock.ts";
-import { fill, load } from "../postgres/sql.ts";
+import { fill, literal, load } from "../postgres/sql.ts";
 import type { SyncContext } from "../state/context.ts";
 import { saveAndDropSql } from "../state/deferred.ts";
 import { loadTables, type KnownPartition, type SyncTable } from "../state/sync-table.ts";
@@ -140,18 +140,15 @@ export async function positionReverse(reversed: SyncContext): Promise<void> {
     const { position } = await fresh.row<{ position: string }>(
       `select pg_catalog.txid_current_snapshot()::text as position`,
     );
-    await old.rows(`update replicate.sync set position = $2, token = $3 where name = $1`, [
-      name,
-      position,
-      token,
-    ]);
-    await fresh.script("begin");
-    await fresh.rows(
-      `update replicate.source_sync set position = $2, token = $3, previous_token = $3 where name = $1`,
-      [name, position, token],
+    await old.guarded(
+      `update replicate.sync set position = ${literal(position)}, token = ${literal(token)} where name = ${literal(name)}`,
     );
-    await fresh.rows(`update replicate.subscription set holds = false where sync = $1`, [name]);
-    await fresh.script("commit");
+    await fresh.guarded(
+      `update replicate.source_sync
+       set position = ${literal(position)}, token = ${literal(token)}, previous_token = ${literal(token)}
+       where name = ${literal(name)};
+       update replicate.subscription set holds = false where sync = ${literal(name)}`,
+    );
   });
 }
 
@@ -177,12 +174,14 @@ export async function forgetWay(context: SyncContext): Promise<void> {
   const { name } = context.config;
   await detachWay(context);
   await withBoth(context, "cutover", async (source, target) => {
-    await source.rows(`delete from replicate.source_sync where name = $1`, [name]);
+    await source.guarded(`delete from replicate.source_sync where name = ${literal(name)}`);
     // Foreign keys do not cascade in the replica role.
+    const deletions: string[] = [];
     for (const table of ["runner", "owed", "part", "sync_table"]) {
-      await target.rows(`delete from replicate.${table} where sync = $1`, [name]);
+      deletions.push(`delete from replicate.${table} where sync = ${literal(name)}`);
     }
-    await target.rows(`delete from replicate.sync where name = $1`, [name]);
+    deletions.push(`delete from replicate.sync where name = ${literal(name)}`);
+    await target.guarded(deletions.join(";\n"));
   });
 }
 

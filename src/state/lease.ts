@@ -28,6 +28,8 @@ export interface Holder {
   /** His session on this server. */
   readonly backend: number;
   readonly backendStart: string;
+  /** A pool is in between: the session may be another client's by now, one of ours too. */
+  readonly isPooled: boolean;
 }
 
 export interface TakeOptions {
@@ -66,10 +68,20 @@ interface StoredLease {
   readonly taken_at: string;
   readonly backend: number;
   readonly backend_start: string;
+  readonly is_pooled: boolean;
 }
 
-function holderOf({ token, host, process, taken_at, backend, backend_start }: StoredLease): Holder {
-  return { token, host, process, takenAt: taken_at, backend, backendStart: backend_start };
+function holderOf(stored: StoredLease): Holder {
+  const { token, host, process, taken_at, backend, backend_start, is_pooled } = stored;
+  return {
+    token,
+    host,
+    process,
+    takenAt: taken_at,
+    backend,
+    backendStart: backend_start,
+    isPooled: is_pooled,
+  };
 }
 
 export function describeHolder({ host, process, takenAt }: Holder): string {
@@ -98,11 +110,15 @@ export async function renewLease(connection: Connection, { name, token }: Lease)
   return renewed.length > 0;
 }
 
-/** Asks whoever has a lease to end. */
-export async function askToEnd(connection: Connection, name: string, by: string): Promise<void> {
+/** Asks whoever has a lease by this token to end; `by` null: takes it back. */
+export async function askToEnd(
+  connection: Connection,
+  { name, token }: Lease,
+  by: string | null,
+): Promise<void> {
   await connection.rows(
-    `update replicate.lease set asked = $2 where name = $1 and asked is distinct from $2`,
-    [name, by],
+    `update replicate.lease set asked = $3 where name = $1 and token = $2 and asked is distinct from $3`,
+    [name, token, by],
   );
 }
 
@@ -138,13 +154,14 @@ export async function leaseHolder(
 }
 
 /**
- * Ends the session of whoever has a lease, or had it, if it is still there and this role may. A pool may have given it to an
- * application by now, whose sessions have other names than ours.
+ * Ends the session of whoever has a lease, or had it, if it is still there and this role may. One that a pool has lent out
+ * is left alone: by now it may be another client's, and another process of ours has it by the same right. Its lease expires.
  */
 export async function endSession(
   connection: Connection,
-  { backend, backendStart }: Holder,
+  { backend, backendStart, isPooled }: Holder,
 ): Promise<boolean> {
+  if (isPooled) return false;
   try {
     const ended = await connection.rows<{ ended: boolean }>(
       `select pg_catalog.pg_terminate_backend(a.pid) as ended from pg_catalog.pg_stat_activity a
@@ -160,7 +177,9 @@ export async function endSession(
 
 /** Forgets the leases of a sync that is dropped. */
 export async function forgetLeases(connection: Connection, sync: string): Promise<void> {
-  const names = (["runner", "reader", "switch"] as const).map((kind) => leaseName(kind, sync));
+  const names = (["runner", "reader", "switch", "source-switch"] as const).map((kind) =>
+    leaseName(kind, sync),
+  );
   await connection
     .rows(`delete from replicate.lease where name = any ($1::text[])`, [names])
     .catch((error: unknown) => {
@@ -168,7 +187,7 @@ export async function forgetLeases(connection: Connection, sync: string): Promis
     });
 }
 
-export type LeaseKind = "runner" | "reader" | "switch";
+export type LeaseKind = "runner" | "reader" | "switch" | "source-switch";
 
 export function leaseName(kind: LeaseKind, sync: string): string {
   return `${kind} ${sync}`;

@@ -143,10 +143,15 @@ export async function endReader(source: Connection, sync: string): Promise<void>
      where name = $1 and acknowledged_at > pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $2)`,
     [sync, SILENT_SECONDS],
   );
-  if (alive.length > 0) {
-    throw new ReplicateError("RUNNER_ACTIVE", `sync ${sync} is being followed`, {
-      hint: "Stop that runner first.",
-    });
+  // Behind a pool, whoever is gone has the lease until it expires, and whoever is there cannot be told from others.
+  if (alive.length > 0 || holder.isPooled) {
+    throw new ReplicateError(
+      "RUNNER_ACTIVE",
+      `sync ${sync} is being followed${alive.length > 0 ? "" : `: ${describeHolder(holder)}`}`,
+      {
+        hint: `Stop that runner first.${holder.isPooled ? ` If it is gone already, wait for ${LEASE_SECONDS} seconds.` : ""}`,
+      },
+    );
   }
   await endSession(source, holder);
 }

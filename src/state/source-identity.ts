@@ -154,6 +154,9 @@ export async function assertNotExpelled(source: Connection, sync: string, token:
 
 const CLOSED = "closed";
 
+/** Whether a drop has begun: nobody may follow any more. */
+export const isClosedSource = (token: string): boolean => token === CLOSED;
+
 /**
  * From here on the target's runner is refused: the source remembers that it has given the sync up. Can be repeated; waits
  * for a batch that is being read.

@@ -1,7 +1,8 @@
 /** Which side applications write to: what the last cutover or rollback of a sync has come to. Kept on the sync's target. */
-import { randomUUID } from "node:crypto";
+import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
-import { leaseHolder, leaseName, takeLease } from "./lease.ts";
+import { literal } from "../postgres/sql.ts";
+import { leaseHolder, leaseName } from "./lease.ts";
 
 /** The two ways of a sync: from source to target, and the way back. */
 export type Way = "forward" | "reverse";
@@ -50,15 +51,16 @@ export function retentionPointName(sync: string): string {
   return `${sync}.mark`;
 }
 
-/** Keeps other processes from switching the sync while this session lives. Returns false when another does. */
-export async function lockSwitch(state: Connection, sync: string): Promise<boolean> {
-  const lease = { name: leaseName("switch", sync), token: randomUUID() };
-  return (await takeLease(state, lease, { isBound: true })).isTaken;
-}
-
 /** Whether a process is switching the sync now. */
 export async function isSwitching(state: Connection, sync: string): Promise<boolean> {
   return (await leaseHolder(state, leaseName("switch", sync))) !== undefined;
+}
+
+/** Changes the state of a switch, under the lease of whoever switches: see switch-lock.ts. Returns how many rows it changed. */
+async function change(state: Connection, statement: string): Promise<number> {
+  if (state.guard === undefined)
+    throw new ReplicateError("INTERNAL", "the state of a switch is changed by its holder only");
+  return (await state.guarded(statement)).at(-1)?.rowCount ?? 0;
 }
 
 /** Begins a switch, or takes one up that was interrupted before the new side was open. */
@@ -68,14 +70,15 @@ export async function beginSwitch(
   way: Switch["way"],
   isReversible: boolean,
 ): Promise<void> {
-  await state.rows(
-    `insert into replicate.switch (sync, way, step, is_reversible) values ($1, $2, 'preparing', $3)
+  await change(
+    state,
+    `insert into replicate.switch (sync, way, step, is_reversible)
+     values (${literal(sync)}, ${literal(way)}, 'preparing', ${isReversible})
      on conflict (sync) do update
        set way = excluded.way, step = 'preparing', is_reversible = excluded.is_reversible, is_hooked = false,
            is_paid = replicate.switch.is_paid and replicate.switch.way = excluded.way,
            started_at = case when replicate.switch.way = excluded.way then replicate.switch.started_at else now() end,
            fenced_at = null, opened_at = null`,
-    [sync, way, isReversible],
   );
 }
 
@@ -89,14 +92,15 @@ export async function moveSwitch(
   from: readonly Switch["step"][],
   to: Switch["step"],
 ): Promise<boolean> {
-  const moved = await state.rows(
+  const opened = to === "opening" ? ", opened_at = pg_catalog.clock_timestamp()" : "";
+  const moved = await change(
+    state,
     `update replicate.switch
-     set step = $3, opened_at = case when $3 = 'opening' then pg_catalog.clock_timestamp() else opened_at end,
+     set step = ${literal(to)}${opened},
          fenced_at = case when step = 'fencing' then coalesce(fenced_at, pg_catalog.clock_timestamp()) else fenced_at end
-     where sync = $1 and step = any ($2::text[]) returning 1`,
-    [sync, from, to],
+     where sync = ${literal(sync)} and step in (${from.map((step) => literal(step)).join(", ")})`,
   );
-  return moved.length > 0;
+  return moved > 0;
 }
 
 const CLOSED = " (closed)";
@@ -109,9 +113,9 @@ export const openToken = (token: string): string => token.replace(CLOSED, "");
  * the way's own. Waits for a batch that is just being applied.
  */
 export async function closeWay(target: Connection, way: string): Promise<void> {
-  await target.rows(
-    `update replicate.sync set token = token || $2 where name = $1 and token not like '%' || $2`,
-    [way, CLOSED],
+  await target.guarded(
+    `update replicate.sync set token = token || ${literal(CLOSED)}
+     where name = ${literal(way)} and token not like ${literal(`%${CLOSED}`)}`,
   );
 }
 
@@ -126,10 +130,9 @@ export async function isClosed(target: Connection, way: string): Promise<boolean
 
 /** Takes `closeWay` back. Can be repeated. */
 export async function reopenWay(target: Connection, way: string): Promise<void> {
-  await target.rows(`update replicate.sync set token = pg_catalog.replace(token, $2, '') where name = $1`, [
-    way,
-    CLOSED,
-  ]);
+  await target.guarded(
+    `update replicate.sync set token = pg_catalog.replace(token, ${literal(CLOSED)}, '') where name = ${literal(way)}`,
+  );
 }
 
 /** Notes a fact about the switch at hand. */
@@ -138,8 +141,8 @@ export async function recordSwitch(
   sync: string,
   fact: "is_paid" | "is_hooked" | "fenced",
 ): Promise<void> {
-  const change = fact === "fenced" ? "fenced_at = pg_catalog.clock_timestamp()" : `${fact} = true`;
-  await state.rows(`update replicate.switch set ${change} where sync = $1`, [sync]);
+  const noted = fact === "fenced" ? "fenced_at = pg_catalog.clock_timestamp()" : `${fact} = true`;
+  await change(state, `update replicate.switch set ${noted} where sync = ${literal(sync)}`);
 }
 
 /**
@@ -151,13 +154,12 @@ export async function endUndone(
   sync: string,
   earlier: Switch["way"] | undefined,
 ): Promise<void> {
-  if (earlier === undefined) await state.rows(`delete from replicate.switch where sync = $1`, [sync]);
-  else {
-    await state.rows(
-      `update replicate.switch
-       set way = $2, step = 'open', is_reversible = true, is_paid = false, is_hooked = true, fenced_at = null
-       where sync = $1`,
-      [sync, earlier],
-    );
-  }
+  await change(
+    state,
+    earlier === undefined
+      ? `delete from replicate.switch where sync = ${literal(sync)}`
+      : `update replicate.switch
+         set way = ${literal(earlier)}, step = 'open', is_reversible = true, is_paid = false, is_hooked = true, fenced_at = null
+         where sync = ${literal(sync)}`,
+  );
 }

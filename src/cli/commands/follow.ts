@@ -1,4 +1,4 @@
-import { ReplicateError, type Sync } from "../../index.ts";
+import { ReplicateError, type Sync, type SyncEvent } from "../../index.ts";
 import { open, printResult, wasStopped, type Command, type CommandContext } from "../command.ts";
 import { count } from "../../text/format.ts";
 
@@ -8,7 +8,9 @@ interface FollowResult {
   readonly rows: number;
   /** The source snapshot that the target equals; null if no batch was applied. */
   readonly position: string | null;
-  readonly reason: "stopped" | "caught-up" | "once";
+  readonly reason: "stopped" | "caught-up" | "once" | "asked";
+  /** The command that asked for the end, where one did. */
+  readonly askedBy?: string;
 }
 
 export const follow: Command = async (context) => {
@@ -35,8 +37,13 @@ export async function applyBatches(
   let batches = 0;
   let rows = 0;
   let position: string | null = null;
+  let askedBy: string | undefined;
+  const onEvent = (event: SyncEvent): void => {
+    if (event.type === "asked-to-end") askedBy = event.by;
+    progress.onEvent(event);
+  };
   try {
-    for await (const batch of sync.follow({ untilCaughtUp, once, standby, signal })) {
+    for await (const batch of sync.follow({ untilCaughtUp, once, standby, signal, onEvent })) {
       batches++;
       rows += batch.rows;
       position = batch.position;
@@ -47,17 +54,26 @@ export async function applyBatches(
   } finally {
     output.endProgress(true);
   }
-  return { batches, rows, position, reason: signal.aborted ? "stopped" : once ? "once" : "caught-up" };
+  const done = { batches, rows, position };
+  if (signal.aborted) return { ...done, reason: "stopped" };
+  if (askedBy !== undefined) return { ...done, reason: "asked", askedBy };
+  return { ...done, reason: once ? "once" : "caught-up" };
 }
 
 /** Who asked for an end that was not reached must not go on as if it had been: throws ABORTED. */
-export function assertFinished({ values }: CommandContext, { reason }: FollowResult): void {
-  if (reason !== "stopped" || (values["until-caught-up"] !== true && values.once !== true)) return;
+export function assertFinished({ values }: CommandContext, { reason, askedBy }: FollowResult): void {
+  const isCut = reason === "stopped" || reason === "asked";
+  if (!isCut || (values["until-caught-up"] !== true && values.once !== true)) return;
   const end = values.once === true ? "one batch was applied" : "the target had caught up";
-  throw new ReplicateError("ABORTED", `follow was stopped before ${end}`);
+  const by = askedBy === undefined ? "" : ` by \`${askedBy}\``;
+  throw new ReplicateError("ABORTED", `follow was stopped${by} before ${end}`);
 }
 
-export function printFollow({ output }: CommandContext, { batches, rows, reason }: FollowResult): void {
-  const ended = { stopped: "stopped", "caught-up": "caught up", once: "done" }[reason];
+export function printFollow(
+  { output }: CommandContext,
+  { batches, rows, reason, askedBy }: FollowResult,
+): void {
+  const asked = `ended, because \`${askedBy}\` asked for it`;
+  const ended = { stopped: "stopped", "caught-up": "caught up", once: "done", asked }[reason];
   output.print(`${ended}: ${count(batches, "batch", "batches")} with ${count(rows, "row")} applied`);
 }

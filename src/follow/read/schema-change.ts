@@ -1,5 +1,6 @@
 /** What changed on the source besides rows: columns, keys, triggers, partitions. Noticed before rows are read. */
 import { captureByRow } from "../../capture/by-row.ts";
+import { lockCapture } from "../../capture/lock-capture.ts";
 import { triggerNames } from "../../capture/triggers.ts";
 import { adoptLeaf, releaseLeaf } from "../../capture/partitions.ts";
 import { functionSql } from "../../capture/trigger-function.ts";
@@ -177,7 +178,7 @@ async function refreshKey(
   });
   await withBriefLocks(source, { what: tableLabel(table), signal: context.signal }, async () => {
     // Another sync may rotate the same capture, or have settled the same change.
-    await source.rows(`select 1 from replicate.capture where id = $1 for update`, [capture.id]);
+    await lockCapture(source, capture.id);
     const [current] = await loadCaptures(source, [capture.id]);
     if (current === undefined || !same(current.keyColumns, capture.keyColumns)) return;
     if (added.length > 0) {

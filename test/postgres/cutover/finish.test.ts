@@ -87,6 +87,7 @@ test("finish from the command line: follow ends by itself, and says why", async 
   await pair.target.sql("insert into t values (100, 'new')");
   await arrives(pair, "source", 100);
   const finished = await replicate(["cutover", "--finish", "--yes"], { env });
+  expect((await running).stdout).toContain("ended, because `replicate cutover --finish` asked for it");
   expect([finished.code, finished.stderr]).toEqual([0, expect.not.stringContaining(".reverse")]);
   const ended = await running;
   expect([ended.code, ended.stderr]).toEqual([0, expect.stringContaining("replicate cutover --finish")]);

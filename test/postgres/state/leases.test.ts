@@ -5,7 +5,8 @@ import { ReplicateError } from "../../../src/errors.ts";
 import { openSync } from "../../../src/index.ts";
 import { connect as connectOurs, type Connection } from "../../../src/postgres/connect.ts";
 import { resolveConnection } from "../../../src/postgres/conninfo.ts";
-import { giveBack, keepLeaseSql, leaseHolder, renewLease, takeLease, type Lease } from "../../../src/state/lease.ts"; // prettier-ignore
+import { askToEnd, giveBack, keepLeaseSql, leaseHolder, renewLease, takeLease, type Lease } from "../../../src/state/lease.ts"; // prettier-ignore
+import { endReader, tryRunner, takeSource } from "../../../src/state/runner-lock.ts";
 import { freePair } from "../../support/database.ts";
 import { leastPrivilegedPair } from "../../support/least-privileged-pair.ts";
 import { until } from "../../support/until.ts";
@@ -234,3 +235,84 @@ test.each(["target", "source"] as const)(
     expect(await followed.differences(["public.t"])).toEqual([]);
   },
 );
+
+const pooled = [
+  {
+    name: "a runner that takes a sync over",
+    side: "target",
+    lease: "runner default",
+    run: async (_: Connection, target: Connection) => await tryRunner(target, "default", randomUUID()),
+  },
+  {
+    name: "a runner that takes the source",
+    side: "source",
+    lease: "reader default",
+    run: async (source: Connection, target: Connection) => {
+      const token = randomUUID();
+      await tryRunner(target, "default", token);
+      await takeSource(source, target, "default", token);
+    },
+  },
+  {
+    name: "a drop of the source alone",
+    side: "source",
+    lease: "reader default",
+    run: async (source: Connection) => await endReader(source, "default"),
+  },
+] as const;
+
+test.each(pooled)("$name ends no session that a pool has given to others by now", async (each) => {
+  await using pair = await freePair();
+  await using _followed = await startFollowed(pair, schema);
+  await using source = await open(pair.source.url);
+  await using target = await open(pair.target.url);
+  // Another process of ours has the session of who is gone.
+  await using other = await open(pair[each.side].url);
+  const side = pair[each.side];
+  await side.sql(`delete from replicate.lease`);
+  await takeLease(other, { name: each.lease, token: "of who is gone" });
+  await side.sql(
+    `update replicate.lease set is_pooled = true, expires_at = clock_timestamp() - interval '1 ms'`,
+  );
+  await pair.source.sql("update replicate.source_sync set acknowledged_at = now() - interval '1 hour'");
+  await each.run(source, target);
+  // A session that was ended finds out with what it does next.
+  expect(await other.rows("select 1 as alive")).toEqual([{ alive: 1 }]);
+});
+
+test("behind a pool, a reader that cannot be told from others is waited for", async () => {
+  await using pair = await freePair();
+  await using _followed = await startFollowed(pair, schema);
+  await using source = await open(pair.source.url);
+  await using other = await open(pair.source.url);
+  await pair.source.sql("delete from replicate.lease");
+  await takeLease(other, { name: "reader default", token: "of who may be there" });
+  await pair.source.sql("update replicate.lease set is_pooled = true");
+  await pair.source.sql("update replicate.source_sync set acknowledged_at = now() - interval '1 hour'");
+  await expect(endReader(source, "default")).rejects.toMatchObject({
+    code: "RUNNER_ACTIVE",
+    hint: expect.stringContaining("wait for 10 seconds") as string,
+  });
+  expect(await other.rows("select 1 as alive")).toEqual([{ alive: 1 }]);
+});
+
+test("who is asked to end is asked alone, and not any more once nobody waits for it", async () => {
+  await using pair = await freePair();
+  await using followed = await startFollowed(pair, schema);
+  await followed.sync.cutover();
+  await using holder = await open(pair.source.url);
+  const lease = { name: "runner default.reverse", token: randomUUID() };
+  await takeLease(holder, lease, { isBound: true });
+  const asked = async (): Promise<unknown> =>
+    (await pair.source.sql(`select asked from replicate.lease where name = '${lease.name}'`))[0]?.["asked"];
+  const stop = new AbortController();
+  const finishing = followed.sync.cutover({ finish: true, signal: stop.signal });
+  const ended = codeOf(finishing);
+  await until("it is asked", async () => (await asked()) === "replicate cutover --finish");
+  stop.abort();
+  expect(await ended).toBe("ABORTED");
+  expect(await asked()).toBe(null);
+  // Whoever comes after him was not asked.
+  await askToEnd(holder, { ...lease, token: "somebody before" }, "replicate cutover --finish");
+  expect(await asked()).toBe(null);
+});
