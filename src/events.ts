@@ -100,7 +100,22 @@ export type SyncEvent =
       readonly limitBytes: number;
     }
   /** A table that the sync is meant to replicate was created after `init`: nobody records or carries its rows. */
-  | { readonly type: "table-not-replicated"; readonly side: Side; readonly table: string }
+  | {
+      readonly type: "table-not-replicated";
+      readonly side: Side;
+      readonly table: string;
+      /** Why it was not taken in; absent where that was not tried. */
+      readonly reason?: string;
+    }
+  /** A new table of the source was created on the target by these statements. */
+  | {
+      readonly type: "table-created";
+      readonly table: string;
+      readonly statements: readonly string[];
+      readonly seconds: number;
+    }
+  /** A new table is followed from now on. */
+  | { readonly type: "table-joined"; readonly table: string }
   | { readonly type: "partition-adopted"; readonly table: string; readonly partition: string }
   | {
       readonly type: "connection-lost";

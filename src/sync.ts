@@ -349,6 +349,7 @@ async function readStatusEitherWay(context: SyncContext, open: OpenWay): Promise
         [status.lastError, lastError].filter((each) => each !== null).toSorted(moreUrgent)[0] ?? null,
       back: { lag, follow, lastError },
       notReplicated: [...new Set([...status.notReplicated, ...back.notReplicated])],
+      notReplicatedReasons: { ...status.notReplicatedReasons, ...back.notReplicatedReasons },
     };
   } catch (error) {
     // The old side may be away.

@@ -106,7 +106,7 @@ function identitySql({ identity }: Column): string {
 }
 
 /** Nothing where it is that of the database or of the type. */
-function collateSql({ collation, baseType, isDomain }: Column): string {
+export function collateSql({ collation, baseType, isDomain }: Column): string {
   if (collation === null || collation === 'pg_catalog."default"' || baseType === "name" || isDomain)
     return "";
   return ` collate ${collation}`;

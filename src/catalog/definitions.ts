@@ -164,7 +164,7 @@ export function removals(definitions: Definitions, choice: RemovalChoice): Remov
   ];
 }
 
-function foreignKeyRemoval(key: ForeignKey, version: number): Removal {
+export function foreignKeyRemoval(key: ForeignKey, version: number): Removal {
   const table = qualified(key.schema, key.table);
   const name = ident(key.name);
   const knowsPartitions = version >= 180_000;

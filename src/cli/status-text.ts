@@ -231,12 +231,17 @@ function reloadLines({ tables }: Status, now: Date): string[] {
 }
 
 /** Tables that an application has created since, and nobody replicates. */
-function newcomerLines({ notReplicated, phase }: Status, name: string): string[] {
+function newcomerLines({ notReplicated, notReplicatedReasons, phase }: Status, name: string): string[] {
   if (notReplicated.length === 0) return [];
   const hidden = notReplicated.length - mostTables;
   return [
     "",
     `  not replicated, as created after init: ${notReplicated.slice(0, mostTables).join(", ")}${hidden > 0 ? ` and ${count(hidden, "more", "more")}` : ""}`,
+    ...notReplicated
+      .slice(0, mostTables)
+      .flatMap((table) =>
+        notReplicatedReasons[table] === undefined ? [] : [`    ${table}: ${notReplicatedReasons[table]}`],
+      ),
     phase === "cut-over"
       ? "    a rollback would lose them"
       : `    take them in: replicate init${name}, then replicate copy${name}; or leave them out: --exclude-tables at init`,

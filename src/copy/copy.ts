@@ -77,10 +77,14 @@ export interface PlannedTable {
 /**
  * Copies all tables of the sync that are not copied yet, and restores what was taken from them but foreign keys,
  * triggers and rules, which come back once the target is consistent. The same call again resumes, and does nothing when all
- * is done. Throws TARGET_NOT_EMPTY and TABLE_SHAPE_CHANGED before anything is changed; later ROW_REFUSED, and what the
+ * is done. `isBeside`: of a runner, whose errors are what `status` tells. Throws TARGET_NOT_EMPTY and TABLE_SHAPE_CHANGED before anything is changed; later ROW_REFUSED, and what the
  * servers say.
  */
-export async function copySync(context: SyncContext, options: CopyOptions = {}): Promise<CopyReport> {
+export async function copySync(
+  context: SyncContext,
+  options: CopyOptions = {},
+  { isBeside = false }: { readonly isBeside?: boolean } = {},
+): Promise<CopyReport> {
   const startedAt = Date.now();
   if (options.adopt === true && [options.overwrite, options.restart, options.remap].includes(true)) {
     throw new ReplicateError(
@@ -116,12 +120,12 @@ export async function copySync(context: SyncContext, options: CopyOptions = {}):
     isBegun = true;
     if (!isDone || run.unprepared.length > 0) await runWorkers(run, stop);
     const result = await finalReport(run, sessions, startedAt);
-    await clearError(await sessions.target(), run.sync);
+    if (!isBeside) await clearError(await sessions.target(), run.sync);
     context.emit({ type: "copy-finished", rows: result.rows, bytes: result.bytes, seconds: result.seconds });
     return result;
   } catch (error) {
     // For `status`; whoever stops the copy knows.
-    if (isBegun && !context.signal.aborted) await tell(context, error);
+    if (isBegun && !isBeside && !context.signal.aborted) await tell(context, error);
     throw error;
   } finally {
     await sessions.close();

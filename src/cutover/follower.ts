@@ -49,7 +49,8 @@ export class Follower {
 
   async #run(): Promise<void> {
     try {
-      for await (const batch of followSync(this.#context)) {
+      // What would join now could not be fenced any more.
+      for await (const batch of followSync(this.#context, { leavesNewTables: true })) {
         if (batch.rows > 0 && batch.seconds > 0) this.rate = batch.rows / batch.seconds;
       }
     } catch (error) {

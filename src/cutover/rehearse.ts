@@ -11,7 +11,7 @@ import { keepsColumns } from "../catalog/mapping.ts";
 import { goneBounds, missingPartitions } from "../catalog/missing-partitions.ts";
 import { missingSettings, viewsToFill } from "../catalog/left-behind.ts";
 import { describeTables, hidingRelations, tableBytes, tableLabel, tableSql } from "../catalog/table.ts";
-import { findNewcomers, newcomerProblem } from "../state/newcomers.ts";
+import { findNotReplicated, newcomerProblem } from "../state/newcomers.ts";
 import { irreversible, assertNoRemapping } from "../state/remapping.ts";
 import { unfitProblems } from "../state/fitting.ts";
 import { checkPair } from "../state/source-identity.ts";
@@ -69,8 +69,8 @@ export async function rehearse(
       blockers.push({ ...problem, message: `TABLE_SHAPE_CHANGED: ${problem.message}` });
     if (options.acceptUnreplicated !== true) {
       const isReverse = name !== baseName(name);
-      const newcomers = await findNewcomers(active.config, source, target);
-      blockers.push(...newcomers.map((label) => newcomerProblem(label, isReverse)));
+      const newcomers = await findNotReplicated(active.config, source, target);
+      blockers.push(...newcomers.map((each) => newcomerProblem(each, isReverse)));
     }
     blockers.push(...(await checkPartitions(source, target, entries)));
     const writing = await watchWriters(source, entries, active.signal, blockers, warnings);

@@ -124,7 +124,7 @@ async function untilSealed(
     });
   }
   // Also what was created since the rehearsal. Later ones are written by nobody who goes on with the old side's tables.
-  if (options.acceptUnreplicated !== true) await assertNoNewcomers(active.config, source, target);
+  if (options.acceptUnreplicated !== true) await assertNoNewcomers(active.config, source, target, relids);
   const pending = await countPending(source, target, name);
   if (pending > 0) {
     throw new ReplicateError("CAPTURE_BROKEN", `${pending} changes came although the old side is fenced`, {

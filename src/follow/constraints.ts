@@ -18,17 +18,25 @@ export class Constraints {
   #restoring: Promise<void> | undefined;
   #session: Connection | undefined;
   #isBegun = false;
+  #isDue = true;
   #pausedUntil = 0;
 
   constructor(context: SyncContext) {
     this.#context = context;
   }
 
+  /** Tables have joined, which bring foreign keys of their own. */
+  again(): void {
+    this.#isDue = true;
+  }
+
   /** Begins, if it is time. */
   restore(session: FollowSession): void {
-    if (this.#isBegun || !this.#context.isReplicaRole || Date.now() < this.#pausedUntil) return;
+    if (!this.#context.isReplicaRole || Date.now() < this.#pausedUntil) return;
+    if (this.#isBegun || !this.#isDue) return;
     // Rows of a table that has a deferred reload may lack their partners for now.
     if (session.tables.some((table) => table.state !== "following" || table.reloadSince !== null)) return;
+    this.#isDue = false;
     this.#isBegun = true;
     const context = this.#context;
     const own: SyncContext = {
@@ -48,9 +56,11 @@ export class Constraints {
         }
         // TRUNCATE is refused on a table that a foreign key references, so the statements change.
         if (restored > 0) session.isStale = true;
+        this.#isBegun = false;
       })
       .catch((error: unknown) => {
         this.#isBegun = false;
+        this.#isDue = true;
         this.#pausedUntil = Date.now() + PAUSE_MS;
         if (context.signal.aborted) return;
         const { message } = asReplicateError(error, "restoring foreign keys");

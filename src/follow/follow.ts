@@ -9,6 +9,7 @@ import {
   asReplicateError, hidesRows, isConnectionFailure, isLasting, isRetryableConflict, QUERY_CANCELED, sqlstateOf,
 } from "../postgres/sqlstate.ts"; // prettier-ignore
 import type { SyncContext } from "../state/context.ts";
+import { Joiner } from "../join/join.ts";
 import { SequenceKeeper } from "../sequences/keeper.ts";
 import { isStateMissing } from "../state/lease.ts";
 import { migrateOlder } from "../state/migrate.ts";
@@ -18,7 +19,6 @@ import { Constraints } from "./constraints.ts";
 import { RetainedWatch } from "./retained-watch.ts";
 import { RunnerLease } from "./runner.ts";
 import { LagTrend } from "./lag-trend.ts";
-import { NewcomerWatch } from "./newcomer-watch.ts";
 import { Outage } from "./outage.ts";
 import type { OtherWay } from "./other-way.ts";
 import { FollowSession } from "./session.ts";
@@ -32,6 +32,8 @@ export interface FollowOptions {
   readonly standby?: boolean;
   /** Milliseconds without a connection after which to give up. Default 30 minutes. */
   readonly retryBudgetMs?: number;
+  /** Leave tables alone that are new on the source. Default false. */
+  readonly leavesNewTables?: boolean;
   /** Asked every few seconds, with sessions on both sides: whether the sync goes the other way from now on. Ends then. */
   readonly isOver?: (source: Connection, target: Connection) => Promise<boolean>;
 }
@@ -86,7 +88,7 @@ class FollowRun {
   readonly #sequences: SequenceKeeper;
   readonly #runner: RunnerLease;
   readonly #retained: RetainedWatch;
-  readonly #newcomers: NewcomerWatch;
+  readonly #joiner: Joiner;
   #session: FollowSession | undefined;
   #lastBeat = 0;
   #nextSweep = 0;
@@ -108,13 +110,13 @@ class FollowRun {
     this.#options = options;
     this.#sequences = new SequenceKeeper(context);
     this.#retained = new RetainedWatch(context);
-    this.#newcomers = new NewcomerWatch(context);
     this.#constraints = new Constraints(context);
     this.#outage = new Outage(context, options.retryBudgetMs);
     this.#runner = new RunnerLease(context, options.standby === true, () => {
       if (otherWay !== undefined) otherWay.isLeased = false;
       this.#outage.end();
     });
+    this.#joiner = new Joiner(context, this.#runner.lease);
     this.#lockWatch = new LockWatch(async () => await context.source("follow lock watch"));
   }
 
@@ -143,6 +145,7 @@ class FollowRun {
               return await this.#constraints.done;
             this.#nextTurn = startedAt + TURN_MS;
           }
+          if (this.#joiner.hasJoined()) this.#takeUp(session);
           const batch = await this.#turn(async () => await this.#step(session));
           if (batch) {
             yield batch;
@@ -151,6 +154,7 @@ class FollowRun {
           const isOver = this.#otherWay?.isOver() ?? (this.#options.once === true || batch === null);
           if (this.#options.once && isOver) return await this.#constraints.done;
           if (this.#options.untilCaughtUp && isOver) {
+            if (this.#options.leavesNewTables !== true && (await this.#joiner.finish(session))) continue;
             this.#context.emit({ type: "caught-up", position: session.position.snapshot ?? "" });
             return await this.#constraints.done;
           }
@@ -173,9 +177,16 @@ class FollowRun {
     }
   }
 
+  /** New tables have been copied. */
+  #takeUp(session: FollowSession): void {
+    session.isStale = true;
+    this.#constraints.again();
+  }
+
   /** Ends for somebody who waits for it. */
   async #giveUp(asked: string): Promise<void> {
     this.#context.emit({ type: "asked-to-end", by: asked });
+    await this.#joiner.end();
     await this.#constraints.done;
   }
 
@@ -280,7 +291,6 @@ class FollowRun {
   async #sweep(session: FollowSession): Promise<void> {
     const startedAt = Date.now();
     await session.sweep();
-    await this.#newcomers.look(session);
     // Those of a two-way sync are used on both sides.
     if (this.#context.config.direction === "one-way")
       await this.#sequences.refresh(session.source, session.target);
@@ -312,6 +322,7 @@ class FollowRun {
     }
     if (now - this.#lastBeat > BEAT_MS) await this.#beat(now);
     this.#constraints.restore(session);
+    if (this.#options.leavesNewTables !== true) await this.#joiner.look(session);
   }
 
   async #beat(now: number): Promise<void> {
@@ -386,6 +397,7 @@ class FollowRun {
   async end(): Promise<void> {
     if (this.#otherWay !== undefined) this.#otherWay.session = undefined;
     await this.#session?.source.close();
+    await this.#joiner.end();
     await this.#retained.end();
     await this.#lockWatch.close();
     await this.#constraints.done;

@@ -1,13 +1,11 @@
 /** Init: state on both sides, and capture on the source. Again: adds what is new, changes nothing else. */
 import { randomUUID } from "node:crypto";
-import { attachCapture, detachCapture } from "../capture/capture.ts";
-import { isKeyless, type Capture } from "../catalog/delta.ts";
+import { attachCapture } from "../capture/capture.ts";
 import { DescribedTables } from "../catalog/described.ts";
 import { tableLabel } from "../catalog/table.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
-import { load } from "../postgres/sql.ts";
 import {
   gather,
   preflight,
@@ -17,9 +15,10 @@ import {
 } from "../preflight/preflight.ts";
 import type { SyncContext } from "../state/context.ts";
 import { migrate, stateVersion } from "../state/migrate.ts";
-import { rememberSelection } from "../state/newcomers.ts";
+import { rememberForeign, rememberSelection } from "../state/newcomers.ts";
 import { checkPair, assertNotExpelled } from "../state/source-identity.ts";
-import { loadKnownTables, loadTables, type KnownPartition } from "../state/sync-table.ts";
+import { loadKnownTables, loadTables } from "../state/sync-table.ts";
+import { forgetTable, registerTable } from "./register.ts";
 
 export interface InitOptions {
   /** Only say what would be done. */
@@ -66,6 +65,7 @@ export async function initSync(context: SyncContext, options: InitOptions = {}):
   await registerSync(context, source, target, registered);
   // Before the captures: what is created meanwhile is known to be missing.
   await rememberSelection(target, context.config);
+  await rememberForeign(source, target, context.config.name);
   await forgetDropped(context, source, target);
   const described = await DescribedTables.of(
     source,
@@ -207,67 +207,6 @@ async function forgetDropped(context: SyncContext, source: Connection, target: C
       });
       continue;
     }
-    const [captured] = await source.rows(`select 1 from replicate.capture where id = $1`, [table.captureId]);
-    if (captured !== undefined) await detachCapture(context, source, table.captureId);
-    await target.rows(`delete from replicate.owed where sync = $1 and capture_id = $2`, [
-      context.config.name,
-      table.captureId,
-    ]);
-    await target.rows(`delete from replicate.parked where sync = $1 and capture_id = $2`, [
-      context.config.name,
-      table.captureId,
-    ]);
-    await target.rows(
-      `delete from replicate.schema_change where sync = $1 and capture_id = $2 and state <> 'applied'`,
-      [context.config.name, table.captureId],
-    );
-    await target.rows(`delete from replicate.sync_table where sync = $1 and capture_id = $2`, [
-      context.config.name,
-      table.captureId,
-    ]);
+    await forgetTable(context, source, target, table.captureId);
   }
-}
-
-/** Remembers the table with the shape that its capture started with. Returns false when it was known. */
-async function registerTable(
-  source: Connection,
-  target: Connection,
-  sync: string,
-  capture: Capture,
-  pair: TablePair,
-): Promise<boolean> {
-  const [shape] = await source.rows<{ fingerprint: string }>(load("catalog/fingerprint"), [
-    [pair.source.oid],
-  ]);
-  // One that came while the others were captured is taken in by the first batch.
-  const leaves = await source.rows<{
-    oid: string;
-    name: string;
-    bound: string;
-    triggers: string;
-    isCaptured: boolean;
-  }>(load("catalog/partitions"), [[pair.source.oid]]);
-  const partitions: Record<string, KnownPartition> = Object.fromEntries(
-    leaves
-      .filter((leaf) => leaf.isCaptured)
-      .map(({ oid, name, bound, triggers }) => [oid, { name, bound, triggers }]),
-  );
-  const [inserted] = await target.rows<{ isNew: boolean }>(
-    `insert into replicate.sync_table as t (sync, capture_id, source_relid, source_schema, source_name,
-       target_relid, target_schema, target_name, fingerprint, partitions, keyless, mapping)
-     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-     on conflict (sync, capture_id) do update
-       set keyless = excluded.keyless, (target_relid, target_schema, target_name, mapping) =
-         (select x.relid, x.schema, x.name, x.mapping from (values
-            (true, excluded.target_relid, excluded.target_schema, excluded.target_name, excluded.mapping),
-            (false, t.target_relid, t.target_schema, t.target_name, t.mapping))
-          as x (is_new, relid, schema, name, mapping) where x.is_new = (t.state = 'new'))
-     returning xmax = 0 as "isNew"`,
-    [
-      sync, capture.id, pair.source.oid, pair.source.schema, pair.source.name,
-      pair.target.oid, pair.target.schema, pair.target.name, shape?.fingerprint ?? null, JSON.stringify(partitions),
-      isKeyless(capture), pair.mapping === null ? null : JSON.stringify(pair.mapping),
-    ], // prettier-ignore
-  );
-  return inserted?.isNew === true;
 }

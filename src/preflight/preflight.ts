@@ -78,6 +78,26 @@ export async function preflight(
   findings.push(...checkServer(source, own), ...checkServer(target, other), ...checkContents(own));
   const tables = await chosenTables(source, config, findings);
   if (own.identity === other.identity) assertDifferentDatabases(tables, config);
+  const pairs = await checkTables(
+    context,
+    { source, target },
+    tables,
+    { source: own, target: other },
+    known,
+    findings,
+  );
+  return { findings, pairs, tables, servers: { source: own, target: other } };
+}
+
+/** Checks that are about these tables alone. Adds to the findings, and returns the tables that have a counterpart. */
+async function checkTables(
+  { config }: SyncContext,
+  { source, target }: Record<"source" | "target", Connection>,
+  tables: readonly Table[],
+  { source: own, target: other }: Preflight["servers"],
+  known: KnownTables,
+  findings: Finding[],
+): Promise<TablePair[]> {
   const pairs = await pairTables(source, target, tables, config, known, findings);
   for (const table of tables) {
     const policy = keylessPolicy(table, config, known);
@@ -112,7 +132,20 @@ export async function preflight(
     ...checkPublications(source, own, tables),
     ...checkPublications(target, other, targets),
   );
-  return { findings, pairs, tables, servers: { source: own, target: other } };
+  return pairs;
+}
+
+/** What keeps one table that the sync does not have yet from being taken in; and where it goes. */
+export async function examineTable(
+  context: SyncContext,
+  source: Connection,
+  target: Connection,
+  table: Table,
+): Promise<{ readonly findings: readonly Finding[]; readonly pair: TablePair | undefined }> {
+  const findings: Finding[] = [];
+  const servers = { source: await readServer(source), target: await readServer(target) };
+  const [pair] = await checkTables(context, { source, target }, [table], servers, new Map(), findings);
+  return { findings, pair };
 }
 
 /** Why rows do not fit the target, by source oid. Of tables that are in the sync, all that keeps `follow` from going on. */

@@ -12,7 +12,7 @@ import type { Side } from "../events.ts";
 import type { SyncContext } from "../state/context.ts";
 import { readFence, type Fence } from "../fence/fence.ts";
 import { readRetainedDeltas, type RetainedDeltas } from "../state/retained-deltas.ts";
-import { findNewcomers } from "../state/newcomers.ts";
+import { findNotReplicated, reasonsOf, type NotReplicated } from "../state/newcomers.ts";
 import { checkPair } from "../state/source-identity.ts";
 import { loadLeftInvalid, type LeftInvalid } from "../state/restore-deferred.ts";
 import {
@@ -113,6 +113,8 @@ export interface Status {
   }[];
   /** Tables that the sync is meant to replicate and does not, as they were created after `init`. */
   readonly notReplicated: readonly string[];
+  /** By table, why it is not taken in; without those that nobody has tried to. */
+  readonly notReplicatedReasons: Readonly<Record<string, string>>;
   /** Changes of the source's schema that the target has not yet, and the last ones that it has; the latest first. */
   readonly schemaChanges: readonly SchemaChange[];
   /** Why the source could not be asked, or is not this sync's any more, if so. */
@@ -266,7 +268,8 @@ export async function readStatus(context: SyncContext): Promise<Status> {
       isOver: bytes > context.config.deltaLimitBytes,
       giveUp,
     })),
-    notReplicated: waiting.notReplicated,
+    notReplicated: waiting.notReplicated.map(({ table }) => table),
+    notReplicatedReasons: reasonsOf(waiting.notReplicated),
     schemaChanges,
     sourceError: waiting.error,
     tables: tables.map((table) => ({
@@ -358,7 +361,7 @@ interface Waiting {
   /** The source could be asked at least for that. */
   readonly isFenceKnown: boolean;
   readonly held: readonly RetainedDeltas[];
-  readonly notReplicated: readonly string[];
+  readonly notReplicated: readonly NotReplicated[];
 }
 
 /** Counts the deltas that wait on the source. */
@@ -411,7 +414,7 @@ async function askSource(
       fence,
       isFenceKnown,
       held: await readRetainedDeltas(source),
-      notReplicated: await findNewcomers(context.config, source, target),
+      notReplicated: await findNotReplicated(context.config, source, target),
     };
   } catch (error) {
     const failure = error instanceof ReplicateError ? error : asReplicateError(error, "asking the source");

@@ -66,8 +66,16 @@ export function describe(event: EventOnce): Sentence {
       );
     case "table-not-replicated":
       return warn(
-        `${event.table} on the ${event.side} is not replicated: it was created after \`replicate init\`; take it in with \`replicate init\` and \`replicate copy\`, or leave it out with --exclude-tables`,
+        event.reason !== undefined
+          ? `${event.table} on the ${event.side} is new, and is not replicated: ${event.reason}`
+          : `${event.table} on the ${event.side} is not replicated: it was created after \`replicate init\`; take it in with \`replicate init\` and \`replicate copy\`, or leave it out with --exclude-tables`,
       );
+    case "table-created":
+      return info(
+        `the new table ${event.table} was created on the target in ${duration(event.seconds)}: ${event.statements.join("; ")}`,
+      );
+    case "table-joined":
+      return info(`the new table ${event.table} is followed from now on`);
     case "partition-adopted":
       return info(`the new partition ${event.partition} of ${event.table} is replicated from now on`);
     case "connection-lost":

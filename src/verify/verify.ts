@@ -11,7 +11,7 @@ import { sleep, throwIfAborted } from "../postgres/sleep.ts";
 import { own } from "../postgres/sql.ts";
 import { asReplicateError } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
-import { findNewcomers } from "../state/newcomers.ts";
+import { findNotReplicated, reasonsOf, type NotReplicated } from "../state/newcomers.ts";
 import { assertNoRemapping } from "../state/remapping.ts";
 import { checkPair } from "../state/source-identity.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
@@ -68,6 +68,8 @@ export interface VerifyReport {
   readonly notCompared: readonly string[];
   /** Tables that the sync is meant to replicate and does not: they were created after `init`. */
   readonly notReplicated: readonly string[];
+  /** By table, why it is not taken in; without those that nobody has tried to. */
+  readonly notReplicatedReasons: Readonly<Record<string, string>>;
   readonly seconds: number;
 }
 
@@ -133,7 +135,14 @@ export async function verifySync(context: SyncContext, options: VerifyOptions = 
     const tables = plans.map((plan) => (reports.get(plan) as ReportBuilder).build(maxDifferences));
     const seconds = (Date.now() - started) / 1000;
     const equal = tables.every((table) => table.equal) && notReplicated.length === 0;
-    return { equal, tables, notCompared, notReplicated, seconds };
+    return {
+      equal,
+      tables,
+      notCompared,
+      notReplicated: notReplicated.map(({ table }) => table),
+      notReplicatedReasons: reasonsOf(notReplicated),
+      seconds,
+    };
   } catch (error) {
     throwIfAborted(context.signal);
     throw asReplicateError(error, "verify");
@@ -146,7 +155,7 @@ interface Prepared {
   readonly tasks: readonly PartTask[];
   readonly checksum: Checksum;
   readonly notCompared: readonly string[];
-  readonly notReplicated: readonly string[];
+  readonly notReplicated: readonly NotReplicated[];
 }
 
 /** Sizes and samples need locks too, though short ones. */
@@ -192,8 +201,8 @@ async function prepare(context: SyncContext, watches: Watches, options: VerifyOp
         ...ranges.map((range, number) => ({ plan, back, range, number, bytes, files: { ...shared } })),
       );
     }
-    const newcomers = await findNewcomers(context.config, pair.source, pair.target);
-    const notReplicated = newcomers.filter((label) => isAsked(label, options.tables));
+    const newcomers = await findNotReplicated(context.config, pair.source, pair.target);
+    const notReplicated = newcomers.filter(({ table }) => isAsked(table, options.tables));
     return { plans, tasks: tasks.sort((a, b) => b.bytes - a.bytes), checksum, notCompared, notReplicated };
   } finally {
     await pair.close();

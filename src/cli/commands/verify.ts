@@ -22,7 +22,8 @@ export const verify: Command = async (context) => {
   output.print(
     ...report.tables.flatMap(tableLines),
     ...report.notReplicated.map(
-      (table) => `${table}: not replicated; it was created after \`replicate init\``,
+      (table) =>
+        `${table}: not replicated; it was created after \`replicate init\`${report.notReplicatedReasons[table] === undefined ? "" : `, and is not taken in: ${report.notReplicatedReasons[table]}`}`,
     ),
     ...report.notCompared.map((table) => `${table}: not compared, as its rows are transformed on their way`),
     summary(report),

@@ -40,6 +40,7 @@ function status(changes: Partial<Status> = {}): Status {
     },
     lag: { rows: 0, seconds: 0, blockedBy: null, trend: null },
     notReplicated: [],
+    notReplicatedReasons: {},
     waits: [],
     conflicts: 0,
     parked: 0,
