@@ -3,6 +3,8 @@
  * Code that fails throws `new ReplicateError(code, message)`; nobody else decides exit codes or retries.
  */
 
+import type { Side } from "./events.ts";
+
 /** `now`: reconnect and carry on; `later`: the same command may work later; `never`: a person must act first. */
 export type Retry = "now" | "later" | "never";
 
@@ -257,7 +259,9 @@ export interface ReplicateErrorOptions {
   readonly summary?: string;
   readonly cause?: unknown;
   /** SQLSTATE, if a server said it. */
-  readonly sqlstate?: string;
+  readonly sqlstate?: string | undefined;
+  /** The server that it is about, where it is about one. */
+  readonly side?: Side | undefined;
 }
 
 /** The error for several problems: its message holds them all, for those who see no more of it than that. */
@@ -281,6 +285,8 @@ export class ReplicateError extends Error {
   /** The message, without the problems where it repeats them: for who lists them. */
   readonly summary: string;
   readonly sqlstate: string | undefined;
+  /** The server that it is about; undefined where it is about neither, or both. */
+  readonly side: Side | undefined;
 
   constructor(code: ErrorCode, message: string, options: ReplicateErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
@@ -292,5 +298,6 @@ export class ReplicateError extends Error {
     this.problems = options.problems ?? [];
     this.summary = options.summary ?? message;
     this.sqlstate = options.sqlstate;
+    this.side = options.side;
   }
 }

@@ -22,7 +22,12 @@ export interface ColumnPlan {
   /** Whether COPY may use the binary format for these columns; text otherwise. */
   readonly binary: boolean;
   /** Why rows cannot be carried over, one by one, with the statement that repairs it. Empty: they can. */
-  readonly problems: readonly Problem[];
+  readonly problems: readonly ColumnProblem[];
+}
+
+export interface ColumnProblem extends Problem {
+  /** The target's column that it is about. */
+  readonly column?: string;
 }
 
 /**
@@ -65,7 +70,7 @@ export function columnPlan(
   target: Table,
   missing: ReadonlyMap<string, string> = new Map(),
 ): ColumnPlan {
-  const problems: Problem[] = [...(source.mappingProblems ?? [])];
+  const problems: ColumnProblem[] = [...(source.mappingProblems ?? [])];
   const subject = tableLabel(target);
   const alter = `alter table ${tableSql(target)}`;
   const columns: ColumnPair[] = [];
@@ -86,6 +91,7 @@ export function columnPlan(
       }
       problems.push({
         subject,
+        column: targetName,
         message: `column ${name} is missing on the target`,
         remedy: addColumnSql(
           target,
@@ -100,6 +106,7 @@ export function columnPlan(
     if (from.generated !== "") {
       problems.push({
         subject,
+        column: targetName,
         message: `column ${name} is generated on the source and an ordinary column on the target`,
         remedy: `${alter} drop column ${name}, add column ${name} ${from.type} generated always as (${from.default ?? ""}) stored;`,
       });
@@ -108,6 +115,7 @@ export function columnPlan(
     if (to.generated !== "") {
       problems.push({
         subject,
+        column: targetName,
         message: `column ${name} is an ordinary column on the source and generated on the target`,
         remedy:
           to.generated === "s"
@@ -133,6 +141,7 @@ export function columnPlan(
       const isHomonym = from.isDomain && to.isDomain && unqualified(from.type) === unqualified(to.type);
       problems.push({
         subject,
+        column: targetName,
         message: `column ${name} is ${from.type} on the source and ${to.type} on the target: ${reason}`,
         remedy: hasSameName(from, to)
           ? remakeTypeSql(tableSql(target), from, to)
@@ -152,6 +161,7 @@ export function columnPlan(
       const why = isLeftOut ? "gets no value from the source" : "exists on the target alone";
       problems.push({
         subject,
+        column: extra.name,
         message: `column ${ident(extra.name)} ${why}, is NOT NULL and has no default`,
         remedy: `${alter} alter column ${ident(extra.name)} drop not null;`,
       });

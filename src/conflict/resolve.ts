@@ -224,6 +224,7 @@ async function captureOf(
 
 function leftSync({ table }: Entry, side: Side): ReplicateError {
   return new ReplicateError("CAPTURE_BROKEN", `the changes of ${table} are not recorded on the ${side}`, {
+    side,
     hint: "Run `replicate init` again, if the table shall be part of the sync.",
   });
 }

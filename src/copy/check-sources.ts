@@ -43,6 +43,7 @@ export async function assertNoReaders(
     "TARGET_NOT_EMPTY",
     `the target ${target.place} is the source of another sync, and its rows would be replaced`,
     {
+      side: "target",
       problems,
       hint: "Are source and target exchanged? If the target's rows are to go all the same, as in a chain, say --overwrite --overwrite-source.",
     },

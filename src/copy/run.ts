@@ -214,6 +214,7 @@ function throwProblems(problems: readonly Problem[]): void {
   if (problems.length === 0) return;
   const subjects = [...new Set(problems.map((problem) => problem.subject))].join(", ");
   throw new ReplicateError("TABLE_SHAPE_CHANGED", `the target does not fit the source: ${subjects}`, {
+    side: "target",
     problems,
   });
 }

@@ -2,7 +2,7 @@
 import type { Side } from "../events.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
-import { asReplicateError, isConnectionFailure } from "../postgres/sqlstate.ts";
+import { asReplicateError, isConnectionFailure, sideOf } from "../postgres/sqlstate.ts";
 import { clearError, storeError } from "../state/runner-lock.ts";
 import { isOverBudget } from "../state/connection-budget.ts";
 import { sleep, throwIfAborted } from "../postgres/sleep.ts";
@@ -117,7 +117,8 @@ export async function withSessions<T>(
       if (!isConnectionFailure(error) || (!isNeeded && isOverBudget(error))) throw error;
       const broken = sessions.brokenSide;
       lostSince ??= Date.now();
-      lostSide = sideIn(error) ?? broken ?? lostSide;
+      // A session that was cut because of an error on the other side says less than the error.
+      lostSide = sideOf(error) ?? broken ?? lostSide;
       const message = error instanceof Error ? error.message : String(error);
       if (Date.now() - lostSince > run.reconnectMs) throw stayedAway(lostSide, error);
       context.emit({ type: "connection-lost", side: lostSide, message, retryInMs: pauseMs });
@@ -136,12 +137,6 @@ function stayedAway(side: Side, error: unknown): ReplicateError {
   const isTold = ["OUT_OF_RESOURCES", "OUT_OF_LOCKS", "TOO_MANY_CONNECTIONS"].includes(code);
   return new ReplicateError(isTold ? code : "CONNECTION_LOST", `the ${side} stayed away: ${message}`, {
     cause: error,
+    side,
   });
-}
-
-/** What our own words for an error say about the side: that of a session which was cut because of it says less. */
-function sideIn(error: unknown): Side | undefined {
-  const message = error instanceof ReplicateError ? error.message : "";
-  const [, side] = /^cannot (?:connect to|read .* on|write .* on) the (source|target)/.exec(message) ?? [];
-  return side as Side | undefined;
 }

@@ -3,6 +3,7 @@ import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { RelayError, type RelayOptions, type RelayResult } from "../postgres/copy-relay.ts";
 import { CopyFrames, FeedingScript, runScript, setFlow, tagCount } from "../postgres/script.ts";
+import { QUERY_CANCELED, sqlstateOf } from "../postgres/sqlstate.ts";
 import type { RowTransformer } from "../transform/transform-rows.ts";
 
 /**
@@ -21,10 +22,14 @@ export async function transformCopy(
   let failure: unknown;
   let bytes = 0;
   const rejection = feeding.done.then(() => undefined, (error: unknown) => new RelayError("target", error)); // prettier-ignore
+  let rejected: RelayError | undefined;
   const cut = (): void => source.destroy();
   signal.addEventListener("abort", cut, { once: true });
   // Nobody reads the rest of the rows.
-  void rejection.then((rejected) => rejected !== undefined && cut());
+  void rejection.then((error) => {
+    rejected = error;
+    if (rejected !== undefined) cut();
+  });
   try {
     await runScript(source, read, {
       onCopyData: (_, piece) => {
@@ -51,12 +56,14 @@ export async function transformCopy(
     return { rows: tagCount(results.find(({ tag }) => tag.startsWith("COPY "))), bytes };
   } catch (error) {
     cut();
+    const earlier = rejected;
     feeding.fail("the source failed");
-    const rejected = await rejection;
+    const answer = await rejection;
     if (failure !== undefined) throw failure;
     if (signal.aborted) throw new ReplicateError("ABORTED", "stopped on request", { cause: error });
     // A target that rejects a row makes the source fail too; but our own end of its COPY is no rejection.
-    if (rejected !== undefined && !/the source failed/.test(rejected.message)) throw rejected;
+    if (earlier !== undefined) throw earlier;
+    if (answer !== undefined && sqlstateOf(answer.cause) !== QUERY_CANCELED) throw answer;
     throw error instanceof RelayError ? error : new RelayError("source", error);
   } finally {
     signal.removeEventListener("abort", cut);

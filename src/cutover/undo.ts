@@ -209,6 +209,7 @@ export async function undoWithoutState(open: OpenWay, turn: Turn, cause: unknown
       "CUTOVER_FENCED",
       `the target cannot be reached, and may have been opened already: ${asReplicateError(cause, "undoing").message}`,
       {
+        side: "target",
         cause,
         hint: `Wait for the target and run \`replicate ${turn.kind}\` or its --undo then. If it is gone for good and nothing was written to it, \`replicate drop --source-only\` opens the source.`,
       },

@@ -92,6 +92,7 @@ export async function dropSync(
         const paid = await restoreDeferred(context);
         if (paid.failed.length > 0) {
           throw new ReplicateError("STATEMENT_FAILED", "the target did not take everything back", {
+            side: "target",
             problems: paid.failed,
             hint: "Repair what the messages say and run drop again: the definitions are kept until then.",
           });

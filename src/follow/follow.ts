@@ -6,7 +6,7 @@ import type { Connection } from "../postgres/connect.ts";
 import { LockWatch } from "../postgres/lock-watch.ts";
 import { sleep } from "../postgres/sleep.ts";
 import {
-  asReplicateError, hidesRows, isConnectionFailure, isLasting, isRetryableConflict, QUERY_CANCELED, sqlstateOf,
+  asReplicateError, hidesRows, isConnectionFailure, isLasting, isRetryableConflict, QUERY_CANCELED, sideOf, sqlstateOf,
 } from "../postgres/sqlstate.ts"; // prettier-ignore
 import type { SyncContext } from "../state/context.ts";
 import { Joiner } from "../join/join.ts";
@@ -381,8 +381,7 @@ class FollowRun {
   #brokenSide(error: unknown): Side {
     if (this.#runner.isBroken || this.#session?.failedSide === "target") return "target";
     if (this.#session?.source.isBroken) return "source";
-    // While connecting, the message names the side.
-    return error instanceof Error && error.message.includes(" the target ") ? "target" : "source";
+    return sideOf(error) ?? "source";
   }
 
   #isCut(): boolean {

@@ -228,6 +228,7 @@ export class FollowSession {
         "ROW_REFUSED",
         `the target's ${shape.label} has rows that the source does not have, with unique values that the batch brings: they come again and again`,
         {
+          side: "target",
           hint: "Somebody writes to the target's table. Stop that, see the rows with `replicate verify`, bring the source's with `replicate verify --repair`, and start again.",
         },
       );

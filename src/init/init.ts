@@ -128,6 +128,7 @@ async function knownSync(context: SyncContext, source: Connection, target: Conne
         "SYNC_MISMATCH",
         `the source has a sync named ${name} already, to another target`,
         {
+          side: "source",
           hint: "Use another --name. If that target is gone for good, run `replicate drop --source-only` first.",
         },
       );
@@ -148,6 +149,7 @@ async function assertSameSource(target: Connection, name: string): Promise<void>
       "SOURCE_LOST",
       `the target has sync ${name}, and this source knows nothing of it`,
       {
+        side: "source",
         hint: "Connect to the right source, or run `replicate drop --target-only` and start again.",
       },
     );
@@ -157,6 +159,7 @@ async function assertSameSource(target: Connection, name: string): Promise<void>
     "SYNC_MISMATCH",
     `the target has a sync named ${name} already, from another source`,
     {
+      side: "target",
       hint: "Use another --name. If that source is gone for good, run `replicate drop --target-only` first.",
     },
   );

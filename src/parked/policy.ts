@@ -51,6 +51,7 @@ export async function decide(
   let isRetry = false;
   for (const { key, sqlstate, message } of found) {
     const error = new ReplicateError("ROW_REFUSED", `the target rejected a row of ${label}: ${message}`, {
+      side: "target",
       sqlstate,
     });
     const answer = await askOnError(onError, error, { table: label, key, attempt });
@@ -86,6 +87,9 @@ export function tooMany(limits: string, { table, message }: RejectedRow): Replic
   return new ReplicateError(
     "ROW_REFUSED",
     `the target rejects more rows than may be parked (${limits}), one of them in ${table}: ${message}`,
-    { hint: "Something is wrong with more than a row: repair the target's table, then start again." },
+    {
+      side: "target",
+      hint: "Something is wrong with more than a row: repair the target's table, then start again.",
+    },
   );
 }

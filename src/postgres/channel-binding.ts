@@ -18,6 +18,7 @@ interface Wire {
 export function requireChannelBinding(client: pg.Client, side: Side, settings: ConnectionSettings): void {
   const fail = (why: string): ReplicateError =>
     new ReplicateError("LOGIN_REFUSED", `cannot connect to the ${side} ${settings.label}: ${why}`, {
+      side,
       hint: "channel_binding=require needs TLS, and scram-sha-256 as the server's method for this user; else leave it out.",
     });
   if (settings.ssl === false) throw fail("channel_binding=require, and the connection is not encrypted");

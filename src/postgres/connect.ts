@@ -14,7 +14,7 @@ import { placeText } from "./place.ts";
 import { assertKeepsSessions, keepsSessions, type Ask } from "./pooler.ts";
 import { sleep } from "./sleep.ts";
 import { fill, literal } from "./sql.ts";
-import { asReplicateError, sqlstateOf } from "./sqlstate.ts";
+import { asReplicateError, sqlstateOf, toldBy } from "./sqlstate.ts";
 import { traceStatements, type TracedStatement } from "./trace.ts";
 
 export interface ConnectOptions {
@@ -118,8 +118,16 @@ export class Connection {
 
   /** Rows of one statement. Throws the driver's error: callers that can retry look at its SQLSTATE. */
   async rows<T extends object = Row>(text: string, values: readonly unknown[] = []): Promise<T[]> {
-    const result = await this.client.query(text, values as unknown[]);
+    const result = await this.#answer(this.client.query(text, values as unknown[]));
     return result.rows as T[];
+  }
+
+  async #answer<T>(answer: Promise<T>): Promise<T> {
+    try {
+      return await answer;
+    } catch (error) {
+      throw toldBy(this.side, error);
+    }
   }
 
   /** The only row of one statement. */
@@ -132,7 +140,7 @@ export class Connection {
 
   /** Runs several statements in one round trip. No parameters: holes are quoted by the caller. */
   async script(text: string): Promise<Results> {
-    const result = (await this.client.query(text)) as QueryResult | QueryResult[];
+    const result = (await this.#answer(this.client.query(text))) as QueryResult | QueryResult[];
     return Array.isArray(result) ? result : [result];
   }
 
@@ -236,7 +244,10 @@ async function openEncryptedOrNot(
   }
 }
 
-/** True when the server cannot encrypt, or lets this user in only without encryption (28000: no line in pg_hba.conf). */
+/**
+ * True when the server cannot encrypt, or lets this user in only without encryption (28000: no line in pg_hba.conf).
+ * Of the first there is but a sentence of the driver's own, which speaks English wherever it runs.
+ */
 function isRefusalOfTls(error: unknown): boolean {
   if (!(error instanceof ReplicateError) || error.cause === undefined) return false;
   const { code, message } = error.cause as { code?: unknown; message?: string };
@@ -257,7 +268,7 @@ function newClient(settings: ConnectionSettings, { side, purpose, onStatement }:
     password: () => {
       if (settings.password !== undefined) return settings.password;
       const said = `cannot connect to the ${side} ${settings.label}: the server asks for a password, and none was given`;
-      throw new ReplicateError("LOGIN_REFUSED", said, { hint: passwordHint(settings) });
+      throw new ReplicateError("LOGIN_REFUSED", said, { side, hint: passwordHint(settings) });
     },
     ssl: settings.ssl,
     ...(settings.channelBinding === true ? { enableChannelBinding: true } : {}),
@@ -288,6 +299,7 @@ async function open(settings: ConnectionSettings, options: ConnectOptions): Prom
       throw new ReplicateError(
         "SERVER_TOO_OLD",
         `the ${side} ${settings.label} runs version ${facts.version}`,
+        { side },
       );
     }
     if (facts.isPooled) {
@@ -370,7 +382,7 @@ async function assertOursAlone(
       return await keepsSessions(pid, asking(client), asking(other));
     } catch (error) {
       if (sqlstateOf(error) !== undefined && !wire(other).destroyed) throw error;
-      throw new ReplicateError("TOO_MANY_CONNECTIONS", `the pool of the ${options.side} ${label} has no place for two sessions of this program`, { cause: error }); // prettier-ignore
+      throw new ReplicateError("TOO_MANY_CONNECTIONS", `the pool of the ${options.side} ${label} has no place for two sessions of this program`, { cause: error, side: options.side }); // prettier-ignore
     } finally {
       clearTimeout(timer);
       await other.end().catch(() => undefined);
@@ -385,18 +397,18 @@ function connectError(error: unknown, side: Side, settings: ConnectionSettings):
   const message = `cannot connect to the ${side} ${settings.label}: ${said}`;
   const sqlstate = sqlstateOf(error);
   if (sqlstate === "53300")
-    return new ReplicateError("TOO_MANY_CONNECTIONS", message, { cause: error, sqlstate });
+    return new ReplicateError("TOO_MANY_CONNECTIONS", message, { cause: error, sqlstate, side });
   if (sqlstate !== undefined && (sqlstate.startsWith("28") || sqlstate === "3D000" || sqlstate === "42501")) {
     const hint = sqlstate === "28P01" ? { hint: passwordHint(settings) } : {};
-    return new ReplicateError("LOGIN_REFUSED", message, { cause: error, sqlstate, ...hint });
+    return new ReplicateError("LOGIN_REFUSED", message, { cause: error, sqlstate, side, ...hint });
   }
   if (/does not support SSL|self-signed|self signed|certificate|password must be a string/i.test(said)) {
-    return new ReplicateError("LOGIN_REFUSED", message, { cause: error });
+    return new ReplicateError("LOGIN_REFUSED", message, { cause: error, side });
   }
   if (sqlstate === undefined || sqlstate.startsWith("08") || sqlstate.startsWith("57")) {
-    return new ReplicateError("SERVER_UNREACHABLE", message, { cause: error });
+    return new ReplicateError("SERVER_UNREACHABLE", message, { cause: error, side });
   }
-  return asReplicateError(error, message);
+  return asReplicateError(toldBy(side, error), message);
 }
 
 function passwordHint(settings: ConnectionSettings): string {

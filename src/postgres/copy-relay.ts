@@ -9,6 +9,7 @@
 import type { Side } from "../events.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "./connect.ts";
+import { toldBy } from "./sqlstate.ts";
 
 export interface RelayOptions {
   /** `copy … to stdout`, run on the source; other statements may come before it. */
@@ -125,7 +126,7 @@ async function answered(answer: Promise<unknown>, target: Connection): Promise<u
 }
 
 function submit(connection: Connection, query: CopyIn | CopyOut): void {
-  query.done.catch(() => undefined);
+  query.done.catch((error: unknown) => toldBy(connection.side, error));
   connection.client.query(query as unknown as { submit(connection: never): void });
 }
 

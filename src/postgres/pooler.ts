@@ -60,5 +60,6 @@ export async function assertKeepsSessions(
   throw new ReplicateError(
     "POOLER_IN_BETWEEN",
     `the ${side} ${label} is reached through a pool that gives a session to others after each transaction (transaction or statement mode)`,
+    { side },
   );
 }

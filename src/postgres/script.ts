@@ -7,6 +7,7 @@
  * discarded), and the script fails as a whole.
  */
 import type { Connection } from "./connect.ts";
+import { toldBy } from "./sqlstate.ts";
 
 /** What one statement of a script answered. Values are text, as the server sent them. */
 export interface StatementResult {
@@ -190,7 +191,7 @@ class CopyTap {
 }
 
 function submit(connection: Connection, query: ScriptQuery): void {
-  query.done.catch(() => undefined);
+  query.done.catch((error: unknown) => toldBy(connection.side, error));
   connection.client.query(query as unknown as { submit(connection: never): void });
 }
 

@@ -1,5 +1,6 @@
 /** What SQLSTATEs and socket errors mean to us. Source: PostgreSQL documentation, appendix A. */
 import { ReplicateError, type ErrorCode } from "../errors.ts";
+import type { Side } from "../events.ts";
 import { saidBy, withoutValues } from "./server-words.ts";
 import { qualified } from "./sql.ts";
 
@@ -29,6 +30,22 @@ export const TARGET_CHANGED = "RE009";
 export function sqlstateOf(error: unknown): string | undefined {
   const code = (error as { code?: unknown } | null)?.code;
   return typeof code === "string" && /^[0-9A-Z]{5}$/.test(code) ? code : undefined;
+}
+
+/** Which server an error came from, as the session knows that it came over. */
+const sides = new WeakMap<object, Side>();
+
+/** Remembers from which server an error came. Returns the error. */
+export function toldBy(side: Side, error: unknown): unknown {
+  if (typeof error === "object" && error !== null && sideOf(error) === undefined) sides.set(error, side);
+  return error;
+}
+
+/** The server that an error came from or is about, also where it is the cause of another; undefined where nobody said so. */
+export function sideOf(error: unknown): Side | undefined {
+  if (typeof error !== "object" || error === null) return undefined;
+  const { side, cause } = error as { side?: Side; cause?: unknown };
+  return side ?? sides.get(error) ?? sideOf(cause);
 }
 
 /**
@@ -141,7 +158,8 @@ export function asReplicateError(
   const hint = hintFor(error, error instanceof Error ? error.message : "", tables);
   return new ReplicateError(code, message, {
     cause: withoutValues(error),
-    ...(sqlstate ? { sqlstate } : {}),
+    sqlstate,
+    side: sideOf(error),
     ...(hint === undefined ? {} : { hint }),
   });
 }

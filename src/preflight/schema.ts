@@ -84,10 +84,9 @@ function saidAlready(
   );
   const rejectedColumns = new Set(
     pairs.flatMap(({ source, target }) =>
-      columnPlan(source, target).problems.flatMap(({ message }) => {
-        const [, column] = /^column ("(?:[^"]|"")*") /.exec(message) ?? [];
-        return column === undefined ? [] : [plain(`${tableLabel(source)}.${column}`)];
-      }),
+      columnPlan(source, target).problems.flatMap(({ column }) =>
+        column === undefined ? [] : [plain(`${tableLabel(source)}.${column}`)],
+      ),
     ),
   );
   const lackingPartitions = new Set(

@@ -18,7 +18,7 @@ export class ShownNames {
   }
 
   error(error: ReplicateError): ReplicateError {
-    const { code, message, hint, problems, cause, sqlstate } = error;
+    const { code, message, hint, problems, cause, sqlstate, side } = error;
     if (!this.#isIn([message, hint, ...problems.flatMap((each) => Object.values(each) as unknown[])]))
       return error;
     return new ReplicateError(code, this.text(message), {
@@ -26,7 +26,8 @@ export class ShownNames {
       problems: problems.map((problem) => this.#strings(problem)),
       summary: this.text(error.summary),
       cause,
-      ...(sqlstate === undefined ? {} : { sqlstate }),
+      sqlstate,
+      side,
     });
   }
 

@@ -149,6 +149,7 @@ async function assertDelivered(
         "TARGET_NOT_EMPTY",
         `the target's ${label} has changes that the source lacks`,
         {
+          side: "target",
           hint: `${direction === "both" ? "Bring them over with `replicate follow --until-caught-up`, or add" : "Add"} --overwrite to lose them.`,
         },
       );

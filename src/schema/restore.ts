@@ -34,6 +34,8 @@ export interface RestoreOptions {
 export interface EntryError {
   readonly id: number;
   readonly message: string;
+  /** The beginning of the statement. */
+  readonly command?: string;
 }
 
 /** A dump of the schema in a folder of its own, which the caller removes. */
@@ -100,7 +102,7 @@ export class Archive {
     const outcome = await this.#restore(ids, args, options, target);
     const errors = restoreErrors(outcome.stderr);
     if (outcome.code !== 0 && errors.length === 0) throw programError("pg_restore", outcome);
-    return errors.filter(({ message }) => !isForeignSetting(message));
+    return errors.filter((each) => !isForeignSetting(each)).map(({ id, message }) => ({ id, message }));
   }
 
   async #restore(
@@ -132,35 +134,41 @@ function databaseArgument({ database }: ConnectionSettings): string {
   return `--dbname=dbname='${database.replaceAll(/['\\]/g, String.raw`\$&`)}'`;
 }
 
-/** What pg_restore says about the entries that failed, in its forms of before and since version 12. */
+/**
+ * What pg_restore says about the entries that failed, in its forms of before and since version 12. There is no SQLSTATE in it.
+ * Its own words are English (see `childEnv`), those of the server between them may be in any language.
+ */
 export function restoreErrors(stderr: string): EntryError[] {
-  const errors: { id: number; message: string }[] = [];
+  const errors: { id: number; message: string; command?: string }[] = [];
   let id = 0;
   let isMessage = false;
   for (const line of stderr.split("\n")) {
     const entry = /from TOC entry (\d+);/i.exec(line);
-    const error =
-      /(?:could not execute query|query failed|COPY failed[^:]*): (?:ERROR|FATAL): {1,2}(.*)$/.exec(line);
+    const error = /(?:could not execute query|query failed|COPY failed[^:]*): [^\s:]+: {1,2}(.*)$/.exec(line);
     if (/while INITIALIZING/i.test(line)) id = 0;
     if (entry !== null) id = Number(entry[1]);
     if (error !== null) {
       errors.push({ id, message: error[1] as string });
       isMessage = true;
-    } else if (/^(Command was:|pg_restore:|\s*Command was:)/.test(line)) {
+    } else if (/^(\s*Command was:|pg_restore:)/.test(line)) {
+      const last = errors.at(-1);
+      const [, command] = /Command was: (.*)$/.exec(line) ?? [];
+      if (isMessage && last !== undefined && command !== undefined) last.command = command;
       isMessage = false;
-    } else if (isMessage && /^(DETAIL|HINT): /.test(line)) {
+    } else if (isMessage && /^[^\s:]+: {2}/.test(line)) {
       const last = errors.at(-1) as { message: string };
-      last.message += ` (${line.replace(/^\w+: +/, "")})`;
+      last.message += ` (${line.replace(/^[^\s:]+: +/, "")})`;
     }
   }
   return errors;
 }
 
 /** Clients set what newer servers know: transaction_timeout since 17, default_table_access_method since 12. */
-function isForeignSetting(message: string): boolean {
-  return message.startsWith("unrecognized configuration parameter ");
+function isForeignSetting({ id, command = "" }: EntryError): boolean {
+  return id === 0 && command.startsWith("SET ");
 }
 
+/** From what a program says on stderr, because it says it nowhere else; see `childEnv` for its language. */
 function programError(program: string, { code, stderr }: Outcome): ReplicateError {
   const said = stderr
     .split("\n")

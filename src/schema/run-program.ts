@@ -1,6 +1,7 @@
 /** Runs one of PostgreSQL's client programs. Secrets travel in its environment, never in its arguments. */
 import { spawn } from "node:child_process";
 import { ReplicateError } from "../errors.ts";
+import type { Connection } from "../postgres/connect.ts";
 import type { ConnectionSettings } from "../postgres/conninfo.ts";
 
 export interface Outcome {
@@ -39,7 +40,10 @@ export async function runProgram(
   });
 }
 
-/** This process's environment, with no libpq variable but those of this server, and messages in English. */
+/**
+ * This process's environment, with no libpq variable but those of this server. What the program says is read, so it says it in
+ * English; and so does the server, where the role may choose that (`inEnglish`).
+ */
 function childEnv(server: ConnectionSettings | undefined): NodeJS.ProcessEnv {
   const own = Object.entries(process.env).filter(([name]) => !/^(PG|LANG$|LC_|LANGUAGE$)/.test(name));
   return {
@@ -48,4 +52,17 @@ function childEnv(server: ConnectionSettings | undefined): NodeJS.ProcessEnv {
     PGAPPNAME: "replicate schema",
     ...server?.variables,
   };
+}
+
+/** The same server, with its own messages in English where the role may choose their language, as superusers may. */
+export async function inEnglish(
+  settings: ConnectionSettings,
+  session: Connection,
+): Promise<ConnectionSettings> {
+  const { is } = await session.row<{ is: string }>("select pg_catalog.current_setting('is_superuser') as is");
+  if (is !== "on") return settings;
+  const options = [settings.variables?.["PGOPTIONS"], "-c lc_messages=C"].filter(
+    (each) => each !== undefined,
+  );
+  return { ...settings, variables: { ...settings.variables, PGOPTIONS: options.join(" ") } };
 }

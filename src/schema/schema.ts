@@ -22,6 +22,7 @@ import {
 import { planSchema, type Extension, type NotCreated, type SchemaObject, type SchemaPlan, type Section } from "./plan.ts"; // prettier-ignore
 import { findPrograms } from "./programs.ts";
 import { Archive, type EntryError } from "./restore.ts";
+import { inEnglish } from "./run-program.ts";
 
 export interface SchemaOptions {
   /**
@@ -83,7 +84,7 @@ export async function createSchema(
       ({ schema }) => !outsideSchemas.has(schema),
     );
     assertReadable(unreadable, facts.role, whyNot);
-    await archive.dump(config.source, {
+    await archive.dump(await inEnglish(config.source, source), {
       excludeSchemas,
       excludeTables: unreadable,
       encoding: facts.encoding,
@@ -112,7 +113,8 @@ export async function createSchema(
     if (options.print) return { ...report, created, leftOut, sql: await archive.sql(ids, how), dryRun: true };
     if (options.dryRun) return { ...report, created, leftOut, dryRun: true };
 
-    const errors = ids.length === 0 ? [] : await archive.restore(config.target, ids, how);
+    const errors =
+      ids.length === 0 ? [] : await archive.restore(await inEnglish(config.target, target), ids, how);
     const { failures: refused, notes } = sortErrors(errors, plan);
     const failures = await withPaths(source, refused);
     const refreshed = section === "post-data" ? await refresh(source, target, failures) : [];
@@ -308,6 +310,7 @@ async function withPaths(source: Connection, failures: readonly Problem[]): Prom
   });
 }
 
+/** There is no SQLSTATE to go by: see `restoreErrors`. Of a server that speaks another language none is found. */
 function remedyOf(message: string): string | undefined {
   const [, role] = /^role "(.*)" does not exist/.exec(message) ?? [];
   if (role !== undefined) return `create role "${role}" nologin;  -- on the target, as an administrator`;

@@ -42,6 +42,7 @@ function tooFew(doing: string, side: Side, need: number, got: number, cause: Rep
     "TOO_MANY_CONNECTIONS",
     `${doing} needs ${need} connections to the ${side} at the same time, and only ${got} could be had: ${cause.message}`,
     {
+      side,
       cause,
       hint: `Raise the limit to ${need} or more (alter role … connection limit, alter database … connection limit), or end other sessions of that role.`,
     },

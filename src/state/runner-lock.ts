@@ -101,9 +101,7 @@ export async function takeSource(
   throw new ReplicateError(
     "RUNNER_ACTIVE",
     `a session of an earlier runner of sync ${sync} stays on the source`,
-    {
-      hint: `End it there: select pg_terminate_backend(${before?.backend ?? 0});`,
-    },
+    { side: "source", hint: `End it there: select pg_terminate_backend(${before?.backend ?? 0});` },
   );
 }
 

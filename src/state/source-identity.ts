@@ -97,7 +97,7 @@ export function sourceLost(source: Connection, sync: string, why: string, hint?:
   return new ReplicateError(
     "SOURCE_LOST",
     `the source ${source.place} is not the one that sync ${sync} knows: ${why}`,
-    hint === undefined ? {} : { hint },
+    { side: "source", ...(hint === undefined ? {} : { hint }) },
   );
 }
 
@@ -106,6 +106,7 @@ function targetRestored(source: Connection, sync: string): ReplicateError {
   return new ReplicateError(
     "TARGET_RESTORED",
     `the target of sync ${sync} was restored from an older copy: it lacks changes that it had told the source ${source.place} it had, and the source does not keep them any more`,
+    { side: "target" },
   );
 }
 
@@ -149,6 +150,7 @@ export async function assertNotExpelled(source: Connection, sync: string, token:
   throw new ReplicateError(
     "SYNC_EXPELLED",
     `sync ${sync} was dropped on the source at ${expelled.at.toISOString()}, without its target: what was changed since it last took changes is not kept`,
+    { side: "source" },
   );
 }
 

@@ -117,6 +117,7 @@ export async function unknownSync(target: Connection, sync: string): Promise<Rep
       ? `Is it the right target, and the right --name? It has: ${here.join(", ")}. A new sync begins with \`replicate init\`.`
       : "Is it the right target? A new sync begins with `replicate init`, with the same --name.";
   return new ReplicateError("SYNC_UNKNOWN", `the target ${target.place} knows no sync named ${sync}`, {
+    side: "target",
     hint,
   });
 }

@@ -281,9 +281,7 @@ function shapeChanged(plan: TablePlan, side: Side): ReplicateError {
   return new ReplicateError(
     "TABLE_SHAPE_CHANGED",
     `the columns of ${label} changed on the ${side} while it was compared`,
-    {
-      hint: "Run `replicate verify` again.",
-    },
+    { side, hint: "Run `replicate verify` again." },
   );
 }
 

@@ -103,7 +103,9 @@ export async function planTables(
     const label = tableLabel({ schema: entry.sourceSchema, name: entry.sourceName });
     const capture = captures.find((each) => each.id === entry.captureId);
     if (capture === undefined) {
-      throw new ReplicateError("CAPTURE_BROKEN", `the capture of ${label} is gone from the source`);
+      throw new ReplicateError("CAPTURE_BROKEN", `the capture of ${label} is gone from the source`, {
+        side: "source",
+      });
     }
     const { source: sourceTable, target: targetTable } = mapped.get(entry.captureId) ?? {};
     if (sourceTable === undefined || targetTable === undefined) {

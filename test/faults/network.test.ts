@@ -37,6 +37,9 @@ describe.concurrent("meanwhile, with databases of their own", () => {
       await proxies[side].refuse(true);
       proxies[side].cutAll();
       await until("the refusal is told", () => lossesOf(scene).some((said) => /ECONNREFUSED/.test(said)));
+      // The side is right both where a session was cut and where none is let in.
+      const lost = scene.events.filter((event) => event.type === "connection-lost").slice(losses);
+      expect(new Set(lost.map((event) => event.side))).toEqual(new Set([side]));
       if (side === "source") await scene.told("what is wrong", isWrong);
       await proxies[side].refuse(false);
       await scene.nextBatch();

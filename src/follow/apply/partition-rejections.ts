@@ -22,6 +22,7 @@ export function partitionRejection(error: unknown, shapes: readonly Shape[]): un
     "TABLE_SHAPE_CHANGED",
     `the target has no partition of ${label} for a row: ${message}${detail === undefined ? "" : ` (${detail})`}`,
     {
+      side: "target",
       cause,
       problems: (shape === undefined ? [] : lackedBy(shape)).map(({ subject, message: what, remedy }) => ({
         subject,

@@ -17,6 +17,7 @@ export function rejected(error: unknown): unknown {
   const { schema, table } = error as ServerError;
   const where = table === undefined ? "" : ` in ${schema}.${table}`;
   return new ReplicateError("ROW_REFUSED", `the target rejected a row${where}: ${saidBy(error)}`, {
+    side: "target",
     cause: withoutValues(error),
     ...(sqlstateOf(error) === undefined ? {} : { sqlstate: sqlstateOf(error) as string }),
     ...(isUnknownLabel(error)

@@ -101,7 +101,7 @@ export class UnreadableKeys {
     return new ReplicateError(
       "ROW_REFUSED",
       `a row of ${labels.join(", ")} cannot be read on the source: ${error instanceof Error ? error.message : String(error)} [${sqlstate}]`,
-      { cause: error, sqlstate, hint: REPAIR_BYTES },
+      { side: "source", cause: error, sqlstate, hint: REPAIR_BYTES },
     );
   }
 }
@@ -116,6 +116,7 @@ function rejectedKey({ label, capture }: Shape, error: unknown): ReplicateError 
     "ROW_REFUSED",
     `the target cannot take in a row of ${label} (key: ${key}): ${saidBy(error)} [${sqlstate}]`,
     {
+      side: "target",
       cause: withoutValues(error),
       sqlstate,
       hint: ENCODING.includes(sqlstate)

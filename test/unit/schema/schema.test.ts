@@ -152,15 +152,31 @@ pg_restore: error: could not execute query: ERROR:  relation "t" does not exist
 Command was: ALTER TABLE public.t
 pg_restore: warning: errors ignored on restore: 3`;
     expect(restoreErrors(since12)).toEqual([
-      { id: 0, message: 'unrecognized configuration parameter "transaction_timeout"' },
-      { id: 203, message: 'type "x" does not exist (look elsewhere)' },
-      { id: 203, message: 'relation "t" does not exist' },
+      {
+        id: 0,
+        message: 'unrecognized configuration parameter "transaction_timeout"',
+        command: "SET transaction_timeout = 0;",
+      },
+      { id: 203, message: 'type "x" does not exist (look elsewhere)', command: "CREATE TABLE public.t (" },
+      { id: 203, message: 'relation "t" does not exist', command: "ALTER TABLE public.t" },
     ]);
     const before12 = `pg_restore: [archiver (db)] Error while PROCESSING TOC:
 pg_restore: [archiver (db)] Error from TOC entry 7; 1259 1 TABLE t postgres
 pg_restore: [archiver (db)] could not execute query: ERROR:  permission denied for schema public
     Command was: CREATE TABLE public.t (`;
-    expect(restoreErrors(before12)).toEqual([{ id: 7, message: "permission denied for schema public" }]);
+    expect(restoreErrors(before12)).toEqual([
+      { id: 7, message: "permission denied for schema public", command: "CREATE TABLE public.t (" },
+    ]);
+    // The server's language is its own.
+    const german = `pg_restore: from TOC entry 203; 1259 16386 TABLE t postgres
+pg_restore: error: could not execute query: FEHLER:  Typ »x« existiert nicht
+ZEILE 2:     a x
+             ^
+TIP:  woanders suchen
+Command was: CREATE TABLE public.t (`;
+    expect(restoreErrors(german)).toEqual([
+      { id: 203, message: "Typ »x« existiert nicht (woanders suchen)", command: "CREATE TABLE public.t (" },
+    ]);
   });
 });
 
