@@ -2,10 +2,11 @@
 import type { Side } from "../events.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
+import { retry } from "../postgres/retry.ts";
 import { asReplicateError, isConnectionFailure, sideOf } from "../postgres/sqlstate.ts";
 import { clearError, storeError } from "../state/runner-lock.ts";
 import { isOverBudget } from "../state/connection-budget.ts";
-import { sleep, throwIfAborted } from "../postgres/sleep.ts";
+import { throwIfAborted } from "../postgres/sleep.ts";
 import type { CopyRun } from "./run.ts";
 
 /** Opens sessions when they are asked for, and opens them again after they were cut. */
@@ -94,42 +95,48 @@ export async function withSessions<T>(
   work: (sessions: Sessions, onSuccess: () => void) => Promise<T>,
 ): Promise<T> {
   const { context } = run;
-  let lostSince: number | undefined;
-  let lostSide: Side = "source";
-  let pauseMs = firstPauseMs;
-  for (;;) {
-    const sessions = new Sessions(run, purpose, !isNeeded);
-    const onStop = (): void => sessions.cut();
-    run.signal.addEventListener("abort", onStop, { once: true });
-    try {
+  let lostSide: Side | undefined;
+  let brokenSide: Side | undefined;
+  return await retry(
+    {
+      firstPauseMs,
+      longestPauseMs,
+      budgetMs: run.reconnectMs,
+      isPassing: (error) => isConnectionFailure(error) && (isNeeded || !isOverBudget(error)),
+      onPause: (error, retryInMs) => {
+        const message = error instanceof Error ? error.message : String(error);
+        lostSide = sideOf(error) ?? brokenSide ?? lostSide ?? "source";
+        context.emit({ type: "connection-lost", side: lostSide, message, retryInMs });
+      },
+      givenUp: (error) => stayedAway(sideOf(error) ?? brokenSide ?? lostSide ?? "source", error),
+    },
+    run.signal,
+    async (onSuccess) => {
       throwIfAborted(run.signal);
-      return await work(sessions, () => {
-        if (lostSince !== undefined) {
-          context.emit({ type: "connection-restored", side: lostSide });
-          void sessions.tellRecovery();
-        }
-        lostSince = undefined;
-        pauseMs = firstPauseMs;
-      });
-    } catch (error) {
-      throwIfAborted(run.signal);
-      // A session may also be broken because it was cut after an error of another kind, which is what counts then.
-      if (!isConnectionFailure(error) || (!isNeeded && isOverBudget(error))) throw error;
-      const broken = sessions.brokenSide;
-      lostSince ??= Date.now();
-      // A session that was cut because of an error on the other side says less than the error.
-      lostSide = sideOf(error) ?? broken ?? lostSide;
-      const message = error instanceof Error ? error.message : String(error);
-      if (Date.now() - lostSince > run.reconnectMs) throw stayedAway(lostSide, error);
-      context.emit({ type: "connection-lost", side: lostSide, message, retryInMs: pauseMs });
-      await sessions.tellFailure(error);
-      await sleep(pauseMs, run.signal);
-      pauseMs = Math.min(longestPauseMs, pauseMs * 2);
-    } finally {
-      run.signal.removeEventListener("abort", onStop);
-      await sessions.close();
-    }
-  }
+      const sessions = new Sessions(run, purpose, !isNeeded);
+      const onStop = (): void => sessions.cut();
+      run.signal.addEventListener("abort", onStop, { once: true });
+      try {
+        return await work(sessions, () => {
+          if (lostSide !== undefined) {
+            context.emit({ type: "connection-restored", side: lostSide });
+            void sessions.tellRecovery();
+          }
+          lostSide = undefined;
+          onSuccess();
+        });
+      } catch (error) {
+        ({ brokenSide } = sessions);
+        // A session may also be broken because it was cut after an error of another kind, which is what counts then.
+        if (!run.signal.aborted && isConnectionFailure(error) && (isNeeded || !isOverBudget(error)))
+          await sessions.tellFailure(error);
+        throw error;
+      } finally {
+        run.signal.removeEventListener("abort", onStop);
+        await sessions.close();
+      }
+    },
+  );
 }
 
 function stayedAway(side: Side, error: unknown): ReplicateError {

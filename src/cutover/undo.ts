@@ -3,6 +3,7 @@ import type { Side } from "../events.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { failpoint } from "../postgres/failpoint.ts";
+import { retry } from "../postgres/retry.ts";
 import { load } from "../postgres/sql.ts";
 import { asReplicateError, isConnectionFailure } from "../postgres/sqlstate.ts";
 import type { SyncContext } from "../state/context.ts";
@@ -26,7 +27,7 @@ const REST_PATIENCE_MS = 20_000;
  */
 export async function freeOldSide(open: OpenWay, turn: Turn): Promise<boolean> {
   const active = open(turn.active, { isStoppable: false });
-  const found = await unlessFenced(async () => {
+  const found = await unlessFenced(active.signal, async () => {
     await using source = await active.source("cutover undo");
     return await liftFence(source, turn.sync);
   });
@@ -56,9 +57,10 @@ async function undoSwitch(open: OpenWay, known: Switch): Promise<boolean> {
     await using state = await forward.target("cutover undo");
     return await moveSwitch(state, sync, ["preparing", "fencing"], "preparing");
   };
-  if (!(isFree ? await patiently(claim) : await unlessFenced(claim))) return false;
+  if (!(isFree ? await patiently(forward.signal, claim) : await unlessFenced(forward.signal, claim)))
+    return false;
   if (!isFree) {
-    await unlessFenced(async () => {
+    await unlessFenced(active.signal, async () => {
       await using source = await active.source("cutover undo");
       await liftFence(source, sync, { evenSealed: true });
     });
@@ -84,14 +86,14 @@ async function undoSwitch(open: OpenWay, known: Switch): Promise<boolean> {
  */
 export async function resumeWay(active: SyncContext, isRestored: boolean): Promise<void> {
   if (isRestored) {
-    await patiently(async () => {
+    await patiently(active.signal, async () => {
       await using target = await active.target("cutover undo");
       // What was cut off while it restored a constraint may go on for long, and holds the table.
       await target.rows(load("cutover/end-restores"), [active.config.name]);
       await suspendTriggers(active);
     });
   }
-  await patiently(async () => {
+  await patiently(active.signal, async () => {
     await using target = await active.target("cutover undo");
     await reopenWay(target, active.config.name);
   });
@@ -124,22 +126,19 @@ export async function dropFence(context: SyncContext, side: Side, sync: string):
 }
 
 /** Tries again while a server is away, for a while. */
-async function patiently<T>(work: () => Promise<T>, patienceMs = REST_PATIENCE_MS): Promise<T> {
-  const deadline = Date.now() + patienceMs;
-  for (let pauseMs = 100; ; pauseMs = Math.min(pauseMs * 2, 3000)) {
-    try {
-      return await work();
-    } catch (error) {
-      if (!isConnectionFailure(error) || Date.now() > deadline) throw error;
-      await new Promise((resolve) => setTimeout(resolve, pauseMs));
-    }
-  }
+async function patiently<T>(
+  signal: AbortSignal,
+  work: () => Promise<T>,
+  budgetMs = REST_PATIENCE_MS,
+): Promise<T> {
+  const options = { firstPauseMs: 100, longestPauseMs: 3000, budgetMs, isPassing: isConnectionFailure };
+  return await retry(options, signal, work);
 }
 
 /** The same, for what applications wait for. Throws CUTOVER_FENCED. */
-async function unlessFenced<T>(work: () => Promise<T>): Promise<T> {
+async function unlessFenced<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
   try {
-    return await patiently(work, PATIENCE_MS);
+    return await patiently(signal, work, PATIENCE_MS);
   } catch (error) {
     if (isRightLost(error)) throw error;
     const { message } = asReplicateError(error, "undoing the switch");
@@ -156,8 +155,9 @@ async function unlessFenced<T>(work: () => Promise<T>): Promise<T> {
 export async function undoFailed(open: OpenWay, turn: Turn): Promise<"undone" | "freed" | "too-late"> {
   const isFree = await freeOldSide(open, turn);
   try {
-    const known = await patiently(async () => {
-      await using state = await open("forward", { isStoppable: false }).target("cutover undo");
+    const forward = open("forward", { isStoppable: false });
+    const known = await patiently(forward.signal, async () => {
+      await using state = await forward.target("cutover undo");
       return await readSwitch(state, turn.sync);
     });
     return known !== undefined && (await undoSwitch(open, known)) ? "undone" : "too-late";

@@ -265,10 +265,12 @@ class FollowRun {
     try {
       // It may have no place for leases yet.
       await migrateOlder(source);
-      await takeSource(source, target, name, this.#runner.lease.token).catch(async (error: unknown) => {
-        if (isStateMissing(error)) await checkPair(source, target, name);
-        throw error;
-      });
+      await takeSource(source, target, name, this.#runner.lease.token, this.#context.signal).catch(
+        async (error: unknown) => {
+          if (isStateMissing(error)) await checkPair(source, target, name);
+          throw error;
+        },
+      );
       const session = await FollowSession.open(
         this.#context,
         source,

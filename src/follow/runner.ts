@@ -59,7 +59,7 @@ export class RunnerLease {
       await migrateOlder(target);
       if (this.#isStandby) await this.#await(target);
       else {
-        const { isTaken, before } = await tryRunner(target, name, this.lease.token);
+        const { isTaken, before } = await tryRunner(target, name, this.lease.token, this.#context.signal);
         if (!isTaken) throw runnerActive(name, before);
         if (before !== undefined) this.#warnOfEnd(before);
       }

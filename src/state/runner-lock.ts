@@ -2,6 +2,7 @@
 import { hostname } from "node:os";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
+import { sleep } from "../postgres/sleep.ts";
 import {
   describeHolder, endSession, giveBack, isStateMissing, leaseHolder, leaseLost, leaseName, LEASE_SECONDS, renewLease,
   takeLease, type Holder, type Lease, type Taking,
@@ -55,7 +56,12 @@ export function runnerLease(sync: string, token: string): Lease {
  * noticed to be broken yet, and is ended; as is that of whoever has lost the sync to us without knowing it. Throws
  * SYNC_UNKNOWN.
  */
-export async function tryRunner(target: Connection, sync: string, token: string): Promise<Taking> {
+export async function tryRunner(
+  target: Connection,
+  sync: string,
+  token: string,
+  signal: AbortSignal,
+): Promise<Taking> {
   const lease = runnerLease(sync, token);
   for (let tries = 1; ; tries += 1) {
     const taking = await takeLease(target, lease).catch(async (error: unknown) => {
@@ -68,7 +74,7 @@ export async function tryRunner(target: Connection, sync: string, token: string)
     }
     if (taking.before?.token !== token || tries === TRIES) return taking;
     await endSession(target, taking.before);
-    await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+    await sleep(PAUSE_MS, signal);
   }
 }
 
@@ -86,6 +92,7 @@ export async function takeSource(
   target: Connection,
   sync: string,
   token: string,
+  signal: AbortSignal,
 ): Promise<void> {
   const lease = { name: leaseName("reader", sync), token };
   let before: Holder | undefined;
@@ -96,7 +103,7 @@ export async function takeSource(
     ({ before } = taking);
     if (before !== undefined) await endSession(source, before);
     if (taking.isTaken) return;
-    await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+    await sleep(PAUSE_MS, signal);
   }
   throw new ReplicateError(
     "RUNNER_ACTIVE",

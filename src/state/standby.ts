@@ -29,7 +29,7 @@ export interface StandbyOptions {
 export async function awaitRunner(target: Connection, sync: string, options: StandbyOptions): Promise<void> {
   let known: string | undefined;
   for (;;) {
-    const { isTaken, before } = await tryRunner(target, sync, options.token);
+    const { isTaken, before } = await tryRunner(target, sync, options.token, options.signal);
     if (isTaken) {
       if (before !== undefined) options.onEnd(before);
       return;

@@ -3,11 +3,13 @@ import { recordRereadNow } from "../capture/record-changes.ts";
 import { mendKeys, UNREADABLE } from "../capture/unreadable-keys.ts";
 import { isKeyless } from "../catalog/delta.ts";
 import { ReplicateError } from "../errors.ts";
+import { retry } from "../postgres/retry.ts";
 import { sleep, throwIfAborted } from "../postgres/sleep.ts";
 import {
   asReplicateError,
   isConnectionFailure,
   isRejection,
+  sideOf,
   isRetryableConflict,
   QUERY_CANCELED,
   sqlstateOf,
@@ -63,8 +65,8 @@ const fluxTries = 40;
 const keylessTries = 8;
 /** Tries of a part whose sessions break, however often connecting again succeeds. */
 const lostTries = 20;
-/** Tries to connect again, with growing pauses: about five minutes in all. */
-const connectTries = 24;
+/** A server that is away. */
+const connectPolicy = { firstPauseMs: 500, longestPauseMs: 15_000, budgetMs: 5 * 60_000 };
 
 /** A pair, and those who watch for waiters. */
 const LEAST_CONNECTIONS = { source: 2, target: 2 };
@@ -298,27 +300,29 @@ class PartRun {
 
   /** Closes a broken pair and connects again, with pauses. */
   async #replace(broken: SessionPair, error: unknown): Promise<SessionPair> {
-    const side = broken.brokenSide;
+    const context = this.#context;
+    const side = sideOf(error) ?? broken.brokenSide;
     this.#pairs.delete(broken);
     await broken.close();
-    let last = error;
-    for (let tries = 0; tries < connectTries; tries += 1) {
-      const retryInMs = tries === 0 ? 0 : Math.min(500 * 2 ** (tries - 1), 15_000);
-      if (isConnectionFailure(last)) {
-        const message = last instanceof Error ? last.message : String(last);
-        this.#context.emit({ type: "connection-lost", side, message, retryInMs });
-      }
-      await sleep(retryInMs, this.#context.signal);
-      try {
-        const pair = await this.#open();
-        if (isConnectionFailure(last)) this.#context.emit({ type: "connection-restored", side });
-        return pair;
-      } catch (failure) {
-        throwIfAborted(this.#context.signal);
-        if (!isConnectionFailure(failure)) throw failure;
-        last = failure;
-      }
-    }
-    throw asReplicateError(last, "verify");
+    let isLost = false;
+    const tellLost = (failure: unknown, retryInMs: number): void => {
+      const message = failure instanceof Error ? failure.message : String(failure);
+      context.emit({ type: "connection-lost", side, message, retryInMs });
+      isLost = true;
+    };
+    if (isConnectionFailure(error)) tellLost(error, 0);
+    throwIfAborted(context.signal);
+    const pair = await retry(
+      {
+        ...connectPolicy,
+        isPassing: isConnectionFailure,
+        onPause: tellLost,
+        givenUp: (failure) => asReplicateError(failure, "verify"),
+      },
+      context.signal,
+      async () => await this.#open(),
+    );
+    if (isLost) context.emit({ type: "connection-restored", side });
+    return pair;
   }
 }
