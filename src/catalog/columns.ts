@@ -22,12 +22,9 @@ export interface ColumnPlan {
   /** Whether COPY may use the binary format for these columns; text otherwise. */
   readonly binary: boolean;
   /** Why rows cannot be carried over, one by one, with the statement that repairs it. Empty: they can. */
-  readonly problems: readonly ColumnProblem[];
-}
-
-export interface ColumnProblem extends Problem {
-  /** The target's column that it is about. */
-  readonly column?: string;
+  readonly problems: readonly Problem[];
+  /** The target's columns that they are about. */
+  readonly unfit: readonly string[];
 }
 
 /**
@@ -70,7 +67,8 @@ export function columnPlan(
   target: Table,
   missing: ReadonlyMap<string, string> = new Map(),
 ): ColumnPlan {
-  const problems: ColumnProblem[] = [...(source.mappingProblems ?? [])];
+  const unfit: string[] = [];
+  const problems: Problem[] = [...(source.mappingProblems ?? [])];
   const subject = tableLabel(target);
   const alter = `alter table ${tableSql(target)}`;
   const columns: ColumnPair[] = [];
@@ -89,9 +87,9 @@ export function columnPlan(
         problems.push({ subject, message: `two columns of the source go to column ${name}` });
         continue;
       }
+      unfit.push(targetName);
       problems.push({
         subject,
-        column: targetName,
         message: `column ${name} is missing on the target`,
         remedy: addColumnSql(
           target,
@@ -104,18 +102,18 @@ export function columnPlan(
     }
     if (from.generated !== "" && to.generated !== "") continue;
     if (from.generated !== "") {
+      unfit.push(targetName);
       problems.push({
         subject,
-        column: targetName,
         message: `column ${name} is generated on the source and an ordinary column on the target`,
         remedy: `${alter} drop column ${name}, add column ${name} ${from.type} generated always as (${from.default ?? ""}) stored;`,
       });
       continue;
     }
     if (to.generated !== "") {
+      unfit.push(targetName);
       problems.push({
         subject,
-        column: targetName,
         message: `column ${name} is an ordinary column on the source and generated on the target`,
         remedy:
           to.generated === "s"
@@ -139,9 +137,9 @@ export function columnPlan(
     if (reason !== null) {
       // A type of the same name, but not the same, cannot be had by its name.
       const isHomonym = from.isDomain && to.isDomain && unqualified(from.type) === unqualified(to.type);
+      unfit.push(targetName);
       problems.push({
         subject,
-        column: targetName,
         message: `column ${name} is ${from.type} on the source and ${to.type} on the target: ${reason}`,
         remedy: hasSameName(from, to)
           ? remakeTypeSql(tableSql(target), from, to)
@@ -159,9 +157,9 @@ export function columnPlan(
         ({ name, mapped }) => name === extra.name && mapped !== undefined,
       );
       const why = isLeftOut ? "gets no value from the source" : "exists on the target alone";
+      unfit.push(extra.name);
       problems.push({
         subject,
-        column: extra.name,
         message: `column ${ident(extra.name)} ${why}, is NOT NULL and has no default`,
         remedy: `${alter} alter column ${ident(extra.name)} drop not null;`,
       });
@@ -170,7 +168,7 @@ export function columnPlan(
   if (columns.length === 0 && [...targets.values()].some((column) => column.generated === "")) {
     problems.push({ subject, message: "the tables have no column in common that holds data" });
   }
-  return { columns, binary: columns.length > 0 && columns.every(isBinarySafe), problems };
+  return { columns, binary: columns.length > 0 && columns.every(isBinarySafe), problems, unfit };
 }
 
 /** What COPY reads on the source for a value of the column of this number. */

@@ -84,9 +84,7 @@ function saidAlready(
   );
   const rejectedColumns = new Set(
     pairs.flatMap(({ source, target }) =>
-      columnPlan(source, target).problems.flatMap(({ column }) =>
-        column === undefined ? [] : [plain(`${tableLabel(source)}.${column}`)],
-      ),
+      columnPlan(source, target).unfit.map((column) => plain(`${tableLabel(source)}.${column}`)),
     ),
   );
   const lackingPartitions = new Set(

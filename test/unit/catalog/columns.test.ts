@@ -132,7 +132,7 @@ test("a column generated on one side only is refused", () => {
 });
 
 test("tables without columns fit each other", () => {
-  expect(columnPlan(table(), table())).toEqual({ columns: [], binary: false, problems: [] });
+  expect(columnPlan(table(), table())).toEqual({ columns: [], binary: false, problems: [], unfit: [] });
 });
 
 test("a mapping's columns go where it says, and are left out, computed and constant", () => {
