@@ -1,4 +1,5 @@
 /** Works through parts with several pairs of sessions; what cannot be compared now is tried again later. */
+import pLimit, { type LimitFunction } from "p-limit";
 import { recordRereadNow } from "../capture/record-changes.ts";
 import { mendKeys, UNREADABLE } from "../capture/unreadable-keys.ts";
 import { isKeyless } from "../catalog/delta.ts";
@@ -98,42 +99,44 @@ export async function runParts(
 class PartRun {
   readonly #context: SyncContext;
   readonly #watches: Watches;
+  readonly #tasks: readonly PartTask[];
   readonly #options: RunOptions;
-  readonly #queue: Attempt[];
   readonly #pairs = new Set<SessionPair>();
+  /** Pairs that compare nothing at the moment. */
+  readonly #free: SessionPair[] = [];
   #isCrowdSaid = false;
   /** The first one; what comes after is its consequence. */
   #failure: { readonly error: unknown } | undefined;
+  /** Ends the pauses before parts that are tried again. */
+  readonly #stop = new AbortController();
 
   constructor(context: SyncContext, watches: Watches, tasks: readonly PartTask[], options: RunOptions) {
     this.#context = context;
     this.#watches = watches;
+    this.#tasks = tasks;
     this.#options = options;
-    this.#queue = tasks.map((task) => ({
-      task,
-      notBefore: 0,
-      lockTries: 0,
-      fluxTries: 0,
-      idleTries: 0,
-      lostTries: 0,
-      position: undefined,
-    }));
   }
 
   async all(jobs: number): Promise<void> {
-    const first = await this.#openFirst();
-    await Promise.all(
-      Array.from({ length: jobs }, async (_, n) => {
-        try {
-          const pair = n === 0 ? first : await this.#openAnother();
-          if (pair !== undefined) await this.#work(pair);
-        } catch (error) {
-          if (this.#failure !== undefined) return;
-          this.#failure = { error };
-          await Promise.all([...this.#pairs].map((each) => each.cancel()));
-        }
-      }),
-    );
+    if (this.#tasks.length === 0) return;
+    this.#free.push(await this.#openFirst());
+    const limit = pLimit(jobs);
+    try {
+      await Promise.all(
+        this.#tasks.map(async (task) => {
+          try {
+            await this.#work(limit, task);
+          } catch (error) {
+            if (this.#failure !== undefined) return;
+            this.#failure = { error };
+            this.#stop.abort();
+            await Promise.all([...this.#pairs].map((each) => each.cancel()));
+          }
+        }),
+      );
+    } finally {
+      await Promise.all([...this.#pairs].map((each) => each.close()));
+    }
     if (this.#failure !== undefined) throw this.#failure.error;
   }
 
@@ -168,49 +171,46 @@ class PartRun {
     }
   }
 
-  /** One pair of sessions, until nothing is left that it could do. */
-  async #work(opened: SessionPair): Promise<void> {
-    let pair = opened;
-    try {
-      for (;;) {
-        const attempt = this.#take();
-        if (attempt === undefined || this.#failure !== undefined) return;
-        const waitMs = attempt.notBefore - Date.now();
-        if (waitMs > 0) await sleep(waitMs, this.#context.signal);
-        try {
-          await this.#compare(pair, attempt);
-        } catch (error) {
-          throwIfAborted(this.#context.signal);
-          if (this.#failure !== undefined) return;
-          if (await this.#mends(pair, attempt, error)) {
-            this.#queue.push(attempt);
-            if (pair.isBroken) pair = await this.#replace(pair, error);
-            continue;
-          }
-          const again = this.#afterFailure(attempt, error);
-          await pair.rollback();
-          this.#queue.push(again);
-          if (pair.isBroken) pair = await this.#replace(pair, error);
-        }
-      }
-    } finally {
-      this.#pairs.delete(pair);
-      await pair.close();
+  /** One part until it is compared. Whoever waits for its next try leaves the pairs to the others. */
+  async #work(limit: LimitFunction, task: PartTask): Promise<void> {
+    let attempt: Attempt | undefined = {
+      task,
+      notBefore: 0,
+      lockTries: 0,
+      fluxTries: 0,
+      idleTries: 0,
+      lostTries: 0,
+      position: undefined,
+    };
+    while (attempt !== undefined && this.#failure === undefined) {
+      const due: Attempt = attempt;
+      const waitMs = due.notBefore - Date.now();
+      if (waitMs > 0) await sleep(waitMs, AbortSignal.any([this.#context.signal, this.#stop.signal]));
+      attempt = await limit(async () => await this.#try(limit, due));
     }
   }
 
-  /** The next attempt that is due, or the one that is due first. */
-  #take(): Attempt | undefined {
-    const now = Date.now();
-    let index = this.#queue.findIndex(({ notBefore }) => notBefore <= now);
-    if (index < 0) {
-      index = this.#queue.reduce(
-        (best, attempt, each) =>
-          attempt.notBefore < (this.#queue[best]?.notBefore ?? Infinity) ? each : best,
-        0,
-      );
+  /** Undefined when the part is compared, or nothing is any more; else the next attempt at it. */
+  async #try(limit: LimitFunction, attempt: Attempt): Promise<Attempt | undefined> {
+    if (this.#failure !== undefined) return undefined;
+    let pair = this.#free.pop() ?? (await this.#openAnother());
+    if (pair === undefined) {
+      limit.concurrency = Math.max(1, limit.concurrency - 1);
+      return attempt;
     }
-    return this.#queue.splice(index, 1)[0];
+    try {
+      await this.#compare(pair, attempt);
+      return undefined;
+    } catch (error) {
+      throwIfAborted(this.#context.signal);
+      if (this.#failure !== undefined) return undefined;
+      const again = (await this.#mends(pair, attempt, error)) ? attempt : this.#afterFailure(attempt, error);
+      await pair.rollback();
+      if (pair.isBroken) pair = await this.#replace(pair, error);
+      return again;
+    } finally {
+      this.#free.push(pair);
+    }
   }
 
   async #compare(pair: SessionPair, attempt: Attempt): Promise<void> {
