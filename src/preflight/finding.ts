@@ -14,10 +14,14 @@ export interface Finding extends Problem {
   readonly side?: Side;
   /** Who may run it: a role of that side, or `administrator`. */
   readonly role?: string;
-  /** The subject is a table of the source, and others may have the same finding (see `gather`). */
-  readonly isOfTable?: boolean;
   /** Every table that the finding is about, where there are several. */
   readonly subjects?: readonly string[];
+}
+
+/** A finding before it is told. */
+export interface RawFinding extends Finding {
+  /** The subject is a table of the source, and others may have the same finding (see `gather`). */
+  readonly isOfTable?: boolean;
 }
 
 /** A superuser, or the role that a provider gives instead of one. */

@@ -1,5 +1,5 @@
 /** Findings that say the same of several tables become one, so that an empty target is one thing to settle and not hundreds. */
-import { some, type Finding } from "./finding.ts";
+import { some, type Finding, type RawFinding } from "./finding.ts";
 
 /** From so many tables on: two are as well read by themselves. */
 const leastTables = 3;
@@ -9,8 +9,8 @@ const mostNames = 10;
 const leaveOut = /^-- or leave the table out: --exclude-tables (.*)$/;
 
 /** The findings in their order, each where the first of those stood that it stands for. */
-export function gather(findings: readonly Finding[]): Finding[] {
-  const groups = new Map<string, Finding[]>();
+export function gather(findings: readonly RawFinding[]): Finding[] {
+  const groups = new Map<string, RawFinding[]>();
   for (const finding of findings) {
     const { severity, message, side, role, subject, isOfTable } = finding;
     const key = JSON.stringify([severity, message, side, role, isOfTable === true ? null : subject]);
@@ -19,20 +19,25 @@ export function gather(findings: readonly Finding[]): Finding[] {
   return [...groups.values()].flatMap((group) => {
     const [first] = group;
     if (first === undefined) return [];
-    return group.length < leastTables || first.isOfTable !== true ? group : [together(first, group)];
+    const shown = group.map(told);
+    return group.length < leastTables || first.isOfTable !== true ? shown : together(shown);
   });
 }
 
-function together(first: Finding, group: readonly Finding[]): Finding {
+function together(group: readonly Finding[]): Finding[] {
+  const [first] = group;
+  if (first === undefined) return [];
   const subjects = group.map(({ subject }) => subject);
   const remedies = group.flatMap(({ remedy }) => (remedy === undefined ? [] : [remedy.split("\n")]));
-  return {
-    ...first,
-    subject: `${subjects.length} tables (${some(subjects, mostNames)})`,
-    message: `each ${first.message}`,
-    subjects,
-    ...(remedies.length === 0 ? {} : { remedy: joined(remedies).join("\n") }),
-  };
+  return [
+    {
+      ...first,
+      subject: `${subjects.length} tables (${some(subjects, mostNames)})`,
+      message: `each ${first.message}`,
+      subjects,
+      ...(remedies.length === 0 ? {} : { remedy: joined(remedies).join("\n") }),
+    },
+  ];
 }
 
 /** What all say is said once; what each says of its own table, for each. */
@@ -46,4 +51,10 @@ function joined(remedies: readonly (readonly string[])[]): string[] {
       ? [`-- or leave them out: --exclude-tables ${left.join(" ")}`]
       : lines;
   });
+}
+
+function told(finding: RawFinding): Finding {
+  const copy: { -readonly [Name in keyof RawFinding]: RawFinding[Name] } = { ...finding };
+  delete copy.isOfTable;
+  return copy;
 }

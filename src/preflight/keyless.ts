@@ -2,14 +2,14 @@
 import { tableBytes, tableLabel, tableSql, type Table } from "../catalog/table.ts";
 import type { KeylessPolicy } from "../config/options.ts";
 import type { Connection } from "../postgres/connect.ts";
-import { run, type Finding } from "./finding.ts";
+import { run, type RawFinding } from "./finding.ts";
 
 export function checkKeyless(
   table: Table,
   source: Connection,
   policy: KeylessPolicy,
   limitBytes: number,
-): Finding[] {
+): RawFinding[] {
   if (table.key !== null) return [];
   const subject = tableLabel(table);
   if (policy === "reload") {

@@ -10,7 +10,7 @@ import type { Connection } from "../postgres/connect.ts";
 import { hasMapping, mappingOf, targetName } from "../config/mapping.ts";
 import { load } from "../postgres/sql.ts";
 import type { LedgerTable } from "../state/remapping.ts";
-import type { Finding } from "./finding.ts";
+import type { RawFinding } from "./finding.ts";
 import { checkOverrides } from "./overrides.ts";
 
 /** A table and where it goes. */
@@ -46,7 +46,7 @@ interface Relation {
 export async function chosenTables(
   source: Connection,
   config: ResolvedConfig,
-  findings: Finding[],
+  findings: RawFinding[],
 ): Promise<Table[]> {
   const relations = await source.rows<Relation>(load("catalog/relations"));
   const own = relations.filter(({ isExtensionMember, ...relation }) => {
@@ -72,7 +72,11 @@ export async function chosenTables(
 }
 
 /** Oids of the relations that can be replicated; the others are named. */
-function replicable(all: readonly Relation[], selected: readonly Relation[], findings: Finding[]): number[] {
+function replicable(
+  all: readonly Relation[],
+  selected: readonly Relation[],
+  findings: RawFinding[],
+): number[] {
   const kinds: Record<string, string> = { f: "a foreign table", m: "a materialized view" };
   const oids: number[] = [];
   for (const relation of selected) {
@@ -131,7 +135,7 @@ export async function pairTables(
   tables: readonly Table[],
   config: ResolvedConfig,
   known: KnownTables,
-  findings: Finding[],
+  findings: RawFinding[],
 ): Promise<TablePair[]> {
   const relations = await target.rows<Relation>(load("catalog/relations"));
   const byName = new Map(relations.map((each) => [tableLabel(each), each]));

@@ -7,13 +7,13 @@ import { hidingRelations, tableLabel, tableSql, type Table } from "../catalog/ta
 import type { Problem } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { ident } from "../postgres/sql.ts";
-import { administrator, run, type Finding } from "./finding.ts";
+import { administrator, run, type RawFinding } from "./finding.ts";
 import type { TablePair } from "./pairs.ts";
 import type { Server } from "./server.ts";
 
-export function checkSourceTable(table: Table, source: Connection, server: Server): Finding[] {
+export function checkSourceTable(table: Table, source: Connection, server: Server): RawFinding[] {
   const subject = tableLabel(table);
-  const findings: Finding[] = [];
+  const findings: RawFinding[] = [];
   if (!table.isOwned) {
     findings.push({
       severity: "blocking",
@@ -84,11 +84,11 @@ export function checkPair(
   server: Server,
   isKnown: boolean,
   problems: readonly Problem[],
-): Finding[] {
+): RawFinding[] {
   const { source, target: table } = pair;
   const subject = tableLabel(source);
   const block = { severity: "blocking", subject } as const;
-  const findings: Finding[] = problems.map(({ message, remedy }) => ({
+  const findings: RawFinding[] = problems.map(({ message, remedy }) => ({
     ...block,
     message,
     ...(remedy === undefined ? {} : run("target", table.owner, remedy)),

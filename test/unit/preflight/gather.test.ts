@@ -1,8 +1,8 @@
 import { expect, test } from "vitest";
-import type { Finding } from "../../../src/preflight/finding.ts";
+import type { Finding, RawFinding } from "../../../src/preflight/finding.ts";
 import { gather } from "../../../src/preflight/gather.ts";
 
-const keyless = (subject: string): Finding => ({
+const keyless = (subject: string): RawFinding => ({
   severity: "blocking",
   subject,
   isOfTable: true,
@@ -16,7 +16,7 @@ const keyless = (subject: string): Finding => ({
     "-- or --keyless reload",
   ].join("\n"),
 });
-const missing = (subject: string): Finding => ({
+const missing = (subject: string): RawFinding => ({
   severity: "blocking",
   subject,
   isOfTable: true,
@@ -70,7 +70,12 @@ test("what differs in anything but the table stays by itself, and so do two", ()
     missing("a"),
     missing("b"),
   ];
-  expect(gather(findings)).toEqual(findings);
+  expect(gather(findings)).toEqual(findings.map((finding) => ({ ...finding, isOfTable: undefined })));
+});
+
+test("how findings are gathered is not told", () => {
+  const told = gather([keyless("a"), keyless("b"), keyless("c"), missing("a")]);
+  expect(told.filter((finding) => "isOfTable" in finding)).toEqual([]);
 });
 
 test("of many names the first are shown", () => {
