@@ -225,7 +225,7 @@ const wantedSql = (group: readonly ChangedTable[], side: "source" | "target"): s
     .join(", ");
 
 /** Whether a snapshot lacks what a position of the same server has. */
-export function isBehind(snapshot: string, position: string): boolean {
+function isBehind(snapshot: string, position: string): boolean {
   const [ours, theirs] = [snapshot, position].map((each) => each.split(":").slice(0, 2).map(BigInt));
   return [0, 1].some((n) => (ours?.[n] ?? 0n) < (theirs?.[n] ?? 0n));
 }

@@ -155,7 +155,7 @@ export interface Total {
 }
 
 /** Sums up one side. From here on the transaction is under the application's search path. */
-export async function readTotal(
+async function readTotal(
   connection: Connection,
   side: SideSql,
   conditions: readonly string[],
