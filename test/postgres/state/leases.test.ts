@@ -241,7 +241,8 @@ const pooled = [
     name: "a runner that takes a sync over",
     side: "target",
     lease: "runner default",
-    run: async (_: Connection, target: Connection) => await tryRunner(target, "default", randomUUID()),
+    run: async (_: Connection, target: Connection) =>
+      await tryRunner(target, "default", randomUUID(), new AbortController().signal),
   },
   {
     name: "a runner that takes the source",
@@ -249,8 +250,8 @@ const pooled = [
     lease: "reader default",
     run: async (source: Connection, target: Connection) => {
       const token = randomUUID();
-      await tryRunner(target, "default", token);
-      await takeSource(source, target, "default", token);
+      await tryRunner(target, "default", token, new AbortController().signal);
+      await takeSource(source, target, "default", token, new AbortController().signal);
     },
   },
   {
