@@ -15,9 +15,9 @@ begin
     if exists (
       select from replicate.subscription as s
       join replicate.source_sync as y on y.name = s.sync
-      cross join lateral (select coalesce(pg_catalog.to_jsonb(s) ->> 'since', y.position)::pg_catalog.txid_snapshot as position) as p
+      cross join lateral (select coalesce(s.since, y.position)::pg_catalog.txid_snapshot as position) as p
       where s.capture_id = {{id}}
-        and (s.holds or p.position is null or exists (
+        and (s.is_pinned or p.position is null or exists (
           select from {{delta}} as d
           where d.txid >= pg_catalog.txid_snapshot_xmin(p.position)
             and not pg_catalog.txid_visible_in_snapshot(d.txid, p.position){{foreign}}))

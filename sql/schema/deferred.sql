@@ -2,5 +2,5 @@
 -- Runs on: target, where the ledger exists.
 -- Returns: objectName, and tableName as in messages.
 select o.object_name as "objectName", o.table_name as "tableName"
-from replicate.owed o
+from replicate.deferred o
 where o.restored_at is null and o.kind <> 'analyze'

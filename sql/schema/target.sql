@@ -6,4 +6,4 @@ select
       'name', e.extname, 'schema', n.nspname, 'version', e.extversion) order by e.extname), '[]'::jsonb)
    from pg_catalog.pg_extension e
    join pg_catalog.pg_namespace n on n.oid = e.extnamespace) as "extensions",
-  pg_catalog.to_regclass('replicate.owed') is not null as "hasLedger"
+  pg_catalog.to_regclass('replicate.deferred') is not null as "hasLedger"

@@ -4,8 +4,8 @@
 -- Returns: position and state of the table, whether it has a deferred reload and its size, its known partitions and fingerprint, its shape.
 begin isolation level repeatable read;
 lock table {{table}} in access share mode;
-select s.position, t.state, t.fingerprint, pg_catalog.to_jsonb(t) ->> 'reload_since' is not null as "isReloadDeferred",
-       pg_catalog.to_jsonb(t) ->> 'reload_bytes' as "reloadBytes", {{shape}} as "shape",
+select s.position, t.state, t.fingerprint, t.reload_since is not null as "isReloadDeferred",
+       t.reload_bytes::text as "reloadBytes", {{shape}} as "shape",
        (select coalesce(pg_catalog.jsonb_object_agg(p.key, p.value ->> 'bound'), '{}'::jsonb)
         from pg_catalog.jsonb_each(t.partitions) p
         where not coalesce((p.value ->> 'isGone')::boolean, false)) as "partitions"

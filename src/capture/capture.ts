@@ -41,19 +41,19 @@ export async function attachCapture(
     const [known] = await source.rows<{
       id: number;
       skipNoop: boolean;
-      tells: boolean;
+      tracksOrigin: boolean;
       isKeyless: boolean;
       isSubscribed: boolean;
     }>(
-      `select c.id, c.skip_noop as "skipNoop", c.tells, c.key_columns = '[]' as "isKeyless", s.sync is not null as "isSubscribed"
+      `select c.id, c.skip_noop as "skipNoop", c.tracks_origin as "tracksOrigin", c.key_columns = '[]' as "isKeyless", s.sync is not null as "isSubscribed"
        from replicate.capture c left join replicate.subscription s on s.capture_id = c.id and s.sync = $2
        where c.relid = $1 for update of c`,
       [table.oid, context.config.name],
     );
     const getsKey = known?.isKeyless === true && table.key !== null;
-    const tells = context.config.tracksTarget;
-    const getsTold = known?.tells === false && tells;
-    if (known?.isSubscribed && !getsKey && !getsTold) return await loadOne(source, known.id);
+    const tracksOrigin = context.config.tracksTarget;
+    const getsOrigin = known?.tracksOrigin === false && tracksOrigin;
+    if (known?.isSubscribed && !getsKey && !getsOrigin) return await loadOne(source, known.id);
     await source.script(`lock table ${tableSql(table)} in share row exclusive mode`);
     // Under the lock the shape cannot change any more.
     const locked = await (described?.now(table.oid) ?? describeOne(source, table.oid));
@@ -62,7 +62,7 @@ export async function attachCapture(
         hint: "Give the table a primary key again, leave it out (--exclude-tables), or have it read as a whole (--keyless reload). Then run the command again.",
       });
     const id = known?.id ?? (await createCapture(source, locked, locked.key === null ? "statement" : method));
-    if (tells && known?.tells !== true) await tellChanges(source, id);
+    if (tracksOrigin && known?.tracksOrigin !== true) await trackOrigin(source, id);
     if (known?.isKeyless && locked.key !== null)
       await captureByKey(source, await loadOne(source, id), locked, locked.key);
     // A copy must see every update: one that changes nothing still moves the row. The lock has waited out those who
@@ -95,10 +95,10 @@ export async function pinCapture(
         await source.script(`lock table ${tableSql(table)} in share row exclusive mode`);
       await recordNoops(source, capture);
     }
-    await source.rows(`update replicate.subscription set holds = true where sync = $1 and capture_id = $2`, [
-      context.config.name,
-      captureId,
-    ]);
+    await source.rows(
+      `update replicate.subscription set is_pinned = true where sync = $1 and capture_id = $2`,
+      [context.config.name, captureId],
+    );
   });
 }
 
@@ -140,7 +140,7 @@ async function createCapture(source: Connection, table: Table, wished: CaptureMe
     method,
     skipNoop: false,
     active: "a",
-    tells: false,
+    tracksOrigin: false,
   };
   await installFunction(source, capture);
   await installTriggers(source, table, capture);
@@ -156,12 +156,12 @@ function deltaColumnsSql(keyColumns: readonly CaptureKeyColumn[]): string[] {
 }
 
 /** From here on the deltas of a capture tell what was done, when and where. The table is locked. */
-async function tellChanges(source: Connection, captureId: number): Promise<void> {
+async function trackOrigin(source: Connection, captureId: number): Promise<void> {
   for (const delta of deltaTables(captureId))
     await source.script(
       `alter table ${delta} add column op "char", add column changed_at timestamptz, add column origin text, add column via text`,
     );
-  await source.rows(`update replicate.capture set tells = true where id = $1`, [captureId]);
+  await source.rows(`update replicate.capture set tracks_origin = true where id = $1`, [captureId]);
   await installFunction(source, await loadOne(source, captureId));
 }
 
@@ -234,7 +234,7 @@ export async function enableSkipNoop(source: Connection, captureId: number): Pro
     const rows = await source.rows(
       `update replicate.capture c set skip_noop = true
        where id = $1 and method = 'row'
-         and not exists (select 1 from replicate.subscription s where s.capture_id = c.id and s.holds)
+         and not exists (select 1 from replicate.subscription s where s.capture_id = c.id and s.is_pinned)
        returning id`,
       [captureId],
     );

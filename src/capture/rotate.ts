@@ -14,7 +14,7 @@ import { functionSql } from "./trigger-function.ts";
 export async function switchDelta(source: Connection, captureId: number): Promise<void> {
   await source.transaction(async () => {
     const rows = await source.rows(
-      `update replicate.capture set active = case active when 'a' then 'b' else 'a' end, rotated_at = now()
+      `update replicate.capture set active = case active when 'a' then 'b' else 'a' end
        where id = $1 returning id`,
       [captureId],
     );
@@ -39,7 +39,9 @@ export async function clearDelta(source: Connection, captureId: number, index: n
         id: String(captureId),
         delta,
         index: literal(indexName(captureId, index)),
-        foreign: capture.tells ? " and d.via is distinct from pg_catalog.split_part(s.sync, '.', 1)" : "",
+        foreign: capture.tracksOrigin
+          ? " and d.via is distinct from pg_catalog.split_part(s.sync, '.', 1)"
+          : "",
       }),
     );
   } catch (error) {

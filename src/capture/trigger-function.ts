@@ -64,15 +64,15 @@ export function functionSql(capture: Capture): string {
   const common = {
     id: String(id),
     delta,
-    columns: [...deltaColumns(capture), ...(capture.tells ? ["op", "changed_at"] : [])].join(", "),
+    columns: [...deltaColumns(capture), ...(capture.tracksOrigin ? ["op", "changed_at"] : [])].join(", "),
     tag: bodyTag(capture),
-    skip_applied: capture.tells ? skipApplied : "",
-    when_column: capture.tells ? ", changed_at" : "",
-    when: capture.tells ? ", pg_catalog.clock_timestamp()" : "",
-    tell_new: capture.tells
+    skip_applied: capture.tracksOrigin ? skipApplied : "",
+    when_column: capture.tracksOrigin ? ", changed_at" : "",
+    when: capture.tracksOrigin ? ", pg_catalog.clock_timestamp()" : "",
+    tell_new: capture.tracksOrigin
       ? `, ${capture.method === "row" ? rowOp : statementOp}, pg_catalog.clock_timestamp()`
       : "",
-    tell_old: capture.tells ? `, 'D'::pg_catalog."char", pg_catalog.clock_timestamp()` : "",
+    tell_old: capture.tracksOrigin ? `, 'D'::pg_catalog."char", pg_catalog.clock_timestamp()` : "",
   };
   if (capture.method === "statement") {
     return fill("capture/statement-function", {

@@ -59,14 +59,14 @@ export interface Capture {
   readonly skipNoop: boolean;
   readonly active: "a" | "b";
   /** Whether the deltas tell what was done, when and where, and leave out what a two-way sync applies. */
-  readonly tells: boolean;
+  readonly tracksOrigin: boolean;
 }
 
 /** Reads captures by id, in id order. */
 export async function loadCaptures(source: Connection, ids: readonly number[]): Promise<Capture[]> {
   return await source.rows<Capture>(
     `select id, relid::bigint::float8 as relid, key_columns as "keyColumns", method, skip_noop as "skipNoop", active,
-            coalesce((pg_catalog.to_jsonb(c) ->> 'tells')::boolean, false) as tells
+            c.tracks_origin as "tracksOrigin"
      from replicate.capture c where id = any ($1::int[]) order by id`,
     [ids],
   );
@@ -136,8 +136,8 @@ export function windowSql(position: string | null): string {
 }
 
 /** Continues a condition on deltas: those that this sync, whichever way it goes, has not brought here itself. */
-export function foreignSql(capture: { readonly tells: boolean }, sync: string): string {
-  return capture.tells ? ` and via is distinct from ${literal(baseName(sync))}` : "";
+export function foreignSql(capture: { readonly tracksOrigin: boolean }, sync: string): string {
+  return capture.tracksOrigin ? ` and via is distinct from ${literal(baseName(sync))}` : "";
 }
 
 /** The name that the user gave to a sync, from the one of its way (see state/switch). */
@@ -205,10 +205,10 @@ export function sameImageSql(capture: Capture, rowAlias: string, keyAlias: strin
  * and `origin` of the last one. For captures that tell.
  * `byImage`: keys that are equal but not the same are told apart.
  */
-export function toldChangesSql(capture: Capture, window: string, byImage = false): string {
+export function changesWithOriginSql(capture: Capture, window: string, byImage = false): string {
   const keys = capture.keyColumns.map((_, index) => `c.k${index + 1}`).join(", ");
   const groups = byImage ? [keys, ...keyImages(capture, "c")].join(", ") : keys;
-  return `select ${keys}, case when pg_catalog.bool_or(op = '${DISPUTED}') then '${DISPUTED}' else (pg_catalog.array_agg(op order by changed_at))[1] end as did, pg_catalog.max(changed_at) as changed_at,
+  return `select ${keys}, case when pg_catalog.bool_or(op = '${DISPUTED}') then '${DISPUTED}' else (pg_catalog.array_agg(op order by changed_at))[1] end as op, pg_catalog.max(changed_at) as changed_at,
       (pg_catalog.array_agg(origin order by changed_at desc nulls last))[1] as origin
     from (${changedKeysSql(capture, window, ["op", "changed_at", "origin"])}) as c group by ${groups}`;
 }

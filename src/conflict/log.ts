@@ -163,7 +163,7 @@ export function ownId(id: number): { readonly side: Side; readonly id: number } 
   return { side: id % 2 === 1 ? "source" : "target", id: Math.floor(id / 2) };
 }
 
-/** False where the state is of an earlier version, or gone. */
+/** False where there is no state. */
 export async function hasLog(connection: Connection): Promise<boolean> {
   const { exists } = await connection.row<{ exists: boolean }>(
     `select pg_catalog.to_regclass('replicate.conflict') is not null as exists`,

@@ -243,11 +243,11 @@ async function recordChanged(connection: Connection, capture: Capture, keys: rea
     [capture.id],
   );
   const values = capture.keyColumns.map((column, index) => fromText(`v ->> ${index}`, column.deltaType));
-  const columns = [...deltaColumns(capture), ...(capture.tells ? ["op", "changed_at"] : [])];
-  const told = capture.tells ? [`'U'`, "pg_catalog.clock_timestamp()"] : [];
+  const columns = [...deltaColumns(capture), ...(capture.tracksOrigin ? ["op", "changed_at"] : [])];
+  const origin = capture.tracksOrigin ? [`'U'`, "pg_catalog.clock_timestamp()"] : [];
   await connection.rows(
     `insert into ${deltaTables(capture.id)[active === "a" ? 0 : 1]} (${columns.join(", ")})
-     select ${[...values, ...told].join(", ")} from pg_catalog.jsonb_array_elements($1::jsonb) as v`,
+     select ${[...values, ...origin].join(", ")} from pg_catalog.jsonb_array_elements($1::jsonb) as v`,
     [JSON.stringify(keys.map((key) => keyTexts(capture, key)))],
   );
 }

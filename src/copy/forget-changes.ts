@@ -20,8 +20,8 @@ export async function forgetChangesSql(
   table: CopyTable,
 ): Promise<string[]> {
   if (!run.context.config.tracksTarget) return [];
-  const captures = await target.rows<{ id: number; tells: boolean }>(
-    `select c.id, c.tells from replicate.capture c join replicate.subscription s on s.capture_id = c.id
+  const captures = await target.rows<{ id: number; tracksOrigin: boolean }>(
+    `select c.id, c.tracks_origin as "tracksOrigin" from replicate.capture c join replicate.subscription s on s.capture_id = c.id
      where c.relid = $1 and s.sync = $2`,
     [table.target.oid, reverseName(run.sync)],
   );

@@ -289,11 +289,11 @@ export function notEmpty(labels: readonly string[]): ReplicateError {
 function deferAnalyzeSql(sync: string, table: CopyTable): string {
   const label = literal(tableLabel(table.target));
   const { captureId } = table.entry;
-  return `insert into replicate.owed (sync, capture_id, kind, object_name, table_name, stage, statements, bytes)
+  return `insert into replicate.deferred (sync, capture_id, kind, object_name, table_name, stage, statements, bytes)
     select ${literal(sync)}, ${captureId}, 'analyze', ${label}, ${label}, ${stages.analyze},
            array[${literal(`analyze ${tableSql(table.target)}`)}], ${Math.round(table.bytes)}
     where not exists (
-      select 1 from replicate.owed
+      select 1 from replicate.deferred
       where sync = ${literal(sync)} and capture_id = ${captureId} and kind = 'analyze' and restored_at is null)`;
 }
 
@@ -369,7 +369,7 @@ export function moveOnSql(sync: string, captureIds: readonly number[]): readonly
         select 1 from replicate.part p where p.sync = t.sync and p.capture_id = t.capture_id and not p.done)`,
     `update replicate.sync_table t set state = 'copied'
       where ${tables} and t.state = 'loaded' and not exists (
-        select 1 from replicate.owed o where o.sync = t.sync and o.capture_id = t.capture_id
+        select 1 from replicate.deferred o where o.sync = t.sync and o.capture_id = t.capture_id
           and o.restored_at is null and o.kind in (${kinds}))
       returning t.capture_id as "captureId", t.rows_copied::float8 as "rows", t.bytes_copied::float8 as "bytes"`,
   ];

@@ -55,9 +55,9 @@ const totalsSql = `
          coalesce(sum(p.bytes) filter (where p.done), 0)::float8 as "bytesDone",
          coalesce(sum(p.rows), 0)::float8 as "rows",
          coalesce(sum(p.copied_bytes), 0)::float8 as "sent",
-         (select count(*)::int from replicate.owed o
+         (select count(*)::int from replicate.deferred o
           where o.sync = $1 and o.capture_id = any ($2) and o.kind in ('key', 'index', 'constraint')) as "indexesTotal",
-         (select count(*)::int from replicate.owed o
+         (select count(*)::int from replicate.deferred o
           where o.sync = $1 and o.capture_id = any ($2) and o.kind in ('key', 'index', 'constraint')
             and o.restored_at is not null) as "indexesDone"
   from replicate.part p where p.sync = $1 and p.capture_id = any ($2)`;

@@ -146,7 +146,7 @@ async function takePart(
      select p.capture_id as "captureId", p.number, p.source_relid::bigint::float8 as "sourceRelid",
             p.target_relid::bigint::float8 as "targetRelid", p.split, p.low, p.high, p.bytes::float8 as "bytes",
             t.source_file::jsonb ->> p.source_relid::text as "file", t.fingerprint,
-            pg_catalog.to_jsonb(t) -> 'mapping' as "mapping"
+            t.mapping as "mapping"
      from replicate.part p
      join replicate.sync_table t on t.sync = p.sync and t.capture_id = p.capture_id and t.state = 'copying'
      where p.sync = ${literal(run.sync)} and not p.done and p.capture_id = any ('{${ids.join(",")}}'::int[])

@@ -33,10 +33,9 @@ export async function countPending(source: Connection, target: Connection, sync:
 
 /** Tables whose changes the position covers although the target does not have them. */
 export async function owingReload(target: Connection, sync: string): Promise<{ captureId: number }[]> {
-  // In a way that works where the state is of an earlier version too.
   return await target.rows<{ captureId: number }>(
     `select t.capture_id as "captureId" from replicate.sync_table t
-     where t.sync = $1 and pg_catalog.to_jsonb(t) ->> 'reload_since' is not null order by 1`,
+     where t.sync = $1 and t.reload_since is not null order by 1`,
     [sync],
   );
 }

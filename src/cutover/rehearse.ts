@@ -96,9 +96,9 @@ export async function rehearse(
     const comparing = tried?.seconds ?? entries.length * COMPARE_SECONDS;
     const runner = await target.row<{ rate: number | null; owed: number; bytes: number; sequences: number }>(
       `select (select r.rows_per_second from replicate.runner r where r.sync = $1) as rate,
-              (select count(*)::int from replicate.owed o where o.sync = $1 and o.restored_at is null) as owed,
+              (select count(*)::int from replicate.deferred o where o.sync = $1 and o.restored_at is null) as owed,
               (select coalesce(sum(pg_catalog.pg_relation_size(t.target_relid)), 0)::float8
-               from replicate.owed o join replicate.sync_table t on t.sync = o.sync and t.capture_id = o.capture_id
+               from replicate.deferred o join replicate.sync_table t on t.sync = o.sync and t.capture_id = o.capture_id
                where o.sync = $1 and o.restored_at is null and o.kind = 'foreign-key' and o.validate is null) as bytes,
               (select count(*)::int from pg_catalog.pg_sequence) as sequences`,
       [name],

@@ -28,7 +28,7 @@ export async function setRetentionPoint(active: SyncContext): Promise<RetentionP
       [retentionPoint, randomUUID()],
     );
     await source.rows(
-      `insert into replicate.subscription (sync, capture_id, holds)
+      `insert into replicate.subscription (sync, capture_id, is_pinned)
        select $1, capture_id, true from replicate.subscription where sync = $2 on conflict do nothing`,
       [retentionPoint, name],
     );
@@ -43,7 +43,7 @@ export async function setRetentionPoint(active: SyncContext): Promise<RetentionP
       position,
     ]);
     await source.rows(
-      `update replicate.subscription set holds = false, since = $2 where sync = $1 and holds`,
+      `update replicate.subscription set is_pinned = false, since = $2 where sync = $1 and is_pinned`,
       [retentionPoint, position],
     );
     await source.script("commit");

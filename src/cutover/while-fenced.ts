@@ -107,7 +107,7 @@ async function untilSealed(
   await closeWay(target, name);
   await failpoint("cutover.closed");
   tell(active, "restoring constraints and triggers");
-  await recordSwitch(state, sync, "is_paid");
+  await recordSwitch(state, sync, "is_restored");
   const restored = await restoreDeferred(active, { isHurried: true });
   if (restored.failed.length > 0) throw notRestored(restored.failed);
   await failpoint("cutover.restored");

@@ -20,13 +20,6 @@ import { closeSource, forgetExpelled } from "../state/source-identity.ts";
 import { isSwitching, retentionPointName } from "../state/switch.ts";
 import { loadTables } from "../state/sync-table.ts";
 
-/** The version of the state in which switches and fences appeared. */
-const SWITCH_VERSION = 3;
-/** The same for schema changes. */
-const SCHEMA_CHANGES_VERSION = 17;
-/** The same for parked rows. */
-const PARKED_VERSION = 9;
-
 export interface DropOptions {
   /** The target is gone, or given up: if it comes back it is told so, and has to be copied anew. */
   readonly sourceOnly?: boolean;
@@ -206,17 +199,19 @@ async function dropTarget(
     note("target", `state of sync ${name}`);
     if (!dryRun) {
       await target.transaction(async () => {
-        // One by one: foreign keys do not cascade in the replica role. The switch is missing in older schemas.
-        await target.rows(`delete from replicate.owed where sync = $1`, [name]);
-        for (const table of ["runner", "part", "sync_table"])
+        // One by one: foreign keys do not cascade in the replica role.
+        for (const table of [
+          "deferred",
+          "runner",
+          "part",
+          "sync_table",
+          "switch",
+          "parked",
+          "schema_change",
+          "newcomer",
+        ])
           await target.rows(`delete from replicate.${table} where sync = $1`, [name]);
-        if ((await stateVersion(target)) >= SWITCH_VERSION)
-          await target.rows(`delete from replicate.switch where sync = $1`, [name]);
         await forgetConflicts(target, name);
-        if ((await stateVersion(target)) >= PARKED_VERSION)
-          await target.rows(`delete from replicate.parked where sync = $1`, [name]);
-        if ((await stateVersion(target)) >= SCHEMA_CHANGES_VERSION)
-          await target.rows(`delete from replicate.schema_change where sync = $1`, [name]);
         await target.rows(`delete from replicate.sync where name = $1`, [name]);
       });
       await forgetLeases(target, name);
@@ -233,7 +228,7 @@ async function dropFence(
   dryRun: boolean,
   note: (side: Side, object: string) => void,
 ): Promise<void> {
-  if ((await stateVersion(connection)) < SWITCH_VERSION) return;
+  if ((await stateVersion(connection)) === 0) return;
   const { name } = context.config;
   if ((await readFence(connection, name)) === undefined) return;
   const { side } = connection;
@@ -279,15 +274,10 @@ async function dropSchema(
     );
     if (syncs > 0) return;
     // A fence that was to stay.
-    if (
-      (await stateVersion(connection)) >= SWITCH_VERSION &&
-      (
-        await connection.rows(`select 1 from replicate.fence where sync is distinct from $1`, [
-          pretending?.name,
-        ])
-      ).length > 0
-    )
-      return;
+    const fences = await connection.rows(`select 1 from replicate.fence where sync is distinct from $1`, [
+      pretending?.name,
+    ]);
+    if (fences.length > 0) return;
     note(connection.side, "schema replicate");
     if (pretending === undefined) await connection.script("drop schema replicate cascade");
   });

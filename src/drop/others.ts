@@ -5,7 +5,6 @@ import type { SyncContext } from "../state/context.ts";
 import { describeHolder, leaseHolder, leaseName } from "../state/lease.ts";
 import { stateVersion } from "../state/migrate.ts";
 import { isClosedSource, assertNotExpelled } from "../state/source-identity.ts";
-import { openToken } from "../state/switch.ts";
 import { baseName } from "../catalog/delta.ts";
 
 /**
@@ -35,7 +34,7 @@ export async function assertNotOthers(context: SyncContext): Promise<void> {
     `select token, source_label as label from replicate.sync where name = $1`,
     [name],
   );
-  const token = openToken(sync?.token ?? "");
+  const token = sync?.token ?? "";
   if (sync === undefined || token === "" || isClosedSource(kept.token)) return;
   if ([kept.token, kept.previous].includes(token)) return;
   await assertNotExpelled(source, name, token);

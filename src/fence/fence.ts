@@ -31,16 +31,14 @@ export async function readFence(
   sync: string,
   { forUpdate = false } = {},
 ): Promise<Fence | undefined> {
-  // Schemas of earlier versions have no such table, or not all of its columns.
   const { exists } = await connection.row<{ exists: boolean }>(
     `select pg_catalog.to_regclass('replicate.fence') is not null as exists`,
   );
   if (!exists) return undefined;
   const [fence] = await connection.rows<Fence>(
     `select f.id, f.pass, f.fenced_at as "fencedAt", f.lifted_at is null as "isUp",
-            pg_catalog.to_jsonb(f) ->> 'raised_txid' as "raisedTxid",
-            f.lifted_at is null and (pg_catalog.to_jsonb(f) ->> 'sealed_at' is not null
-              or not pg_catalog.jsonb_exists(pg_catalog.to_jsonb(f), 'sealed_at')) as "isSealed"
+            f.raised_txid::text as "raisedTxid",
+            f.lifted_at is null and f.sealed_at is not null as "isSealed"
      from replicate.fence f where f.sync = $1 ${forUpdate ? "for update" : ""}`,
     [sync],
   );

@@ -13,7 +13,6 @@ import { leaseLost, type Lease } from "../state/lease.ts";
 import { migrateOlder } from "../state/migrate.ts";
 import { declareApplying } from "../state/applying.ts";
 import { checkSource } from "../state/source-identity.ts";
-import { openToken } from "../state/switch.ts";
 import { unknownSync, type SyncTable } from "../state/sync-table.ts";
 import { BatchFinder, type ReadBatch } from "./read/batch-finder.ts";
 import type { Position } from "./apply/batch-script.ts";
@@ -81,12 +80,17 @@ export class FollowSession {
     otherSide?: OtherSide,
   ): Promise<FollowSession> {
     const { name } = context.config;
-    const [position] = await target.rows<{ snapshot: string | null; token: string; batches: number }>(
-      `select position as snapshot, token, batches::float8 as batches from replicate.sync where name = $1`,
+    const [position] = await target.rows<{
+      snapshot: string | null;
+      token: string;
+      isClosed: boolean;
+      batches: number;
+    }>(
+      `select position as snapshot, token, is_closed as "isClosed", batches::float8 as batches from replicate.sync where name = $1`,
       [name],
     );
     if (position === undefined) throw await unknownSync(target, name);
-    if (openToken(position.token) !== position.token) throw leaseLost(`sync ${name} is being switched`);
+    if (position.isClosed) throw leaseLost(`sync ${name} is being switched`);
     await checkSource(source, name, position);
     await migrateOlder(source);
     await migrateOlder(target);

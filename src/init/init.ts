@@ -200,7 +200,7 @@ async function forgetDropped(context: SyncContext, source: Connection, target: C
     ]);
     if (there !== undefined) continue;
     const [deferred] = await target.rows(
-      `select 1 from replicate.owed where sync = $1 and capture_id = $2 and restored_at is null limit 1`,
+      `select 1 from replicate.deferred where sync = $1 and capture_id = $2 and restored_at is null limit 1`,
       [context.config.name, table.captureId],
     );
     if (deferred !== undefined) {

@@ -61,7 +61,7 @@ export async function forgetTable(
   const sync = context.config.name;
   const [captured] = await source.rows(`select 1 from replicate.capture where id = $1`, [captureId]);
   if (captured !== undefined) await detachCapture(context, source, captureId);
-  await target.rows(`delete from replicate.owed where sync = $1 and capture_id = $2`, [sync, captureId]);
+  await target.rows(`delete from replicate.deferred where sync = $1 and capture_id = $2`, [sync, captureId]);
   await target.rows(`delete from replicate.parked where sync = $1 and capture_id = $2`, [sync, captureId]);
   await target.rows(
     `delete from replicate.schema_change where sync = $1 and capture_id = $2 and state <> 'applied'`,

@@ -194,7 +194,7 @@ async function checkOtherSyncs(
   const shared = pairs.filter((pair) => pair.target.own !== undefined);
   if (shared.length === 0 || (await stateVersion(target)) === 0) return [];
   const others = await target.rows<Pick<SyncTable, "targetRelid" | "mapping"> & { sync: string }>(
-    `select t.sync, t.target_relid::bigint::float8 as "targetRelid", pg_catalog.to_jsonb(t) -> 'mapping' as "mapping"
+    `select t.sync, t.target_relid::bigint::float8 as "targetRelid", t.mapping as "mapping"
      from replicate.sync_table t where t.sync <> $1 and t.target_relid = any ($2::oid[]) order by t.sync`,
     [sync, shared.map((pair) => pair.target.oid)],
   );

@@ -85,7 +85,9 @@ async function syncsBetween(from: Connection, to: Connection): Promise<string[]>
   if (before.length === 0) return [];
   // A batch changes the token on both sides, one after the other: look again where one was committed meanwhile.
   for (let look = 1; ; look += 1) {
-    const takers = await to.rows<{ name: string; token: string }>(`select name, token from replicate.sync`);
+    const takers = await to.rows<{ name: string; token: string }>(
+      `select name, token from replicate.sync where not is_closed`,
+    );
     const after = await givers();
     const seen = [...before, ...after];
     const found = takers.filter(({ name, token }) =>

@@ -128,7 +128,7 @@ export async function beginReverse(reversed: SyncContext): Promise<void> {
       `select token from replicate.source_sync where name = $1`,
       [name],
     );
-    await old.rows(`update replicate.sync set token = $2 where name = $1`, [name, token]);
+    await old.rows(`update replicate.sync set token = $2, is_closed = false where name = $1`, [name, token]);
   });
 }
 
@@ -141,13 +141,14 @@ export async function positionReverse(reversed: SyncContext): Promise<void> {
       `select pg_catalog.txid_current_snapshot()::text as position`,
     );
     await old.guarded(
-      `update replicate.sync set position = ${literal(position)}, token = ${literal(token)} where name = ${literal(name)}`,
+      `update replicate.sync set position = ${literal(position)}, token = ${literal(token)}, is_closed = false
+       where name = ${literal(name)}`,
     );
     await fresh.guarded(
       `update replicate.source_sync
        set position = ${literal(position)}, token = ${literal(token)}, previous_token = ${literal(token)}
        where name = ${literal(name)};
-       update replicate.subscription set holds = false where sync = ${literal(name)}`,
+       update replicate.subscription set is_pinned = false where sync = ${literal(name)}`,
     );
   });
 }
@@ -177,7 +178,7 @@ export async function forgetWay(context: SyncContext): Promise<void> {
     await source.guarded(`delete from replicate.source_sync where name = ${literal(name)}`);
     // Foreign keys do not cascade in the replica role.
     const deletions: string[] = [];
-    for (const table of ["runner", "owed", "part", "sync_table"]) {
+    for (const table of ["runner", "deferred", "part", "sync_table"]) {
       deletions.push(`delete from replicate.${table} where sync = ${literal(name)}`);
     }
     deletions.push(`delete from replicate.sync where name = ${literal(name)}`);

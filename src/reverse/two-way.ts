@@ -132,7 +132,7 @@ async function assertDelivered(
   );
   const captured = await target.rows<{ id: number; relid: number }>(
     `select c.id, c.relid::bigint::float8 as relid from replicate.subscription s join replicate.capture c on c.id = s.capture_id
-     where s.sync = $1 and c.tells`,
+     where s.sync = $1 and c.tracks_origin`,
     [reverseName(sync)],
   );
   for (const { state, sourceSchema, sourceName, ...table } of await loadTables(target, sync)) {
@@ -141,7 +141,7 @@ async function assertDelivered(
     const capture = captured.find(({ relid }) => relid === table.targetRelid);
     if (capture === undefined) continue;
     const { n } = await target.row<{ n: number }>(
-      `select n::float8 as n from (${windowCountSql(capture.id, way?.snapshot ?? null, foreignSql({ tells: true }, sync))}) as w`,
+      `select n::float8 as n from (${windowCountSql(capture.id, way?.snapshot ?? null, foreignSql({ tracksOrigin: true }, sync))}) as w`,
     );
     const label = tableLabel({ schema: table.targetSchema, name: table.targetName });
     if (n > 0) {

@@ -54,23 +54,23 @@ export function saveAndDropSql(
   return {
     save: [
       // Of an earlier load: they would count once more. What that load had to leave NOT VALID stays known.
-      `delete from replicate.owed
+      `delete from replicate.deferred
        where sync = ${literal(sync)} and capture_id = ${captureId} and restored_at is not null
          and left_invalid is null and kind in (${loadKinds.map((kind) => literal(kind)).join(", ")})`,
       ...(rows.length === 0
         ? []
         : [
-            `insert into replicate.owed
+            `insert into replicate.deferred
                (sync, capture_id, kind, object_name, table_name, stage, statements, validate, validate_gently, bytes)
              values ${rows.join(",\n")}`,
             // What was given back and not validated yet is still to be validated when it comes back again.
-            `update replicate.owed o set validate = e.validate, validate_gently = e.validate_gently
-             from replicate.owed e
+            `update replicate.deferred o set validate = e.validate, validate_gently = e.validate_gently
+             from replicate.deferred e
              where o.sync = ${literal(sync)} and o.restored_at is null and o.kind = 'foreign-key' and o.validate is null
                and e.sync = o.sync and e.kind = o.kind and e.table_name = o.table_name and e.object_name = o.object_name
                and e.restored_at is not null and e.validate is not null and e.validated_at is null and e.left_invalid is null`,
             // What comes back tells for itself.
-            `delete from replicate.owed e using replicate.owed o
+            `delete from replicate.deferred e using replicate.deferred o
              where o.sync = ${literal(sync)} and o.restored_at is null and o.kind = 'foreign-key'
                and e.sync = o.sync and e.kind = o.kind and e.table_name = o.table_name and e.object_name = o.object_name
                and e.restored_at is not null and e.left_invalid is null`,
@@ -107,7 +107,7 @@ export async function countDeferred(
   filter: DeferredFilter,
 ): Promise<number> {
   const { open } = await target.row<{ open: number }>(
-    `select count(*)::int as open from replicate.owed o where ${openSql(sync, filter, [])}`,
+    `select count(*)::int as open from replicate.deferred o where ${openSql(sync, filter, [])}`,
   );
   return open;
 }
@@ -152,12 +152,12 @@ export async function restoreNext(
   const without = options.without ?? [];
   const open = openSql(sync, filter, without);
   const passed = without.length === 0 ? "" : `and e.id not in (${without.join(", ")})`;
-  const ahead = `replicate.owed e where e.sync = ${literal(sync)} and e.restored_at is null ${passed}`;
+  const ahead = `replicate.deferred e where e.sync = ${literal(sync)} and e.restored_at is null ${passed}`;
   // Foreign keys reach into other tables, so they wait for the keys of all; the rest waits within its table.
   const results = await target.script(
     `begin;
      select ${ownColumns}, o.stage, o.kind <> 'foreign-key' and o.bytes <= ${SMALL_BYTES} as "isSmall"
-     from replicate.owed o
+     from replicate.deferred o
      where ${open}
        and o.stage <= case when o.stage >= ${stages.foreignKey}
          then (select min(e.stage) from ${ahead})
@@ -167,7 +167,7 @@ export async function restoreNext(
                ->> o.capture_id::text)::int end
      order by o.kind = 'key' desc, o.bytes desc, o.id
      limit 1 for update of o skip locked;
-     select count(*)::int as open from replicate.owed o where ${open}`,
+     select count(*)::int as open from replicate.deferred o where ${open}`,
   );
   const [taken] = (results.at(-2)?.rows ?? []) as Taken[];
   const [counted] = (results.at(-1)?.rows ?? []) as { open: number }[];
@@ -205,11 +205,11 @@ export async function restoreNext(
 export async function takeAll(target: Connection, sync: string, filter: DeferredFilter): Promise<Deferred[]> {
   await target.script("begin");
   const { open } = await target.row<{ open: number }>(
-    `select count(*)::int as open from replicate.owed where sync = $1 and restored_at is null`,
+    `select count(*)::int as open from replicate.deferred where sync = $1 and restored_at is null`,
     [sync],
   );
   const taken = await target.rows<Deferred>(
-    `select ${ownColumns} from replicate.owed o where ${openSql(sync, filter, [])}
+    `select ${ownColumns} from replicate.deferred o where ${openSql(sync, filter, [])}
      order by o.stage, o.id for update of o skip locked`,
   );
   return taken.length === open ? taken : [];
@@ -223,7 +223,7 @@ interface Taken extends Deferred {
 /** Takes further small ones that may be restored at the same time, being alike. */
 async function takeAlike(target: Connection, open: string, taken: Taken): Promise<Deferred[]> {
   return await target.rows<Deferred>(
-    `select ${ownColumns} from replicate.owed o
+    `select ${ownColumns} from replicate.deferred o
      where ${open} and o.capture_id = $1 and o.stage = $2 and o.kind = $3 and o.id <> $4 and o.bytes <= ${SMALL_BYTES}
      order by o.bytes desc, o.id limit ${MOST_AT_ONCE - 1} for update of o skip locked`,
     [taken.captureId, taken.stage, taken.kind, taken.id],
@@ -243,7 +243,7 @@ async function restore(
     [
       "deferred.marked",
       [
-        `update replicate.owed set restored_at = pg_catalog.clock_timestamp(), left_invalid = null where id in (${ids})`,
+        `update replicate.deferred set restored_at = pg_catalog.clock_timestamp(), left_invalid = null where id in (${ids})`,
       ],
     ],
     ["deferred.committed", ["commit"]],
@@ -261,7 +261,7 @@ export function underPath(
   statements: readonly string[],
 ): readonly string[] {
   if (kind !== "analyze" && kind !== "foreign-key") return statements;
-  const relids = `array(select t.target_relid from replicate.owed o
+  const relids = `array(select t.target_relid from replicate.deferred o
     join replicate.sync_table t on t.sync = o.sync and t.capture_id = o.capture_id where o.id = ${id})`;
   const path = `select p.path from (${withArgument("catalog/search-path", relids)}) as p limit 1`;
   return [
@@ -281,11 +281,11 @@ export async function isOvertaken(
   { id, captureId }: Deferred,
 ): Promise<boolean> {
   const { overtaken } = await target.row<{ overtaken: boolean }>(
-    `select not exists (select 1 from replicate.owed where id = $3 and restored_at is null)
+    `select not exists (select 1 from replicate.deferred where id = $3 and restored_at is null)
          or exists (
-           select 1 from replicate.owed e
+           select 1 from replicate.deferred e
            where e.sync = $1 and e.capture_id = $2 and e.restored_at is null
-             and e.stage < (select stage from replicate.owed where id = $3)) as overtaken`,
+             and e.stage < (select stage from replicate.deferred where id = $3)) as overtaken`,
     [sync, captureId, id],
   );
   return overtaken;

@@ -1,5 +1,5 @@
 /**
- * Leases: what only one process may do at a time, see sql/state/0011-lease.sql. A lease goes with the session that it was
+ * Leases: what only one process may do at a time, see sql/state/0001-schema.sql. A lease goes with the session that it was
  * taken by, and when it has not been renewed for a while. Whoever had it finds out with what he does next under it.
  */
 import { hostname } from "node:os";
@@ -193,7 +193,7 @@ export function leaseName(kind: LeaseKind, sync: string): string {
   return `${kind} ${sync}`;
 }
 
-/** Schema replicate is not there, or of a version without leases. */
+/** Schema replicate is not there, or somebody else's. */
 export function isStateMissing(error: unknown): boolean {
   return [UNDEFINED_TABLE, INVALID_SCHEMA, UNDEFINED_FUNCTION].includes(sqlstateOf(error) ?? "");
 }

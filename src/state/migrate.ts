@@ -6,12 +6,18 @@ import { literal, load } from "../postgres/sql.ts";
 import { DUPLICATE_SCHEMA, UNDEFINED_TABLE, UNIQUE_VIOLATION, sqlstateOf } from "../postgres/sqlstate.ts";
 import { assertNoStrangers } from "./strangers.ts";
 
+/** One step of the schema. */
+export interface Migration {
+  readonly version: number;
+  readonly sql: string;
+}
+
 /** Numbered files of `sql/state`, in order. */
-function migrations(): { version: number; path: string }[] {
+export function migrations(): Migration[] {
   return readdirSync(new URL("../../sql/state/", import.meta.url))
     .filter((file) => /^\d{4}-.*\.sql$/.test(file))
     .sort()
-    .map((file) => ({ version: Number(file.slice(0, 4)), path: `state/${file.slice(0, -4)}` }));
+    .map((file) => ({ version: Number(file.slice(0, 4)), sql: load(`state/${file.slice(0, -4)}`) }));
 }
 
 /** Serialises whoever changes or removes the schema in a database. Nobody else has the rights for such a lock. */
@@ -44,24 +50,23 @@ export async function stateVersion(connection: Connection): Promise<number> {
 }
 
 /** The same for a side that may be of an earlier version, without a lock where it is not. Where there is no state, none is made. */
-export async function migrateOlder(connection: Connection): Promise<void> {
+export async function migrateOlder(connection: Connection, files = migrations()): Promise<void> {
   const version = await stateVersion(connection);
-  if (version > 0 && version < (migrations().at(-1)?.version ?? 0)) await migrate(connection);
+  if (version > 0 && version < (files.at(-1)?.version ?? 0)) await migrate(connection, files);
 }
 
 /** Applies what is missing, in one transaction. Throws STATE_TOO_NEW, SYNC_MISMATCH, and the driver's errors. */
-export async function migrate(connection: Connection): Promise<void> {
+export async function migrate(connection: Connection, files = migrations()): Promise<void> {
   for (let races = 0; ; races += 1) {
     try {
-      return await connection.transaction(async () => await migrateNow(connection));
+      return await connection.transaction(async () => await migrateNow(connection, files));
     } catch (error) {
       if (races === MOST_RACES || !RACES.includes(sqlstateOf(error) ?? "")) throw error;
     }
   }
 }
 
-async function migrateNow(connection: Connection): Promise<void> {
-  const files = migrations();
+async function migrateNow(connection: Connection, files: readonly Migration[]): Promise<void> {
   const newest = files.at(-1)?.version ?? 0;
   // Somebody may have made it since the last look.
   await assertNoStrangers(connection, `the ${connection.side}`);
@@ -74,7 +79,7 @@ async function migrateNow(connection: Connection): Promise<void> {
     );
   }
   for (const file of files.filter((each) => each.version > version)) {
-    await connection.script(load(file.path));
+    await connection.script(file.sql);
     await connection.script(`insert into replicate.migration (version) values (${literal(file.version)})`);
   }
 }

@@ -51,7 +51,7 @@ const DEPENDENT = "'{23503,23505,23P01}'::text[]";
 
 const form = (relid: string): string => fill("state/table-form", { relid });
 
-/** How many rows of each capture are parked. None where the state is of an earlier version. */
+/** How many rows of each capture are parked. None where there is no state. */
 export async function countParked(target: Connection, sync: string): Promise<Map<number, number>> {
   try {
     const rows = await target.rows<{ id: number; n: number }>(
@@ -149,7 +149,7 @@ export async function wakeDependents(target: Connection, sync: string): Promise<
   );
 }
 
-/** A condition on a key, given as an array of texts: whether it is parked. False where the state is of an earlier version. */
+/** A condition on a key, given as an array of texts: whether it is parked. False where there is no state. */
 export async function isParkedSql(
   target: Connection,
   sync: string,

@@ -100,7 +100,7 @@ export async function restoreDeferred(
         remedy: `${error.deferred.statements.join("; ")};`,
       });
       if (error.deferred.kind === "foreign-key") {
-        await target.rows(`update replicate.owed set left_invalid = $2 where id = $1`, [
+        await target.rows(`update replicate.deferred set left_invalid = $2 where id = $1`, [
           error.deferred.id,
           saidBy(error.cause),
         ]);
@@ -135,7 +135,7 @@ async function restoreAtOnce(target: Connection, sync: string, filter: DeferredF
         ...deferred.flatMap((each) =>
           each.statements.some(readsNoRows) ? each.statements : underPath(each, each.statements),
         ),
-        `update replicate.owed set restored_at = pg_catalog.clock_timestamp(), left_invalid = null
+        `update replicate.deferred set restored_at = pg_catalog.clock_timestamp(), left_invalid = null
          where id in (${deferred.map(({ id }) => id).join(", ")})`,
         "commit",
       ].join(";\n"),
@@ -162,7 +162,7 @@ function emitRestored(context: SyncContext, deferred: Deferred, seconds: number)
 export async function loadLeftInvalid(target: Connection, sync: string): Promise<LeftInvalid[]> {
   return await target.rows<LeftInvalid>(
     `select table_name as "table", object_name as "constraint", left_invalid as "reason"
-     from replicate.owed where sync = $1 and left_invalid is not null order by table_name, object_name`,
+     from replicate.deferred where sync = $1 and left_invalid is not null order by table_name, object_name`,
     [sync],
   );
 }
@@ -185,7 +185,7 @@ async function validateAll(
     await target.script("begin");
     const [next] = await target.rows<Validation>(
       `select id, kind, table_name as "table", object_name as "constraint",
-              ${isGentle ? "coalesce(validate_gently, validate)" : "validate"} as "validate" from replicate.owed
+              ${isGentle ? "coalesce(validate_gently, validate)" : "validate"} as "validate" from replicate.deferred
        where sync = $1 and kind = any ($2::text[]) and ($3::int[] is null or capture_id = any ($3::int[]))
          and restored_at is not null and validate is not null and validated_at is null and left_invalid is null
        order by bytes, id limit 1 for update skip locked`,
@@ -199,7 +199,7 @@ async function validateAll(
     try {
       await target.script(["savepoint validation", ...underPath(next, [validate])].join("; "));
       await target.script(
-        `update replicate.owed set validated_at = pg_catalog.clock_timestamp() where id = ${id}; commit`,
+        `update replicate.deferred set validated_at = pg_catalog.clock_timestamp() where id = ${id}; commit`,
       );
       await failpoint("deferred.validated");
       conflicts = 0;
@@ -214,7 +214,7 @@ async function validateAll(
       }
       await target.script("rollback to savepoint validation");
       const reason = `${saidBy(error)}${sqlstateOf(error) === "23503" ? "" : ` [${sqlstateOf(error)}]`}`;
-      await target.rows(`update replicate.owed set left_invalid = $2 where id = $1`, [id, reason]);
+      await target.rows(`update replicate.deferred set left_invalid = $2 where id = $1`, [id, reason]);
       await target.script("commit");
       context.emit({ type: "constraint-left-invalid", table, constraint, reason });
     }

@@ -4,8 +4,6 @@ import type { Connection } from "../postgres/connect.ts";
 import { stateVersion } from "./migrate.ts";
 import { retentionPointName } from "./switch.ts";
 
-/** The version of the state that knows when a sync was heard of. */
-const HELD_VERSION = 6;
 /** A runner that is alive says how far it is far more often. */
 const SILENT_SECONDS = 60;
 /** Smaller delta tables are not looked into. */
@@ -30,7 +28,7 @@ function giveUp(sync: string): string {
 
 /** The syncs of this source that have been silent for a minute or more and hold deltas, those that hold most first. */
 export async function readRetainedDeltas(source: Connection): Promise<RetainedDeltas[]> {
-  if ((await stateVersion(source)) < HELD_VERSION) return [];
+  if ((await stateVersion(source)) === 0) return [];
   const rows = await source.rows<{
     sync: string;
     since: Date;
@@ -39,7 +37,7 @@ export async function readRetainedDeltas(source: Connection): Promise<RetainedDe
     bytes: readonly [number, number];
   }>(
     `select y.name as sync, coalesce(y.acknowledged_at, y.created_at) as since,
-            case when s.holds then null else coalesce(pg_catalog.to_jsonb(s) ->> 'since', y.position) end as position, c.id as "captureId",
+            case when s.is_pinned then null else coalesce(s.since, y.position) end as position, c.id as "captureId",
             array[pg_catalog.pg_relation_size(c.delta_a), pg_catalog.pg_relation_size(c.delta_b)]::float8[] as bytes
      from replicate.source_sync y
      join replicate.subscription s on s.sync = y.name

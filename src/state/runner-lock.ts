@@ -269,12 +269,12 @@ export async function clearError(target: Connection, sync: string): Promise<void
 export async function storeMaintenance(
   target: Connection,
   sync: string,
-  upkeep: StoredMaintenance | null,
+  maintenance: StoredMaintenance | null,
 ): Promise<void> {
   await target
-    .rows(`update replicate.runner set upkeep = $2 where sync = $1`, [
+    .rows(`update replicate.runner set maintenance = $2 where sync = $1`, [
       sync,
-      upkeep === null ? null : JSON.stringify(upkeep),
+      maintenance === null ? null : JSON.stringify(maintenance),
     ])
     .catch(() => undefined);
 }

@@ -23,7 +23,7 @@ export interface SchemaChange {
 /** How many are shown of those that are done. */
 const MOST_APPLIED = 10;
 
-/** All that are open, and the last ones of those that are done; the latest first. None where the state is of an earlier version. */
+/** All that are open, and the last ones of those that are done; the latest first. None where there is no state. */
 export async function readSchemaChanges(target: Connection, sync: string): Promise<SchemaChange[]> {
   try {
     const rows = await target.rows<

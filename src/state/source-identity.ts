@@ -3,7 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { INVALID_SCHEMA, isRetryableConflict, UNDEFINED_TABLE, sqlstateOf } from "../postgres/sqlstate.ts";
-import { isCutOver, openToken, readSwitch } from "./switch.ts";
+import { isCutOver, readSwitch } from "./switch.ts";
 import { unknownSync } from "./sync-table.ts";
 
 /** What the target remembers. */
@@ -132,7 +132,7 @@ async function remembered(target: Connection, sync: string, lock = ""): Promise<
       throw error;
     });
   if (found === undefined) throw await unknownSync(target, sync);
-  return { ...found, token: openToken(found.token) };
+  return found;
 }
 
 /** Throws SYNC_EXPELLED where the sync with this token was given up on the source. */
@@ -187,7 +187,7 @@ export async function forgetExpelled(source: Connection, sync: string): Promise<
   await source.rows(`delete from replicate.expelled where sync = $1`, [sync]);
 }
 
-/** Schema replicate is not there, or of an earlier version. */
+/** Schema replicate is not there. */
 function isStateMissing(error: unknown): boolean {
   return [UNDEFINED_TABLE, INVALID_SCHEMA].includes(sqlstateOf(error) ?? "");
 }

@@ -7,7 +7,7 @@ import { leaseHolder, leaseName } from "./lease.ts";
 /** The two ways of a sync: from source to target, and the way back. */
 export type Way = "forward" | "reverse";
 
-/** See sql/state/0003-cutover.sql. */
+/** See sql/state/0001-schema.sql. */
 export interface Switch {
   readonly way: "cutover" | "rollback";
   readonly step: "preparing" | "fencing" | "opening" | "open";
@@ -26,7 +26,7 @@ export async function readSwitch(state: Connection, sync: string): Promise<Switc
   );
   if (!exists) return undefined;
   const [found] = await state.rows<Switch>(
-    `select way, step, is_reversible as "isReversible", is_paid as "isRestored", is_hooked as "isHooked",
+    `select way, step, is_reversible as "isReversible", is_restored as "isRestored", is_hooked as "isHooked",
             started_at as "startedAt", fenced_at as "fencedAt", opened_at as "openedAt"
      from replicate.switch where sync = $1`,
     [sync],
@@ -76,7 +76,7 @@ export async function beginSwitch(
      values (${literal(sync)}, ${literal(way)}, 'preparing', ${isReversible})
      on conflict (sync) do update
        set way = excluded.way, step = 'preparing', is_reversible = excluded.is_reversible, is_hooked = false,
-           is_paid = replicate.switch.is_paid and replicate.switch.way = excluded.way,
+           is_restored = replicate.switch.is_restored and replicate.switch.way = excluded.way,
            started_at = case when replicate.switch.way = excluded.way then replicate.switch.started_at else now() end,
            fenced_at = null, opened_at = null`,
   );
@@ -103,43 +103,33 @@ export async function moveSwitch(
   return moved > 0;
 }
 
-const CLOSED = " (closed)";
-
-/** The token of a way that may be closed. */
-export const openToken = (token: string): string => token.replace(CLOSED, "");
-
 /**
  * Closes a way: no batch of it can be committed any more, whoever still runs it without having noticed the switch. `target`:
  * the way's own. Waits for a batch that is just being applied.
  */
 export async function closeWay(target: Connection, way: string): Promise<void> {
-  await target.guarded(
-    `update replicate.sync set token = token || ${literal(CLOSED)}
-     where name = ${literal(way)} and token not like ${literal(`%${CLOSED}`)}`,
-  );
+  await target.guarded(`update replicate.sync set is_closed = true where name = ${literal(way)}`);
 }
 
 /** Whether a way is closed. */
 export async function isClosed(target: Connection, way: string): Promise<boolean> {
-  const [closed] = await target.rows(
-    `select 1 from replicate.sync where name = $1 and token like '%' || $2`,
-    [way, CLOSED],
+  const [found] = await target.rows<{ isClosed: boolean }>(
+    `select is_closed as "isClosed" from replicate.sync where name = $1`,
+    [way],
   );
-  return closed !== undefined;
+  return found?.isClosed === true;
 }
 
 /** Takes `closeWay` back. Can be repeated. */
 export async function reopenWay(target: Connection, way: string): Promise<void> {
-  await target.guarded(
-    `update replicate.sync set token = pg_catalog.replace(token, ${literal(CLOSED)}, '') where name = ${literal(way)}`,
-  );
+  await target.guarded(`update replicate.sync set is_closed = false where name = ${literal(way)}`);
 }
 
-/** Notes a fact about the switch at hand. */
+/** Records a fact about the switch at hand. */
 export async function recordSwitch(
   state: Connection,
   sync: string,
-  fact: "is_paid" | "is_hooked" | "fenced",
+  fact: "is_restored" | "is_hooked" | "fenced",
 ): Promise<void> {
   const noted = fact === "fenced" ? "fenced_at = pg_catalog.clock_timestamp()" : `${fact} = true`;
   await change(state, `update replicate.switch set ${noted} where sync = ${literal(sync)}`);
@@ -159,7 +149,7 @@ export async function endUndone(
     earlier === undefined
       ? `delete from replicate.switch where sync = ${literal(sync)}`
       : `update replicate.switch
-         set way = ${literal(earlier)}, step = 'open', is_reversible = true, is_paid = false, is_hooked = true, fenced_at = null
+         set way = ${literal(earlier)}, step = 'open', is_reversible = true, is_restored = false, is_hooked = true, fenced_at = null
          where sync = ${literal(sync)}`,
   );
 }

@@ -34,7 +34,7 @@ export interface SyncTable {
   readonly state: TableState;
   /** What the source's table was when the rows here were its rows, see catalog/fingerprint. */
   readonly fingerprint: string | null;
-  /** The same of the table here; null: not remembered, as in earlier versions. */
+  /** The same of the table here; null: not known yet. */
   readonly targetFingerprint: string | null;
   /** Leaf partitions of the source known to us, by oid. */
   readonly partitions: Readonly<Record<string, KnownPartition>>;
@@ -57,14 +57,6 @@ export interface SyncTable {
   readonly mapping: TableMapping | null;
 }
 
-/** Read in a way that works also where the state is of an earlier version, which has none of it. */
-const laterColumns = `coalesce((pg_catalog.to_jsonb(t) ->> 'keyless')::boolean, false) as "isKeyless",
-  (pg_catalog.to_jsonb(t) ->> 'reload_since')::timestamptz as "reloadSince",
-  (pg_catalog.to_jsonb(t) ->> 'reload_bytes')::float8 as "reloadBytes",
-  (pg_catalog.to_jsonb(t) ->> 'reload_seconds')::float8 as "reloadSeconds",
-  nullif(pg_catalog.to_jsonb(t) -> 'mapping', 'null') as "mapping",
-  pg_catalog.to_jsonb(t) ->> 'target_fingerprint' as "targetFingerprint"`;
-
 /** All tables of a sync, by source name. Throws SYNC_UNKNOWN when the target knows no such sync. */
 export async function loadTables(target: Connection, sync: string): Promise<SyncTable[]> {
   try {
@@ -78,8 +70,10 @@ export async function loadTables(target: Connection, sync: string): Promise<Sync
               state, fingerprint, partitions, source_file as "sourceFile",
               rows_copied::float8 as "rowsCopied", bytes_copied::float8 as "bytesCopied",
               bytes_planned::float8 as "bytesPlanned", rows_applied::float8 as "rowsApplied",
-              last_change_at as "lastChangeAt", ${laterColumns}
-       from replicate.sync_table t where sync = $1
+              last_change_at as "lastChangeAt", keyless as "isKeyless", reload_since as "reloadSince",
+              reload_bytes::float8 as "reloadBytes", reload_seconds as "reloadSeconds", mapping,
+              target_fingerprint as "targetFingerprint"
+       from replicate.sync_table where sync = $1
        order by source_schema, source_name`,
       [sync],
     );

@@ -9,7 +9,7 @@ interface SetUp {
   readonly tracksTarget: boolean;
 }
 
-/** How the sync was set up; one of an earlier version goes one way. `target`: of the sync. */
+/** How the sync was set up; one that is not known goes one way. `target`: of the sync. */
 export async function readSetUp(target: Connection, sync: string): Promise<SetUp> {
   const { exists } = await target.row<{ exists: boolean }>(
     `select pg_catalog.to_regclass('replicate.sync') is not null as exists`,

@@ -183,14 +183,14 @@ export async function readStatus(context: SyncContext): Promise<Status> {
             extract(epoch from now() - r.clear_at)::float8 as "secondsSinceClear",
             (select coalesce(sum(rows_applied), 0)::float8 from replicate.sync_table where sync = s.name) as "rowsApplied",
             r.host, r.pid, r.since, r.seen_at as "seenAt", r.batch, r.lag_trend as "lagTrend", r.rows_per_second as "rowsPerSecond", r.last_error as "lastError",
-            nullif(pg_catalog.to_jsonb(r) -> 'upkeep', 'null') as upkeep,
+            r.maintenance as upkeep,
             (select coalesce(sum(bytes) filter (where done), 0)::float8 from replicate.part where sync = s.name) as "partsDoneBytes",
             (select extract(epoch from max(done_at) - min(done_at))::float8 from replicate.part where sync = s.name) as "copySeconds",
-            (select count(*) filter (where restored_at is not null)::int from replicate.owed
+            (select count(*) filter (where restored_at is not null)::int from replicate.deferred
              where sync = s.name and kind in ('key', 'index', 'constraint')) as "indexesDone",
-            (select count(*)::int from replicate.owed
+            (select count(*)::int from replicate.deferred
              where sync = s.name and kind in ('key', 'index', 'constraint')) as "indexesTotal",
-            (select count(*)::int from replicate.owed where sync = s.name and restored_at is null) as "deferredOpen"
+            (select count(*)::int from replicate.deferred where sync = s.name and restored_at is null) as "deferredOpen"
      from replicate.sync s left join replicate.runner r on r.sync = s.name where s.name = $1`,
     [name],
   );
@@ -380,15 +380,15 @@ async function askSource(
     isFenceKnown = true;
     await checkPair(source, target, context.config.name);
     const byCapture = new Map<number, number>();
-    const sized = await source.rows<{ id: number; tells: boolean }>(
-      `select c.id, coalesce((pg_catalog.to_jsonb(c) ->> 'tells')::boolean, false) as tells from replicate.subscription s join replicate.capture c on c.id = s.capture_id
+    const sized = await source.rows<{ id: number; tracksOrigin: boolean }>(
+      `select c.id, c.tracks_origin as "tracksOrigin" from replicate.subscription s join replicate.capture c on c.id = s.capture_id
        where s.sync = $1 and pg_catalog.pg_relation_size(c.delta_a) + pg_catalog.pg_relation_size(c.delta_b) > 0`,
       [context.config.name],
     );
-    const counts = sized.map(({ id, tells }) => {
+    const counts = sized.map(({ id, tracksOrigin }) => {
       const entry = tables.find((table) => table.captureId === id);
       const from = entry?.state === "following" ? position : null;
-      return `select ${id} as id, n::float8 as n from (${windowCountSql(id, from, foreignSql({ tells }, context.config.name))}) as w`;
+      return `select ${id} as id, n::float8 as n from (${windowCountSql(id, from, foreignSql({ tracksOrigin }, context.config.name))}) as w`;
     });
     for (const some of unions(counts))
       for (const { id, n } of await source.rows<{ id: number; n: number }>(some)) byCapture.set(id, n);

@@ -45,7 +45,7 @@ export async function startLogged(pair: Pair): Promise<LoggedSync> {
     for (const delta of ["a", "b"])
       await side.sql(`alter table replicate.delta_1_${delta} add column if not exists op "char",
         add column if not exists changed_at timestamptz, add column if not exists origin text, add column if not exists via text`);
-    await side.sql(`update replicate.capture set tells = true`);
+    await side.sql(`update replicate.capture set tracks_origin = true`);
   }
   const log = async (side: "source" | "target", entry: Entry = {}): Promise<number> => {
     const key = entry.key ?? { id: 1, group: "a" };

@@ -25,8 +25,8 @@ export type StagedColumn = ColumnPair & {
 /** The columns besides the key as staging has them, which has one more than the table: of very wide tables some are packed. */
 export function stagedColumns(shape: Shape): StagedColumn[] {
   const others = otherColumns(shape);
-  const told = shape.reverse === undefined ? 1 : 4;
-  const excess = shape.targetKey.length + told + others.length - MOST_COLUMNS;
+  const originColumns = shape.reverse === undefined ? 1 : 4;
+  const excess = shape.targetKey.length + originColumns + others.length - MOST_COLUMNS;
   // The array is a column as well.
   const packed = new Set(
     excess <= 0
@@ -78,7 +78,7 @@ export function readStagedSql(shape: Shape): string {
 
 /**
  * Staging: key columns k1…, whether the row exists on the source, and its other columns c1…; in base types. Where conflicts
- * are to be found also what was done, when and where, see `toldChangesSql`.
+ * are to be found also what was done, when and where, see `changesWithOriginSql`.
  */
 function createStageSql(shape: Shape): string {
   const keys = shape.targetKey.map(({ column }, index) => {
@@ -90,8 +90,9 @@ function createStageSql(shape: Shape): string {
     ...staged.flatMap(({ at, target }) => ("column" in at ? [`${at.column} ${target.baseType}`] : [])),
     ...(staged.some(({ at }) => "packed" in at) ? ["packed text[]"] : []),
   ];
-  const told = shape.reverse === undefined ? [] : [`did "char"`, "changed_at timestamptz", "origin text"];
-  const columns = [...keys, "present boolean", ...others, ...told].join(", ");
+  const originColumns =
+    shape.reverse === undefined ? [] : [`op "char"`, "changed_at timestamptz", "origin text"];
+  const columns = [...keys, "present boolean", ...others, ...originColumns].join(", ");
   return `create temporary table if not exists ${stageName(shape).slice("pg_temp.".length)} (${columns}) on commit delete rows`;
 }
 

@@ -26,7 +26,7 @@ export function disputeUnknownSql(shape: TrackedPair, sides: Sides, mode: TableM
   });
   return [
     `with a as (${unknown[0]}), b as (${unknown[1]})
-     update ${stageName(shape)} as x set did = '${DISPUTED}'
+     update ${stageName(shape)} as x set op = '${DISPUTED}'
      from (select s.ctid from ${stageName(shape)} as s left join ${fromSql(shape.target)} as t on ${matchRow(shape, "s")}
        where not ${isSame(shape)}) as g
      where x.ctid = g.ctid and (exists (select 1 from a) or exists (select 1 from b))`,

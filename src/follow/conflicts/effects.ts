@@ -37,10 +37,10 @@ export function agreeSql(met: Met, isTimed: boolean): string[] {
     ];
   }
   return [
-    ...agreed(`${isSame(shape)} or (d.did = 'I' and t.tableoid is null)`),
+    ...agreed(`${isSame(shape)} or (d.op = 'I' and t.tableoid is null)`),
     `delete from ${stageName(shape)} as s
      using (${reverseKeys(shape, sides)}) as d
-     where ${match(shape)} and s.did = 'I' and not s.present`,
+     where ${match(shape)} and s.op = 'I' and not s.present`,
   ];
 }
 

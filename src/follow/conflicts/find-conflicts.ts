@@ -61,13 +61,13 @@ type Meeting = Pick<Met, "shape" | "sides">;
 /** Records the keys that both sides have changed. */
 export function recordConflictsSql(met: Met, policy: string): string {
   const kind = `case when not s.present then 'delete_origin_differs' when t.tableoid is null then 'update_missing'
-    when s.did = 'I' then 'insert_exists' else 'update_origin_differs' end`;
+    when s.op = 'I' then 'insert_exists' else 'update_origin_differs' end`;
   return recordSql(met, policy, kind, noOther, meeting(met.shape, met.sides));
 }
 
 /** Records keys that both sides have deleted: there is nothing to decide. The later one counts as the winner. */
 export function recordDeletedSql(met: Meeting, policy: string): string {
-  const both = `not s.present and t.tableoid is null and s.did is distinct from 'I' and d.did is distinct from 'I'
+  const both = `not s.present and t.tableoid is null and s.op is distinct from 'I' and d.op is distinct from 'I'
     and s.changed_at is not null and d.changed_at is not null`;
   const winner = `case when d.changed_at > s.changed_at then ${literal(reverseSide(met.sides))} else ${literal(batchSide(met.sides))} end`;
   const from = `${meeting(met.shape, met.sides)} where ${both}`;
@@ -99,13 +99,13 @@ function recordSql(
   winner?: string,
 ): string {
   const batchValues = [
-    change("s.did", "s.present"),
+    change("s.op", "s.present"),
     image(shape, sides, "s"),
     "s.changed_at",
     `coalesce(s.origin, ${literal(sides.node)})`,
   ].join(", ");
   const reverseValues = [
-    change("d.did", "t.tableoid is not null"),
+    change("d.op", "t.tableoid is not null"),
     image(shape, sides, "t"),
     "d.changed_at",
     `coalesce(d.origin, ${literal(sides.reverseNode)})`,
@@ -122,8 +122,8 @@ function recordSql(
     from ${from}`;
 }
 
-const change = (did: string, exists: string): string =>
-  `case when not (${exists}) then 'delete' when ${did} = 'I' then 'insert' else 'update' end`;
+const change = (op: string, exists: string): string =>
+  `case when not (${exists}) then 'delete' when ${op} = 'I' then 'insert' else 'update' end`;
 
 /** Row of one side as JSON, by the names that the sync's source gives its columns; null where there is no row. */
 function image(shape: TrackedPair, sides: Sides, from: "s" | "t"): string {

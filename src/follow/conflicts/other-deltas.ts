@@ -59,7 +59,7 @@ export function recordEmptiedSql(shape: TrackedPair, sides: Sides): string[] {
     (n) => `s.k${n + 1}`,
     `'D', e.changed_at, null, null`,
     `(select pg_catalog.count(*) as n, pg_catalog.max(changed_at) as changed_at from (${emptied}) as x) as e, ${stageName(shape)} as s
-     where e.n > 0 and s.present and s.did is distinct from 'I'
+     where e.n > 0 and s.present and s.op is distinct from 'I'
        and not exists (select 1 from ${fromSql(shape.target)} as t where ${matchRow(shape, "s")})`,
   );
 }
@@ -70,7 +70,7 @@ export function recordDisputedSql(shape: TrackedPair): string[] {
     shape,
     (n) => `s.k${n + 1}`,
     `'U', null, null, null`,
-    `${stageName(shape)} as s where s.did = '${DISPUTED}'`,
+    `${stageName(shape)} as s where s.op = '${DISPUTED}'`,
   );
 }
 
@@ -94,7 +94,7 @@ export function travelOnSql(met: Met): string[] {
     ...intoReverseSql(
       shape,
       (n) => `s.k${n + 1}`,
-      `case when not s.present then 'D'::"char" when s.did = 'I' then 'I'::"char" else 'U'::"char" end,
+      `case when not s.present then 'D'::"char" when s.op = 'I' then 'I'::"char" else 'U'::"char" end,
        s.changed_at, coalesce(s.origin, ${literal(sides.node)}), ${literal(sides.base)}`,
       `${stageName(shape)} as s where ${othersRead(shape, sides)}`,
     ),

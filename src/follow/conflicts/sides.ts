@@ -3,7 +3,7 @@
  * the side that it is applied to, and that the other way has not brought over yet. A key that both have changed is a conflict.
  */
 import type { Side } from "../../events.ts";
-import { changedKeysSql, foreignSql, toldChangesSql, windowSql } from "../../catalog/delta.ts";
+import { changedKeysSql, foreignSql, changesWithOriginSql, windowSql } from "../../catalog/delta.ts";
 import { fromSql } from "../../catalog/table.ts";
 import { toText } from "../../catalog/text-form.ts";
 import { ident, literal } from "../../postgres/sql.ts";
@@ -61,7 +61,7 @@ export const reverseKeys = (shape: TrackedPair, sides: Sides): string =>
 
 /** The reverse changes, each key once, with what was done to it. */
 export const reverseChanges = (shape: TrackedPair, sides: Sides): string =>
-  toldChangesSql(shape.reverse.capture, reverseWindow(shape, sides));
+  changesWithOriginSql(shape.reverse.capture, reverseWindow(shape, sides));
 
 /** Matches staging `s` with the reverse changes `d`. */
 export function match(shape: TrackedPair): string {

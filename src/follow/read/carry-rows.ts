@@ -6,7 +6,7 @@ import {
   isFolding,
   keyMatchSql,
   sameImageSql,
-  toldChangesSql,
+  changesWithOriginSql,
   windowSql,
 } from "../../catalog/delta.ts";
 import { ownColumns, ownConditions, ownRowsSql, rowsSql } from "../../catalog/rows.ts";
@@ -82,9 +82,9 @@ export function copyOutSql(
   const keys = shape.capture.keyColumns;
   const sent = ({ attnum }: { readonly attnum: number }, value: string): string =>
     sentSql(shape.plan, attnum, value);
-  const isTold = shape.reverse !== undefined;
+  const hasOrigin = shape.reverse !== undefined;
   const window = `${windowSql(position)}${condition}`;
-  const told = isTold ? ", d.did, d.changed_at, d.origin" : "";
+  const originColumns = hasOrigin ? ", d.op, d.changed_at, d.origin" : "";
   if (isDirect(mode)) {
     const columns = shape.plan.columns
       .map(({ source }) => sentSql(shape.plan, source.attnum, `t.${ident(source.name)}`))
@@ -93,16 +93,16 @@ export function copyOutSql(
   }
   if (isReread(shape, mode)) {
     const own = keys.map((key) => sent(key, `t.${ident(key.name)}::${key.readType}`)).join(", ");
-    const changes = isTold
-      ? ` left join (${toldChangesSql(shape.capture, window)}) as d on ${keyMatchSql(shape.capture, "t", "d")}`
+    const changes = hasOrigin
+      ? ` left join (${changesWithOriginSql(shape.capture, window)}) as d on ${keyMatchSql(shape.capture, "t", "d")}`
       : "";
-    return `copy (select ${own}, true${others}${told} from ${rowsSql(shape.source)} as t${changes}) to stdout${copyOptions(shape)}`;
+    return `copy (select ${own}, true${others}${originColumns} from ${rowsSql(shape.source)} as t${changes}) to stdout${copyOptions(shape)}`;
   }
   if (tellsKeysApart(shape)) {
     const columns = keys.map((key, index) => sent(key, `d.k${index + 1}`)).join(", ");
     const absent = ", null".repeat(stagedFields(shape));
-    const [equal, images] = isTold
-      ? [toldChangesSql(shape.capture, window), toldChangesSql(shape.capture, window, true)]
+    const [equal, images] = hasOrigin
+      ? [changesWithOriginSql(shape.capture, window), changesWithOriginSql(shape.capture, window, true)]
       : [
           `select distinct * from (${changedKeysSql(shape.capture, window)}) as k`,
           changedImagesSql(shape.capture, window),
@@ -111,10 +111,10 @@ export function copyOutSql(
     const more = except === "" ? "" : ` and ${except}`;
     // What the source takes for one key may be several there, of which all but the present one go.
     return `copy (
-      select ${keys.map((key) => sent(key, `t.${ident(key.name)}::${key.readType}`)).join(", ")}, true${others}${told}
+      select ${keys.map((key) => sent(key, `t.${ident(key.name)}::${key.readType}`)).join(", ")}, true${others}${originColumns}
       from (${equal}) as d join ${rowsSql(shape.source)} as t on ${match}${more}
       union all
-      select ${columns}, false${absent}${told} from (${images}) as d
+      select ${columns}, false${absent}${originColumns} from (${images}) as d
       where not exists (select 1 from ${rowsSql(shape.source)} as t where ${match}${sameImageSql(shape.capture, "t", "d")})${more}
     ) to stdout${copyOptions(shape)}`;
   }
@@ -123,8 +123,8 @@ export function copyOutSql(
     .join(", ");
   // Not by a key column: a composite with an empty field "is not null" no more than it "is null".
   return `copy (
-    select ${own}, t.tableoid is not null${others}${told}
-    from (${isTold ? toldChangesSql(shape.capture, window) : `select distinct * from (${changedKeysSql(shape.capture, window)}) as k`}) as d
+    select ${own}, t.tableoid is not null${others}${originColumns}
+    from (${hasOrigin ? changesWithOriginSql(shape.capture, window) : `select distinct * from (${changedKeysSql(shape.capture, window)}) as k`}) as d
     left join ${rowsSql(shape.source)} as t on ${keyMatchSql(shape.capture, "t", "d")}${except === "" ? "" : ` where ${except}`}
   ) to stdout${copyOptions(shape)}`;
 }

@@ -29,15 +29,15 @@ export function completeRereadSql(
   const rowKeys = shape.targetKey
     .map(({ column }) => `(t.${ident(column.name)})::${column.baseType}`)
     .join(", ");
-  const told = reverseChanges(shape, sides);
+  const changes = reverseChanges(shape, sides);
   const conditions = [
     ...ownConditions(shape.target, "t"),
     `not exists (select 1 from ${stage} as s where ${matchRow(shape, "s")})`,
-    `not exists (select 1 from (${told}) as d where d.did = 'I' and ${matchRow(shape, "d")})`,
+    `not exists (select 1 from (${changes}) as d where d.op = 'I' and ${matchRow(shape, "d")})`,
   ];
   const at = emptiedAt === null ? "null" : literal(emptiedAt);
-  const gone = `insert into ${stage} (${keys}, present, did, changed_at)
+  const gone = `insert into ${stage} (${keys}, present, op, changed_at)
     select ${rowKeys}, false, 'D', ${at}::timestamptz from ${fromSql(shape.target)} as t where ${conditions.join(" and ")}`;
   if (mode.kind === "reread" && mode.keepsReverse !== true) return [gone];
-  return [gone, `delete from ${stage} as s using (${told}) as d where s.did is null and ${match(shape)}`];
+  return [gone, `delete from ${stage} as s using (${changes}) as d where s.op is null and ${match(shape)}`];
 }

@@ -363,7 +363,7 @@ export function acknowledgeSql(
   const release =
     joined.length === 0
       ? ""
-      : `update replicate.subscription set holds = false where sync = ${sync} and holds and capture_id = any (${array(joined)});`;
+      : `update replicate.subscription set is_pinned = false where sync = ${sync} and is_pinned and capture_id = any (${array(joined)});`;
   return `${keepLeaseSql(reader.lease)}; ${release} update replicate.source_sync set token = ${literal(nextToken)}, previous_token = ${literal(token)}, position = ${literal(position)},
       acknowledged_at = pg_catalog.clock_timestamp()
     where name = ${sync} and ${literal(token)} in (token, previous_token)`;

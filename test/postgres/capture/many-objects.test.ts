@@ -30,7 +30,7 @@ test("indexes of many small partitions are restored together, each once, and as 
   const built = of("index-built").map(({ table, index }) => `${table} ${index}`);
   expect(new Set(built).size).toBe(built.length);
   const [restored] = await pair.target.sql<{ objects: number; transactions: number }>(
-    `select count(*)::int as objects, count(distinct xmin::text)::int as transactions from replicate.owed
+    `select count(*)::int as objects, count(distinct xmin::text)::int as transactions from replicate.deferred
      where restored_at is not null and kind in ('key', 'index', 'attach')`,
   );
   expect(restored?.objects).toBeGreaterThan(180);
@@ -45,7 +45,7 @@ test("of several objects that are restored together, one that cannot be does not
   await sync.init();
   await sync.copy();
   const owe = (from: number, to: number, statement: string): string =>
-    `insert into replicate.owed (sync, capture_id, kind, object_name, table_name, stage, statements)
+    `insert into replicate.deferred (sync, capture_id, kind, object_name, table_name, stage, statements)
      select sync, capture_id, 'index', 'i' || g, 'public.t', 10, array[${statement}]
      from replicate.sync_table, generate_series(${from}, ${to}) g;`;
   await pair.target.sql(`create table restored (n int);
@@ -58,7 +58,7 @@ test("of several objects that are restored together, one that cannot be does not
   expect(await pair.target.sql(`select count(*)::int as n, sum(n)::int as sum from restored`)).toEqual([
     { n: 39, sum: 820 - 21 },
   ]);
-  await pair.target.sql(`update replicate.owed set statements = '{select 1}' where restored_at is null`);
+  await pair.target.sql(`update replicate.deferred set statements = '{select 1}' where restored_at is null`);
   await sync.drop();
 });
 
@@ -72,7 +72,7 @@ test("a ledger of many objects is paid", async () => {
   await sync.init();
   await sync.copy();
   await pair.target.sql(
-    `insert into replicate.owed (sync, capture_id, kind, object_name, table_name, stage, statements)
+    `insert into replicate.deferred (sync, capture_id, kind, object_name, table_name, stage, statements)
      select sync, capture_id, 'index', 'i' || g, source_name, 10 + g % 20, '{select 1}'
      from replicate.sync_table, generate_series(1, 5000) g`,
   );

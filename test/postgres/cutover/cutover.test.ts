@@ -203,7 +203,7 @@ test("a cutover that takes too long is undone", async () => {
   const state = await schemasOf(pair);
   // Nobody can restore the constraint while the table is in use.
   await pair.target
-    .sql(`insert into replicate.owed (sync, capture_id, kind, object_name, table_name, stage, statements)
+    .sql(`insert into replicate.deferred (sync, capture_id, kind, object_name, table_name, stage, statements)
     select 'shop', capture_id, 'trigger', 'slow', 'public.touched', 60, array['lock table public.touched in access exclusive mode', 'select pg_sleep(100)'] from replicate.sync_table where source_name = 'touched'`);
   const application = startApplication(pair.source.url);
   try {
@@ -218,7 +218,7 @@ test("a cutover that takes too long is undone", async () => {
   } finally {
     await application.stop();
   }
-  await pair.target.sql(`delete from replicate.owed where object_name = 'slow'`);
+  await pair.target.sql(`delete from replicate.deferred where object_name = 'slow'`);
   expect((await schemasOf(pair))[0]).toBe(state[0]);
   await drain(sync);
   await assertNothingLost(pair.target, application);

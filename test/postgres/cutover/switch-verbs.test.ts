@@ -13,7 +13,7 @@ import { drain, prepareCutover } from "../../support/cutover-setup.ts";
 
 /** Restoring it takes so many seconds, in which the source is fenced. */
 const slowly = (seconds: number): string => `
-  insert into replicate.owed (sync, capture_id, kind, object_name, table_name, stage, statements)
+  insert into replicate.deferred (sync, capture_id, kind, object_name, table_name, stage, statements)
   select 'shop', capture_id, 'trigger', 'slow', 'public.touched', 60, array['select pg_sleep(${seconds})']
   from replicate.sync_table where source_name = 'touched'`;
 
@@ -113,7 +113,7 @@ test.for<[first: NodeJS.Signals, second: NodeJS.Signals]>([
   expect(await isRefused(pair)).toBe(false);
   expect(await prepared.sync.status()).toMatchObject({ switch: null, fence: null });
   await pair.source.sql("insert into touched values (70)");
-  await pair.target.sql("delete from replicate.owed where object_name = 'slow'");
+  await pair.target.sql("delete from replicate.deferred where object_name = 'slow'");
   await drain(prepared.sync);
   expect(await pair.target.sql("select id from touched where id = 70")).toHaveLength(1);
 });
@@ -188,7 +188,7 @@ test("what is owed after the cutover is the old source's; keys are validated onc
   });
   expect(stdout).toMatch(/owed +\d+ indexes, constraints and triggers of the source/);
   // Not validated yet when it is taken away again: it is validated when it comes back.
-  await pair.target.asAdmin(`update replicate.owed set validated_at = null where kind = 'foreign-key'`);
+  await pair.target.asAdmin(`update replicate.deferred set validated_at = null where kind = 'foreign-key'`);
   await pair.target.sql(`alter table entry drop constraint entry_account_id_fkey,
     add constraint entry_account_id_fkey foreign key (account_id) references account on delete cascade not valid`);
   await sync.rollback();

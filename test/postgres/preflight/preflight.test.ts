@@ -269,14 +269,14 @@ test("nothing is changed by it, and what a copy took away is no finding", async 
   const said = (await look()).map(show);
   await pair.target.sql(`
     alter table b drop constraint b_a; drop index b_t; alter table a drop constraint a_pkey;
-    insert into replicate.owed (sync, capture_id, kind, object_name, table_name, stage, statements) values
+    insert into replicate.deferred (sync, capture_id, kind, object_name, table_name, stage, statements) values
       ('default', 1, 'foreign-key', 'b_a', 'public.b', 1, '{select 1}'), ('default', 1, 'index', 'b_t', 'public.b', 1, '{select 1}'),
       ('default', 1, 'key', 'a_pkey', 'public.a', 1, '{select 1}')`);
   const meanwhile = (await look()).map(show).filter((line) => !line.includes("disk"));
   // The constraint of the key is another object than its index, which the ledger names.
   expect(meanwhile).toEqual(said.filter((line) => !line.includes("disk")));
   await pair.target.sql(`
-    delete from replicate.owed; alter table a add primary key (id);
+    delete from replicate.deferred; alter table a add primary key (id);
     alter table b add constraint b_a foreign key (a) references a; create index b_t on b (t)`);
   await sync.drop();
 });

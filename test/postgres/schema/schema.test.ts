@@ -115,7 +115,7 @@ test.skipIf(isSkipped)(
     await sync.init();
     // As in the middle of a copy.
     await pair.target.sql(`
-    insert into replicate.owed (sync, capture_id, kind, object_name, table_name, stage, statements)
+    insert into replicate.deferred (sync, capture_id, kind, object_name, table_name, stage, statements)
       values ('default', 1, 'index', 't_v', 'public.t', 1, '{select 1}');
     drop index t_v;`);
     const report = await sync.schema();
@@ -124,7 +124,7 @@ test.skipIf(isSkipped)(
       object: "index public.t_v",
       reason: "copy took it away and gives it back",
     });
-    await pair.target.sql(`delete from replicate.owed`);
+    await pair.target.sql(`delete from replicate.deferred`);
     expect((await sync.schema()).created).toEqual(["index public.t_v"]);
     expect(await pair.target.sql(`select tgname from pg_trigger where not tgisinternal`)).toEqual([]);
   },

@@ -69,7 +69,7 @@ const members: Record<string, Member> = {
       `create trigger z before insert on replicate.runner for each row execute procedure trap(); alter table replicate.runner disable trigger z`,
     says: /trigger z on replicate\.runner/,
   },
-  "a rule": { make: () => `create rule z as on insert to replicate.owed do also select 1`, says: /rule z on replicate\.owed/ }, // prettier-ignore
+  "a rule": { make: () => `create rule z as on insert to replicate.deferred do also select 1`, says: /rule z on replicate\.deferred/ }, // prettier-ignore
   "a policy": { make: () => `create policy z on replicate.sync using (trap_check(name))`, says: /policy z on replicate\.sync/ }, // prettier-ignore
   "row level security": { make: () => `alter table replicate.sync enable row level security`, says: /replicate\.sync has row level security/ }, // prettier-ignore
   "a default": { make: () => `alter table replicate.runner alter column host set default trap_default()`, says: /uses function .*trap_default/ }, // prettier-ignore
