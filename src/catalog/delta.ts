@@ -201,7 +201,7 @@ export function sameImageSql(capture: Capture, rowAlias: string, keyAlias: strin
 }
 
 /**
- * The changed keys, each once, with `did` (the first of its changes: I, U, D, or null where we noted the key; X if one of them is), `changed_at`
+ * The changed keys, each once, with `op` (the first of its changes: I, U, D, or null where we recorded the key; X if one of them is), `changed_at`
  * and `origin` of the last one. For captures that tell.
  * `byImage`: keys that are equal but not the same are told apart.
  */

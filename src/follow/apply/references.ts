@@ -45,7 +45,7 @@ export class References {
         `exists (select 1 from ${table} as c join ${fromSql(row.table)} as t on ${condition} where ${row.condition})`,
     );
     const results = await row.connection.script(
-      asApplication(row.table, [`select ${pointing.join(" or ")} as "isHeld"`]).join(";\n"),
+      asApplication(row.table, [`select ${pointing.join(" or ")} as "isReferenced"`]).join(";\n"),
     );
     return (results[1]?.rows[0] as { isReferenced: boolean } | undefined)?.isReferenced === true;
   }
