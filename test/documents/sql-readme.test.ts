@@ -58,7 +58,8 @@ function readersOf(name: string): string[] {
   const found = [...sources].filter(([path, text]) => {
     if (path === "src/postgres/sql.ts") return false;
     const given = loadedBy(text);
-    if (isMigration) return path === "src/state/migrate.ts" && given.includes("file.path");
+    if (isMigration)
+      return path === "src/state/migrate.ts" && given.some((each) => each.startsWith("`state/${"));
     return given.includes(`"${name}"`) || (given.includes("path") && text.includes(`"${name}"`));
   });
   return found.map(([path]) => path);
