@@ -59,7 +59,7 @@ create table replicate.subscription (
   capture_id integer not null references replicate.capture,
   -- True until the copy of the table is done and its deltas so far are applied: nothing may be rotated away.
   is_pinned boolean not null default true,
-  -- Of a retention point: the position up to which the table was compared. Null: that of `source_sync`.
+  -- The position from which on deltas of this capture are kept; null: from the reader's own. Retention points have it.
   since text,
   primary key (sync, capture_id)
 );
