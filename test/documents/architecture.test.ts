@@ -106,7 +106,7 @@ describe("ARCHITECTURE.md", () => {
       const text = /^sql\/state\/\d/.test(path) ? functions : whole;
       if (writes.test(text)) return true;
       // The same statement for a list of tables.
-      const lists = [...text.matchAll(/for \(const table of \[(.*?)\]\)/g)].map(([, list = ""]) => list);
+      const lists = [...text.matchAll(/for \(const table of \[(.*?)\]\)/gs)].map(([, list = ""]) => list);
       return (
         text.includes("delete from replicate.${table}") && lists.some((list) => list.includes(`"${name}"`))
       );
