@@ -49,7 +49,7 @@ test.for(steps)("a death at %s while a new table joins", { timeout: 180_000 }, a
   await using reference = await freePair({ source: "18", target: "18" });
   const old = "create table old (id int primary key, v text)";
   for (const side of [pair.source, pair.target, reference.source]) await side.sql(old);
-  await pair.source.sql("insert into old values (1, 'x')");
+  for (const side of [pair.source, reference.source]) await side.sql("insert into old values (1, 'x')");
   const orders = ordersFor(pair);
   await runToEnd({ ...orders, verbs: ["init", "copy", "follow"] });
   for (const side of [pair.source, reference.source]) await side.sql(created);
