@@ -1,6 +1,7 @@
 /** `npm run bench -- NAME [options]`: runs one benchmark, prints a table, and writes JSON where asked. */
 import { capture } from "./capture.ts";
 import { copy } from "./copy.ts";
+import { cutover } from "./cutover.ts";
 import { follow } from "./follow.ts";
 import { hooks } from "./hooks.ts";
 import { link } from "./link.ts";
@@ -22,6 +23,7 @@ const benchmarks: Readonly<Record<string, Benchmark>> = {
   link,
   mapping,
   hooks,
+  cutover,
   "two-way": twoWay,
 };
 

@@ -26,13 +26,13 @@ export type Defaults = Partial<Pick<Options, "rows" | "rounds" | "seconds" | "ta
 
 const whole = { type: "string" } as const;
 
-export const usage = `npm run bench -- copy|capture|follow|verify|memory|link|mapping|hooks|two-way [options]
+export const usage = `npm run bench -- copy|capture|follow|verify|memory|link|mapping|hooks|two-way|cutover [options]
 
   --rows N        rows of the test data
   --changes N     queued changes (follow, memory, mapping, hooks, two-way)
   --rounds N      runs of each variant, of which the median counts (3)
   --seconds N     length of one run of a load
-  --tables N      captured tables of the idle part of follow (2000) and two-way (500)
+  --tables N      captured tables of the idle part of follow (2000) and two-way (500); tables of cutover (100)
   --value-mb N    largest value of the memory benchmark (200)
   --only PART     one part of the benchmark, several times for more; each names its own
   --source V      major version of the source (13)
