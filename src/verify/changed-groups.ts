@@ -36,7 +36,7 @@ export function groupsOf(
   const open = new Map<string, { tables: ChangedTable[]; keys: number; relations: number }>();
   for (const plan of plans) {
     const { deltas, isWhole } = changes.get(plan.capture.id) as Change;
-    const table = { plan, since: since.get(plan.capture.id) as string };
+    const table = { plan, since: since.get(plan.capture.id) ?? null };
     const relations = plan.relations;
     if (
       isWhole ||

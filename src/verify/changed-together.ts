@@ -22,8 +22,8 @@ import type { SessionPair } from "./session-pair.ts";
 
 export interface ChangedTable {
   readonly plan: TablePlan;
-  /** A position of the sync; every delta since then is still there. */
-  readonly since: string;
+  /** A position of the sync; every delta since then is still there. Null: it has none, and is compared as a whole. */
+  readonly since: string | null;
 }
 
 export interface TogetherOptions {
@@ -124,11 +124,11 @@ export async function compareTogether(
       end(plan, "stale");
       continue;
     }
-    const isWhole = here.markers > 0 || isKeyless(plan.capture);
-    const isSmall = plan.bytes <= MOST_WHOLE_BYTES && !isKeyless(plan.capture);
+    const isWhole = since === null || here.markers > 0 || isKeyless(plan.capture);
+    const isSmall = since !== null && plan.bytes <= MOST_WHOLE_BYTES && !isKeyless(plan.capture);
     if (options.isLive && (!there.isSettled || here.laterMarkers > 0 || (isWhole && !isSmall))) {
       end(plan, "later");
-    } else if (here.deltas === 0) {
+    } else if (since !== null && here.deltas === 0) {
       end(plan, "equal");
     } else {
       const part = { plan, since, n: parts.length, isWhole, hasLater: here.later > here.laterMarkers };

@@ -53,7 +53,7 @@ export class ChangePlans {
 export interface ChangedOptions {
   /** Tables of the sync. */
   readonly entries: readonly SyncTable[];
-  /** By capture: a position of the sync; every delta since then is still there. */
+  /** By capture: a position of the sync; every delta since then is still there. A table without one is compared as a whole. */
   readonly since: ReadonlyMap<number, string>;
   readonly plans?: ChangePlans;
   /** Both sides are written to. Default false. */
@@ -253,11 +253,14 @@ async function changedTables(
       `select id, n::float8 as deltas, markers from (${windowCountSql(id, since.get(id) ?? null)}) as w`,
   );
   for (const some of unions(queries)) counts.push(...(await source.rows<(typeof counts)[number]>(some)));
-  return new Map(
+  const changes = new Map<number, Change>(
     counts
       .filter(({ deltas }) => deltas > 0)
       .map(({ id, deltas, markers }) => [id, { deltas, isWhole: (markers ?? []).length > 0 }]),
   );
+  for (const { captureId } of entries)
+    if (!since.has(captureId)) changes.set(captureId, { deltas: 0, isWhole: true });
+  return changes;
 }
 
 class Report {

@@ -219,17 +219,31 @@ test("a table that was emptied is compared as a whole, once the target has that"
   await pair.target.sql("update t set v = 2 where k = 5; update t set v = 7 where k = 6");
   await scene.applied();
   expect(differencesOf(await scene.compare(point))).toEqual(['public.t {"k":6} changed']);
-  expect(await scene.compare(live.upTo)).toMatchObject({ equal: true, rows: 1 });
+  const keyless = new Map([[await scene.capture("keyless"), point]]);
+  expect(await scene.compare(new Map([...live.upTo, ...keyless]))).toMatchObject({ equal: true, rows: 1 });
 
   // Without a key: as a whole, and not before nothing changes any more.
   await onBoth(pair, "insert into keyless values (2)");
   const later = await scene.applied();
   expect((await scene.compare(later, { isLive: true })).upTo.size).toBe(0);
-  const keyless = new Map([[await scene.capture("keyless"), point]]);
   expect(await scene.compare(new Map([...live.upTo, ...keyless]))).toMatchObject({ equal: true, rows: 3 });
   await pair.target.sql("insert into keyless values (2)");
   const { tables } = await scene.compare(new Map([...live.upTo, ...keyless]));
   expect(tables).toMatchObject([{ table: "public.keyless", total: 1 }]);
+});
+
+test("a table without a point is compared as a whole, and not before nothing changes any more", async () => {
+  await using pair = await freePair();
+  await using scene = await startScene(
+    pair,
+    `create table a (k int primary key, v int); insert into a values (1, 0), (2, 0);
+     create table b (k int primary key, v int); insert into b values (1, 0), (2, 0)`,
+  );
+  const points = new Map([[await scene.capture("a"), await scene.now()]]);
+  expect((await scene.compare(points, { isLive: true })).upTo.size).toBe(0);
+  expect(await scene.compare(points)).toMatchObject({ equal: true, rows: 2, changed: 1 });
+  await pair.target.sql("update b set v = 1 where k = 2");
+  expect(differencesOf(await scene.compare(points))).toEqual(['public.b {"k":2} changed']);
 });
 
 test("tables that are altered or exchanged after they were planned are planned again", async () => {
