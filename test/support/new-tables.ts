@@ -126,7 +126,7 @@ export const shapes: readonly (readonly [
      alter table log.p1 add primary key (id, at); alter table log.p2a add primary key (id, at); alter table log.p2b add primary key (id, at);
      insert into log.p (id, at) values (1, '2020-02-02'), (2, '2021-02-02')`,
     ["log.p"],
-    "insert into log.p values (3, '2021-03-03'); update log.p set at = '2020-05-05' where id = 2",
+    "insert into log.p values (3, '2021-03-03'); update log.p set v = 'w' where id = 2",
   ],
   [
     "with names that need quotes",
