@@ -123,6 +123,12 @@ export const errorRules = {
     "never",
     "Run the statements on the target, in their order, then start again: it goes on from where it stopped.",
   ),
+  /** The target does not take a schema change now: something depends on what it changes, rows do not fit, or a lock is held. */
+  SCHEMA_CHANGE_REFUSED: rule(
+    1,
+    "later",
+    "Settle what stands in the way on the target, then start again: nothing was applied meanwhile, and it goes on from where it stopped.",
+  ),
   /** The capture of a table is missing or was disabled: changes may have been missed. */
   CAPTURE_BROKEN: rule(1, "never", "Run the given statement on the source, then start again."),
   /** The program got no lock on a table within its tries. Nothing queues behind it meanwhile. */

@@ -11,6 +11,7 @@
 --   go into the rows).
 -- rows.files: of the relations that hold rows, from the same snapshot as the versions, which pg_relation_filenode() is not.
 -- rows.links: before 13, when a partition was attached: its triggers stay when it is detached, and tell nothing.
+-- definition: changes with whatever catalog/definition tells that none of the others does: defaults, constraints, indexes, comments.
 -- rows.types: labels of enums and attributes of composites that the columns are of, at any depth: they change what rows
 --   say without a trace in the table.
 -- A column that an older version lacks is the one of its name outside of the subquery. Not through to_jsonb(), which would
@@ -93,6 +94,16 @@ select c.oid::bigint as "relid",
              select pg_catalog.jsonb_object_agg(a.attnum::text, a.xmin::text)
              from pg_catalog.pg_attribute a
              where a.attrelid = c.oid and a.attnum > 0) end,
+         'definition', pg_catalog.concat_ws('/',
+           (select pg_catalog.string_agg(d.adnum || ' ' || d.xmin::text, ',' order by d.adnum)
+            from pg_catalog.pg_attrdef d where d.adrelid = c.oid),
+           (select pg_catalog.string_agg(o.oid || ' ' || o.xmin::text, ',' order by o.oid)
+            from pg_catalog.pg_constraint o where o.conrelid = c.oid),
+           (select pg_catalog.string_agg(i.indexrelid || ' ' || i.xmin::text || ' ' || x.xmin::text, ',' order by i.indexrelid)
+            from pg_catalog.pg_index i join pg_catalog.pg_class x on x.oid = i.indexrelid where i.indrelid = c.oid),
+           (select pg_catalog.string_agg(m.objsubid || ' ' || m.xmin::text, ',' order by m.objsubid)
+            from pg_catalog.pg_description m
+            where m.objoid = c.oid and m.classoid = 'pg_catalog.pg_class'::pg_catalog.regclass)),
          'rows', pg_catalog.jsonb_build_object(
            'versions', (
              select coalesce(pg_catalog.string_agg(v.xmin, ' ' order by v.xmin), '')

@@ -250,8 +250,8 @@ create table replicate.schema_change (
   capture_id integer not null,
   table_name text not null,         -- for messages
   statement text not null,          -- as it was run on the target, or is to be run
-  -- applied: done. waiting: the target rejects it at the time. owed: to be done after the batch, outside of its transaction.
-  state text not null check (state in ('applied', 'waiting', 'owed')),
+  -- applied: done. waiting: the target rejects it at the time. deferred: to be done after the batch, outside of its transaction.
+  state text not null check (state in ('applied', 'waiting', 'deferred')),
   noticed_at timestamptz not null default pg_catalog.clock_timestamp(),
   applied_at timestamptz,
   seconds double precision,

@@ -16,6 +16,8 @@ export interface Fingerprint {
    * from what earlier versions have stored.
    */
   readonly touched?: Readonly<Record<string, string>> | null;
+  /** Another one after each change of defaults, constraints, indexes or comments. Absent from what earlier versions have stored. */
+  readonly definition?: string;
   /** Absent from what earlier versions have stored. */
   readonly rows?: {
     /** Of the columns' rows in the catalogue: new ones after every command that may give rows other values. */
@@ -48,26 +50,35 @@ export async function readForms(
   connection: Connection,
   oids: readonly number[],
 ): Promise<Map<number, TableForm>> {
-  return await connection.transaction(async () => {
-    const texts = await connection.rows<{ relid: string; fingerprint: string }>(load("catalog/fingerprint"), [
-      oids,
-    ]);
-    const values =
-      connection.version < MISSING_SINCE
-        ? []
-        : await connection.rows<{ root: string; relid: string; column: string; value: string }>(
-            load("catalog/missing-values"),
-            [oids],
-          );
-    return new Map(
-      texts.map(({ relid: root, fingerprint }) => {
-        const missing = new Map<number, Map<string, string>>();
-        for (const { relid, column, value } of values.filter((each) => each.root === root)) {
-          const oid = Number(relid);
-          missing.set(oid, (missing.get(oid) ?? new Map<string, string>()).set(column, value));
-        }
-        return [Number(root), { text: fingerprint, missing }];
-      }),
-    );
-  }, "begin isolation level repeatable read read only");
+  return await connection.transaction(
+    async () => await readFormsHere(connection, oids),
+    "begin isolation level repeatable read read only",
+  );
+}
+
+/** The same in the transaction that the session is in, which sees no other changes of these tables. */
+export async function readFormsHere(
+  connection: Connection,
+  oids: readonly number[],
+): Promise<Map<number, TableForm>> {
+  const texts = await connection.rows<{ relid: string; fingerprint: string }>(load("catalog/fingerprint"), [
+    oids,
+  ]);
+  const values =
+    connection.version < MISSING_SINCE
+      ? []
+      : await connection.rows<{ root: string; relid: string; column: string; value: string }>(
+          load("catalog/missing-values"),
+          [oids],
+        );
+  return new Map(
+    texts.map(({ relid: root, fingerprint }) => {
+      const missing = new Map<number, Map<string, string>>();
+      for (const { relid, column, value } of values.filter((each) => each.root === root)) {
+        const oid = Number(relid);
+        missing.set(oid, (missing.get(oid) ?? new Map<string, string>()).set(column, value));
+      }
+      return [Number(root), { text: fingerprint, missing }];
+    }),
+  );
 }

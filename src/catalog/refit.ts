@@ -54,7 +54,9 @@ export async function refit(
   const [own, other] = [await read("source"), await read("target")];
   return tables.flatMap((table): Problem[] => {
     const { label, mapping } = table;
-    const missing = commonValues(forms.get(table.source.oid));
+    const missing = new Map(
+      [...commonValues(forms.get(table.source.oid))].map(([column, { text }]) => [column, text]),
+    );
     const moves = renamedAndDropped(label, table.before, table.source, table.target, mapping);
     const to = afterMoves(table.target, moves);
     const plan = columnPlan(table.source, to, missing);
@@ -86,13 +88,13 @@ function renamed(constraint: Constraint, moves: readonly Move[]): Constraint {
 }
 
 /** The value that all rows have in a column which was added when they were there, where it is one. */
-function commonValues(form: TableForm | undefined): Map<string, string> {
+export function commonValues(form: TableForm | undefined): Map<string, { text: string; array: string }> {
   const found = new Map<string, Set<string>>();
   for (const values of form?.missing.values() ?? [])
     for (const [column, value] of values) found.set(column, (found.get(column) ?? new Set()).add(value));
   return new Map(
     [...found].flatMap(([column, [value = "", ...others]]) =>
-      others.length > 0 ? [] : [[column, elementOf(value)]],
+      others.length > 0 ? [] : [[column, { text: elementOf(value), array: value }]],
     ),
   );
 }

@@ -81,7 +81,7 @@ function schemaLines({ schemaChanges }: Status, now: Date): string[] {
     const since = age(noticedAt, now);
     const text = {
       waiting: `waits for ${since}, and nothing is applied until then: ${error ?? ""}`,
-      owed: `to be done outside of a batch, for ${since}${error === null ? "" : `: ${error}`}`,
+      deferred: `to be done outside of a batch, for ${since}${error === null ? "" : `: ${error}`}`,
       applied: `applied ${ago(appliedAt ?? noticedAt, now)} in ${duration(seconds ?? 0)}`,
     }[state];
     return [`schema of ${table}: ${text}`, ...statement.split("\n").map((line) => `    ${line}`)];

@@ -15,12 +15,13 @@ import { isStateMissing } from "../state/lease.ts";
 import { migrateOlder } from "../state/migrate.ts";
 import { takeSource } from "../state/runner-lock.ts";
 import { checkPair } from "../state/source-identity.ts";
-import { Constraints } from "./constraints.ts";
+import { Beside } from "./beside.ts";
 import { RetainedWatch } from "./retained-watch.ts";
 import { RunnerLease } from "./runner.ts";
 import { LagTrend } from "./lag-trend.ts";
 import { Outage } from "./outage.ts";
 import type { OtherWay } from "./other-way.ts";
+import { RefusedChange } from "./schema/refused-change.ts";
 import { FollowSession } from "./session.ts";
 
 export interface FollowOptions {
@@ -51,6 +52,9 @@ const LONG_BATCH_MS = 150;
 const BEAT_MS = 2000;
 /** Between two looks at whether the other way is there. */
 const WAIT_MS = 50;
+/** Between two tries of a schema change that the target does not take: at first, and at most. */
+const CHANGE_PAUSE_MS = 250;
+const MOST_CHANGE_PAUSE_MS = 4000;
 /** Between two looks at whether the sync was switched. */
 const TURN_MS = 2000;
 const SWEEP_MS = 5000;
@@ -100,8 +104,9 @@ class FollowRun {
   #isAcknowledged = false;
   #isWaitingForCopy = false;
   #rowsSinceBeat = 0;
+  #changePauseMs = CHANGE_PAUSE_MS;
   readonly #trend = new LagTrend();
-  readonly #constraints: Constraints;
+  readonly #beside: Beside;
   readonly #outage: Outage;
 
   constructor(context: SyncContext, options: FollowOptions, otherWay: OtherWay | undefined) {
@@ -110,7 +115,7 @@ class FollowRun {
     this.#options = options;
     this.#sequences = new SequenceKeeper(context);
     this.#retained = new RetainedWatch(context);
-    this.#constraints = new Constraints(context);
+    this.#beside = new Beside(context);
     this.#outage = new Outage(context, options.retryBudgetMs);
     this.#runner = new RunnerLease(context, options.standby === true, () => {
       if (otherWay !== undefined) otherWay.isLeased = false;
@@ -125,7 +130,7 @@ class FollowRun {
     // Cuts a batch that does not end by itself soon after a stop was asked for.
     const onAbort = (): void => {
       setTimeout(() => this.#cut(), STOP_GRACE_MS).unref();
-      this.#constraints.cut();
+      this.#beside.cut();
     };
     signal.addEventListener("abort", onAbort, { once: true });
     let pauseMs = BUSY_PAUSE_MS;
@@ -141,8 +146,7 @@ class FollowRun {
           const startedAt = Date.now();
           if (this.#runner.asked !== null) return await this.#giveUp(this.#runner.asked);
           if (startedAt >= this.#nextTurn) {
-            if (await this.#options.isOver?.(session.source, session.target))
-              return await this.#constraints.done;
+            if (await this.#options.isOver?.(session.source, session.target)) return await this.#beside.done;
             this.#nextTurn = startedAt + TURN_MS;
           }
           if (this.#joiner.hasJoined()) this.#takeUp(session);
@@ -152,11 +156,11 @@ class FollowRun {
             pauseMs = BUSY_PAUSE_MS;
           }
           const isOver = this.#otherWay?.isOver() ?? (this.#options.once === true || batch === null);
-          if (this.#options.once && isOver) return await this.#constraints.done;
+          if (this.#options.once && isOver) return await this.#beside.done;
           if (this.#options.untilCaughtUp && isOver) {
             if (this.#options.leavesNewTables !== true && (await this.#joiner.finish(session))) continue;
             this.#context.emit({ type: "caught-up", position: session.position.snapshot ?? "" });
-            return await this.#constraints.done;
+            return await this.#beside.done;
           }
           if (batch === undefined) {
             pauseMs = WAIT_MS;
@@ -180,14 +184,14 @@ class FollowRun {
   /** New tables have been copied. */
   #takeUp(session: FollowSession): void {
     session.isStale = true;
-    this.#constraints.again();
+    this.#beside.again();
   }
 
   /** Ends for somebody who waits for it. */
   async #giveUp(asked: string): Promise<void> {
     this.#context.emit({ type: "asked-to-end", by: asked });
     await this.#joiner.end();
-    await this.#constraints.done;
+    await this.#beside.done;
   }
 
   /** Does what cannot be done while the other way is at a batch, where there is one. */
@@ -234,6 +238,8 @@ class FollowRun {
     this.#isWaitingForCopy = false;
     const lookedAt = Date.now();
     const batch = await this.#next(session);
+    if (batch === undefined) return undefined;
+    this.#changePauseMs = CHANGE_PAUSE_MS;
     this.#clearAt = batch === null ? lookedAt : Date.now() - batch.lagSeconds * 1000;
     this.#outage.end();
     this.#otherWay?.recordLook(batch !== null);
@@ -242,7 +248,7 @@ class FollowRun {
   }
 
   /** The next batch; a long one gives way to whoever waits for a lock that it holds on the source. */
-  async #next(session: FollowSession): Promise<Batch | null> {
+  async #next(session: FollowSession): Promise<Batch | null | undefined> {
     const since = new Date().toISOString();
     const timer = setTimeout(() => this.#lockWatch.watch(session.source), LONG_BATCH_MS);
     try {
@@ -250,11 +256,24 @@ class FollowRun {
         () => (session.batch === null ? null : { since, ...session.batch }),
         async () => await session.next(),
       );
+    } catch (error) {
+      if (!(error instanceof RefusedChange)) throw error;
+      return await this.#awaitChange(session, error);
     } finally {
       clearTimeout(timer);
       this.#lockWatch.unwatch(session.source);
       await this.#lockWatch.rest();
     }
+  }
+
+  /** The target does not take a change of the schema: nothing is applied until it does. */
+  async #awaitChange(session: FollowSession, rejected: RefusedChange): Promise<undefined> {
+    const reason = await session.noteRefused(rejected);
+    if (this.#options.once === true || this.#options.untilCaughtUp === true) throw rejected.asError(reason);
+    this.#outage.end();
+    await this.#beat(Date.now());
+    await sleep(this.#changePauseMs, this.#context.signal).catch(() => undefined);
+    this.#changePauseMs = Math.min(this.#changePauseMs * 2, MOST_CHANGE_PAUSE_MS);
   }
 
   async #open(): Promise<FollowSession> {
@@ -323,7 +342,7 @@ class FollowRun {
       this.#lastRotate = Date.now();
     }
     if (now - this.#lastBeat > BEAT_MS) await this.#beat(now);
-    this.#constraints.restore(session);
+    this.#beside.begin(session);
     if (this.#options.leavesNewTables !== true) await this.#joiner.look(session);
   }
 
@@ -401,7 +420,7 @@ class FollowRun {
     await this.#joiner.end();
     await this.#retained.end();
     await this.#lockWatch.close();
-    await this.#constraints.done;
+    await this.#beside.done;
     await this.#runner.end(this.#clearSeconds);
   }
 }

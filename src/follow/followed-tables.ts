@@ -5,7 +5,13 @@ import type { Connection } from "../postgres/connect.ts";
 import { findUserCasts } from "../catalog/user-casts.ts";
 import { assertNoRemapping } from "../state/remapping.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
+import { findTableChanges, type TableChange } from "./schema/table-change.ts";
 import { loadShapes, type Shape } from "./shape.ts";
+
+/** How often tables are described anew, because they change meanwhile. */
+const MOST_ATTEMPTS = 5;
+
+type Learned = Partial<Pick<SyncTable, "fingerprint" | "targetFingerprint" | "partitions" | "definition">>;
 
 export class FollowedTables {
   readonly #source: Connection;
@@ -15,6 +21,8 @@ export class FollowedTables {
   /** By capture id, as are the shapes. */
   #entries = new Map<number, SyncTable>();
   #shapes = new Map<number, Shape>();
+  /** Changes that were settled on the source, by capture id: what its table is by then. */
+  readonly #settled = new Map<number, string>();
 
   /** `reverse`: the sync that reads the target's changes, where conflicts are to be found. */
   constructor(
@@ -44,10 +52,46 @@ export class FollowedTables {
     const ready = entries.filter((entry) => entry.state === "copied" || entry.state === "following");
     if (ready.length === 0)
       throw new ReplicateError("COPY_UNFINISHED", `no table of sync ${this.#sync} is copied yet`);
-    const shapes = await loadShapes(this.#source, this.#target, ready, this.#reverseSync);
+    const shapes = await this.#describe(ready);
     await this.#assertNoUserCasts(shapes);
     this.#entries = new Map(entries.map((entry) => [entry.captureId, entry]));
     this.#shapes = new Map(shapes.map((shape) => [shape.capture.id, shape]));
+    for (const { capture, change } of shapes)
+      if (change !== undefined && this.#settled.get(capture.id) === change.form.text)
+        this.update(capture.id, { fingerprint: change.form.text });
+  }
+
+  async #describe(entries: readonly SyncTable[]): Promise<Shape[]> {
+    for (let attempt = 1; ; attempt += 1) {
+      const changes = await this.findChanges(entries);
+      try {
+        return await loadShapes(this.#source, this.#target, entries, this.#reverseSync, changes);
+      } catch (error) {
+        const isOutdated = error instanceof ReplicateError && error.code === "TABLE_SHAPE_CHANGED";
+        // A table may have changed in between.
+        if (!isOutdated || changes.size === 0 || attempt === MOST_ATTEMPTS) throw error;
+      }
+    }
+  }
+
+  /** What has to be changed of the target's tables, because those of the source were, by capture id. */
+  async findChanges(entries: readonly SyncTable[]): Promise<Map<number, TableChange>> {
+    if (this.#reverseSync !== undefined) return new Map();
+    return await findTableChanges(this.#source, this.#target, this.#config, entries);
+  }
+
+  /** What concerns the source is done: the next batch may make the change on the target. */
+  settle({ captureId, form }: TableChange): void {
+    this.#settled.set(captureId, form.text);
+  }
+
+  /** The change was made, or is none any more. */
+  forgetChange(captureId: number): void {
+    this.#settled.delete(captureId);
+    const shape = this.#shapes.get(captureId);
+    if (shape?.change === undefined) return;
+    const { change: _, ...rest } = shape;
+    this.#shapes.set(captureId, rest);
   }
 
   async #assertNoUserCasts(shapes: readonly Shape[]): Promise<void> {
@@ -117,14 +161,20 @@ export class FollowedTables {
   }
 
   /** Writes what was learned about a table of the source into the target's ledger. */
-  async store(
-    captureId: number,
-    change: Partial<Pick<SyncTable, "fingerprint" | "targetFingerprint" | "partitions">>,
-  ): Promise<void> {
+  async store(captureId: number, learned: Learned): Promise<void> {
+    // What the source's table has become is remembered when the target's has become so.
+    if (this.#shapes.get(captureId)?.change !== undefined) {
+      if (learned.partitions === undefined) return;
+      return await this.#store(captureId, { partitions: learned.partitions });
+    }
+    await this.#store(captureId, learned);
+  }
+
+  async #store(captureId: number, change: Learned): Promise<void> {
     await this.#target.rows(
       `update replicate.sync_table
        set fingerprint = coalesce($3, fingerprint), partitions = coalesce($4::jsonb, partitions),
-         target_fingerprint = coalesce($5, target_fingerprint)
+         target_fingerprint = coalesce($5, target_fingerprint), definition = coalesce($6::jsonb, definition)
        where sync = $1 and capture_id = $2`,
       [
         this.#sync,
@@ -132,6 +182,7 @@ export class FollowedTables {
         change.fingerprint ?? null,
         change.partitions === undefined ? null : JSON.stringify(change.partitions),
         change.targetFingerprint ?? null,
+        change.definition == null ? null : JSON.stringify(change.definition),
       ],
     );
     this.update(captureId, change);

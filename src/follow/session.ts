@@ -1,5 +1,5 @@
 /** One life of the runner between two reconnects: its sessions, its tables, and the next batch. */
-import { recordKeys } from "../capture/record-changes.ts";
+import { recordKeys, recordOldRows, recordReload } from "../capture/record-changes.ts";
 import { renewFunctions } from "../capture/trigger-function.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Batch } from "../events.ts";
@@ -14,6 +14,10 @@ import { migrateOlder } from "../state/migrate.ts";
 import { declareApplying } from "../state/applying.ts";
 import { checkSource } from "../state/source-identity.ts";
 import { unknownSync, type SyncTable } from "../state/sync-table.ts";
+import { isKeyless } from "../catalog/delta.ts";
+import { storeWaiting } from "../state/schema-changes.ts";
+import { UnforeseenChange } from "./schema/make-changes.ts";
+import { reasonOf, type RefusedChange } from "./schema/refused-change.ts";
 import { BatchFinder, type ReadBatch } from "./read/batch-finder.ts";
 import type { Position } from "./apply/batch-script.ts";
 import { BlockingRowsSignal } from "./apply/blocking-rows.ts";
@@ -34,6 +38,8 @@ import { skipNoops, tendConflicts, vacuumReloaded } from "./maintenance.ts";
 
 /** How often a batch is begun anew because rows of the target keep it out. */
 const MOST_REFETCHES = 20;
+/** The same because the target's tables have come out otherwise than was foreseen. */
+const MOST_UNFORESEEN = 5;
 
 export interface SessionPosition extends Position {
   readonly batches: number;
@@ -54,6 +60,10 @@ export class FollowSession {
   readonly #rotation: Rotation;
   readonly #unreadable: UnreadableKeys;
   #refetches = 0;
+  #unforeseen = 0;
+  /** A change of the schema may be recorded as waiting. */
+  #mayWait = true;
+  #toldRefusal = "";
 
   private constructor(parts: SessionParts, position: SessionPosition) {
     this.#parts = parts;
@@ -147,10 +157,14 @@ export class FollowSession {
     }
     try {
       const batch = await this.#finder.next(this.position);
-      return batch === null ? null : await this.#apply(batch, startedAt);
+      const applied = batch === null ? null : await this.#apply(batch, startedAt);
+      if (this.#mayWait) await storeWaiting(this.target, this.context.config.name, undefined);
+      this.#mayWait = false;
+      return applied;
     } catch (error) {
       if (this.#finder.isRejected) this.failedSide = "target";
       this.#finder.gaveUp();
+      if (error instanceof UnforeseenChange) return await this.#readAnew(error);
       if (error instanceof BlockingRowsSignal) return await this.#refetch(error);
       if (error instanceof RestageSignal) {
         const shape = this.#parts.tables.shape(error.captureId);
@@ -200,6 +214,7 @@ export class FollowSession {
     this.position = { snapshot: found.snapshot, token, batches: this.position.batches + 1 };
     this.#refetches = 0;
     this.#unreadable.applied();
+    this.#noteMade(read);
     await vacuumReloaded(this.context, this.target, tables);
     for (const { shape, mode, fingerprint } of tables) {
       this.#parts.tables.update(shape.entry.captureId, {
@@ -220,6 +235,49 @@ export class FollowSession {
     const { afterBatch } = hooks;
     if (afterBatch !== undefined) await callHook("afterBatch", () => afterBatch(batch));
     return batch;
+  }
+
+  /** Tells of changes of the schema that were made with the batch; the tables are others from now on. */
+  #noteMade({ writer, tables }: ReadBatch): void {
+    for (const { label, statement, seconds } of writer.changes)
+      this.context.emit({ type: "schema-change-applied", table: label, statement, seconds });
+    for (const { shape } of tables) {
+      if (shape.change === undefined) continue;
+      this.#parts.tables.forgetChange(shape.capture.id);
+      this.isStale = true;
+    }
+    this.#unforeseen = 0;
+  }
+
+  /** The target's table has come out otherwise than was foreseen: the batch is read again, with the whole table if need be. */
+  async #readAnew({ shape, reason, message }: UnforeseenChange): Promise<Batch | null> {
+    if (!this.source.isBroken) await this.source.script("rollback");
+    this.#unforeseen += 1;
+    if (this.#unforeseen > MOST_UNFORESEEN)
+      throw new ReplicateError("TABLE_SHAPE_CHANGED", `a schema change of ${shape.label} cannot be made on the target: ${message}`); // prettier-ignore
+    if (reason !== undefined) {
+      if (isKeyless(shape.capture)) await recordReload(this.source, shape.capture.id);
+      else await recordOldRows(this.source, shape.capture);
+      this.context.emit({ type: "table-reread", table: shape.label, reason });
+    } else await this.#parts.tables.load();
+    this.#finder.doubt();
+    return await this.next();
+  }
+
+  /** The target does not take a change of the schema. Tells why, once for each reason, and has it looked at anew. */
+  async noteRefused(rejected: RefusedChange): Promise<string> {
+    if (!this.source.isBroken) await this.source.script("rollback");
+    const { captureId, label, statement } = rejected;
+    const relid = this.#parts.tables.entry(captureId)?.targetRelid ?? 0;
+    const reason = await reasonOf(this.target, rejected, relid);
+    await storeWaiting(this.target, this.context.config.name, { captureId, label, statement, error: reason });
+    this.#mayWait = true;
+    const told = `${label}\n${statement}\n${rejected.isLock ? "" : reason}`;
+    if (told !== this.#toldRefusal)
+      this.context.emit({ type: "schema-change-waiting", table: label, statement, reason });
+    this.#toldRefusal = told;
+    this.isStale = true;
+    return reason;
   }
 
   /** Has the target's blocking rows read again with the next batch. */

@@ -16,6 +16,7 @@ import { ReplicateError, type Problem } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { columnsBefore } from "../state/fitting.ts";
 import type { SyncTable } from "../state/sync-table.ts";
+import { futureTable, type TableChange } from "./schema/table-change.ts";
 
 export interface Shape {
   readonly entry: SyncTable;
@@ -33,17 +34,21 @@ export interface Shape {
    * the columns of the key, in the order of `targetKey`.
    */
   readonly reverse: { readonly capture: Capture; readonly key: readonly number[] } | undefined;
+  /** What the next batch has to change of the target's table, which is described as it will be then. */
+  readonly change?: TableChange;
 }
 
 /**
- * Describes tables on both sides. `reverse`: name of the sync that reads the target's changes, where there is one. Throws
- * TABLE_SHAPE_CHANGED with the exact statements where the target does not fit.
+ * Describes tables on both sides. `reverse`: name of the sync that reads the target's changes, where there is one. `changes`:
+ * what the next batch makes of the target's tables. Throws TABLE_SHAPE_CHANGED with the exact statements where the target does
+ * not fit.
  */
 export async function loadShapes(
   source: Connection,
   target: Connection,
   entries: readonly SyncTable[],
   reverseSync?: string,
+  changes: ReadonlyMap<number, TableChange> = new Map(),
 ): Promise<Shape[]> {
   const [captures, sources, targets] = await Promise.all([
     loadCaptures(source, entries.map((entry) => entry.captureId)).then((all) => new Map(all.map((each) => [each.id, each]))),
@@ -67,7 +72,12 @@ export async function loadShapes(
     const label = tableLabel({ schema: entry.sourceSchema, name: entry.sourceName });
     const capture = captures.get(entry.captureId);
     const sourceTable = mapped.get(entry.captureId)?.source ?? sources.get(entry.sourceRelid);
-    const targetTable = mapped.get(entry.captureId)?.target;
+    const change = changes.get(entry.captureId);
+    const described = mapped.get(entry.captureId)?.target;
+    const targetTable =
+      change === undefined || described === undefined || sourceTable === undefined
+        ? described
+        : futureTable(change, sourceTable, described);
     if (capture === undefined || sourceTable === undefined) {
       problems.push({
         subject: label,
@@ -98,22 +108,15 @@ export async function loadShapes(
       label,
       source: sourceTable,
       target: targetTable,
-      before: columnsBefore(entry),
+      before: columnsBefore(change === undefined ? entry : { fingerprint: change.form.text }),
       mapping: entry.mapping,
     };
     if (!isFitting(pair)) {
       unfit.push(pair);
       continue;
     }
-    const plan = columnPlan(sourceTable, targetTable);
-    const targetKey = capture.keyColumns.map((keyColumn) => {
-      const pair = plan.columns.find((each) => each.source.attnum === keyColumn.attnum);
-      const column =
-        pair?.target ??
-        targetTable.columns.find((each) => each.name === targetColumn(entry.mapping, keyColumn.name));
-      const key: KeyColumn | undefined = targetTable.key?.columns.find((each) => each.name === column?.name);
-      return { column: column as Column, equals: key?.equals ?? keyColumn.equals };
-    });
+    const pairing = pairTables(entry, capture, sourceTable, targetTable, target.version);
+    const { targetKey } = pairing;
     if (targetKey.some(({ column }) => column === undefined)) {
       problems.push({
         subject: label,
@@ -142,24 +145,14 @@ export async function loadShapes(
       });
       continue;
     }
-    const wanted = uniqueNames({ targetKey, target: targetTable }).sort().join("\0");
-    const found = targetTable.key?.columns.map((column) => column.name).sort().join("\0"); // prettier-ignore
-    const isKey = (column: Column): boolean => targetKey.some((key) => key.column.attnum === column.attnum);
     shapes.push({
       entry,
       capture,
       source: sourceTable,
-      target: targetTable,
-      plan,
       label,
-      targetKey,
+      ...pairing,
       reverse: there === undefined ? undefined : { capture: there, key },
-      canUpsert:
-        wanted === found &&
-        targetTable.key?.isDeferrable === false &&
-        !targetTable.hasRules &&
-        !(targetTable.kind === "p" && target.version < 110_000) &&
-        plan.columns.every((pair) => pair.target.identity !== "a" || isKey(pair.target)),
+      ...(change === undefined ? {} : { change }),
     });
   }
   problems.push(...(await refit(source, target, unfit)));
@@ -167,6 +160,41 @@ export async function loadShapes(
     throw new ReplicateError("TABLE_SHAPE_CHANGED", `the target does not fit the source any more: ${[...new Set(problems.map((problem) => problem.subject))].join(", ")}`, { problems }); // prettier-ignore
   }
   return shapes;
+}
+
+/** How the rows of the source go into the target's table. A column of the key that it lacks is undefined in `targetKey`. */
+export function pairTables(
+  entry: SyncTable,
+  capture: Capture,
+  source: Table,
+  target: Table,
+  version: number,
+): Pick<Shape, "target" | "plan" | "targetKey" | "canUpsert"> {
+  const plan = columnPlan(source, target);
+  const targetKey = capture.keyColumns.map((keyColumn) => {
+    const pair = plan.columns.find((each) => each.source.attnum === keyColumn.attnum);
+    const column =
+      pair?.target ??
+      target.columns.find((each) => each.name === targetColumn(entry.mapping, keyColumn.name));
+    const key: KeyColumn | undefined = target.key?.columns.find((each) => each.name === column?.name);
+    return { column: column as Column, equals: key?.equals ?? keyColumn.equals };
+  });
+  const isComplete = targetKey.every(({ column }) => column !== undefined);
+  const wanted = isComplete ? uniqueNames({ targetKey, target }).sort().join("\0") : undefined;
+  const found = target.key?.columns.map((column) => column.name).sort().join("\0"); // prettier-ignore
+  const isKey = (column: Column): boolean => targetKey.some((key) => key.column.attnum === column.attnum);
+  return {
+    target,
+    plan,
+    targetKey,
+    canUpsert:
+      wanted !== undefined &&
+      wanted === found &&
+      target.key?.isDeferrable === false &&
+      !target.hasRules &&
+      !(target.kind === "p" && version < 110_000) &&
+      plan.columns.every((pair) => pair.target.identity !== "a" || isKey(pair.target)),
+  };
 }
 
 /** The captures on the target that a sync reads, by table. */

@@ -1,5 +1,6 @@
 /** The tables of a sync as the target remembers them. */
 import type { TableMapping } from "../catalog/mapping.ts";
+import type { TableDefinition } from "../catalog/table-definition.ts";
 import { ReplicateError } from "../errors.ts";
 import type { Connection } from "../postgres/connect.ts";
 import { INVALID_SCHEMA, UNDEFINED_TABLE, sqlstateOf } from "../postgres/sqlstate.ts";
@@ -36,6 +37,8 @@ export interface SyncTable {
   readonly fingerprint: string | null;
   /** The same of the table here; null: not known yet. */
   readonly targetFingerprint: string | null;
+  /** What the source's table was in full then; null: not remembered, as in earlier versions. */
+  readonly definition: TableDefinition | null;
   /** Leaf partitions of the source known to us, by oid. */
   readonly partitions: Readonly<Record<string, KnownPartition>>;
   /** The physical files that were copied; null: nothing was, the rows were there already. */
@@ -72,7 +75,7 @@ export async function loadTables(target: Connection, sync: string): Promise<Sync
               bytes_planned::float8 as "bytesPlanned", rows_applied::float8 as "rowsApplied",
               last_change_at as "lastChangeAt", keyless as "isKeyless", reload_since as "reloadSince",
               reload_bytes::float8 as "reloadBytes", reload_seconds as "reloadSeconds", mapping,
-              target_fingerprint as "targetFingerprint"
+              target_fingerprint as "targetFingerprint", definition
        from replicate.sync_table where sync = $1
        order by source_schema, source_name`,
       [sync],

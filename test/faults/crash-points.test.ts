@@ -17,8 +17,10 @@ const later = ["init.captured:4", "copy.part.loaded:7", "deferred.restored:5", "
 const isOf = (name: string, ...stages: string[]): boolean =>
   stages.some((stage) => name.startsWith(`${stage}.`));
 
-// Those of a cutover, of new tables, of conflicts that are resolved, of sequences, and of rows that are rejected, have tests of their own.
-const names = failpoints.filter((name) => !isOf(name, "cutover", "join", "conflict", "interleave", "parked"));
+// Those of a cutover, of new tables, of schema changes, of conflicts that are resolved, of sequences, and of rows that are rejected, have tests of their own.
+const names = failpoints.filter(
+  (name) => !isOf(name, "cutover", "join", "conflict", "interleave", "parked", "schema"),
+);
 
 test.for([...names, ...later])("a death at %s", { timeout: 180_000 }, async (name) => {
   const random = seededRandom(name);

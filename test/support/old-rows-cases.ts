@@ -114,7 +114,7 @@ export async function takeThroughOldRows(versions: { source: string; target: str
     for (const table of tables) await pair[side].sql(createSql(table, side === "source" ? from : to));
     await pair[side].sql(tables.map(({ name }) => fillSql(name)).join(""));
   }
-  await using followed = await openFollowed(pair);
+  await using followed = await openFollowed(pair, { schemaChanges: "stop" });
   await followed.drain();
   for (const step of ["first", "second"] as const) {
     for (const { name, each } of tables) await run(pair, "target", each[step], name);

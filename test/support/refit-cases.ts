@@ -78,7 +78,7 @@ export async function takeThroughRefits(versions: { source: string; target: stri
   await pair.target.sql(
     tables.map(({ name, each }) => /create domain [^;]*/.exec(each.source.replaceAll("{t}", name))?.[0] ?? "").join(";"),
   ); // prettier-ignore
-  await using followed = await openFollowed(pair);
+  await using followed = await openFollowed(pair, { schemaChanges: "stop" });
   await followed.drain();
   for (const { name, each } of tables) {
     for (const statement of each.source.replaceAll("{t}", name).split("; ")) await pair.source.sql(statement);

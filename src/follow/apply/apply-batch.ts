@@ -22,7 +22,9 @@ import type { SessionParts } from "../session-parts.ts";
 import { Settlement } from "../conflicts/settle-conflicts.ts";
 import { isAboutKey } from "../read/unreadable-keys.ts";
 import { ensureStages } from "./staging.ts";
-import { isStaged } from "../read/table-mode.ts";
+import { BatchChanges, UnforeseenChange, type Made } from "../schema/make-changes.ts";
+import { RefusedChange } from "../schema/refused-change.ts";
+import { isDirect, isStaged } from "../read/table-mode.ts";
 
 /** Rows of a small batch that are kept in memory until the source is done, so that the target needs one round trip. */
 const SMALL_BATCH_BYTES = 1024 * 1024;
@@ -49,6 +51,9 @@ export class BatchWriter {
   #failure: unknown;
   #isOverflown = false;
   #rows = 0;
+  readonly #changes: BatchChanges;
+  /** The transaction was begun before rows came. */
+  #isOpen = false;
 
   /** `expected`: where the target stands. */
   constructor(parts: SessionParts, expected: Position, tables: readonly BatchTable[]) {
@@ -60,6 +65,8 @@ export class BatchWriter {
     this.#target = target;
     this.#expected = expected;
     this.#script = new BatchScript(context.config.name, lease, tables, parked, this.#settlement);
+    this.#changes = new BatchChanges(target, context.config.name, tables);
+    this.#script.staysOpen = !this.#changes.isEmpty;
     this.#transformers = this.#script.reads.map(({ shape, mode, isTransformed }) =>
       transformRow !== undefined && isTransformed === true
         ? new RowTransformer(layoutOf(shape, mode), transformRow)
@@ -72,11 +79,37 @@ export class BatchWriter {
     });
   }
 
-  /** Creates what the session lacks, so that nothing has to be asked while rows arrive. Throws OUT_OF_LOCKS. */
-  async prepare(): Promise<void> {
+  /**
+   * Creates what the session lacks, so that nothing has to be asked while rows arrive. `next`: where it is known. Throws
+   * OUT_OF_LOCKS, RefusedChange and UnforeseenChange.
+   */
+  async prepare(next?: Position): Promise<void> {
     await assertLockBudget(this.#target, this.#script.reads);
     const staging = this.#script.reads.filter(({ mode }) => isStaged(mode));
     await ensureStages(this.#target, staging.map(({ shape }) => shape)); // prettier-ignore
+    const isDirectly = this.#script.reads.some(
+      ({ shape, mode }) => shape.change !== undefined && isDirect(mode),
+    );
+    if (!isDirectly || next === undefined) return;
+    // Rows go into the table as they come, so it has to be what it will be by then.
+    this.#isOpen = true;
+    try {
+      await this.#target.script(this.#script.open(this.#expected, next).join(";\n"));
+      this.#script.retarget(await this.#changes.before(this.#script.tables));
+    } catch (error) {
+      await this.#rollback();
+      throw error;
+    }
+  }
+
+  async #rollback(): Promise<void> {
+    this.#parked.rolledBack();
+    if (!this.#target.isBroken) await this.#target.script("rollback").catch(() => this.#target.destroy());
+  }
+
+  /** Changes of the schema that were made with the batch, once it is committed. */
+  get changes(): readonly Made[] {
+    return this.#changes.made;
   }
 
   /** Rows taken so far. */
@@ -132,7 +165,10 @@ export class BatchWriter {
 
   /** `rest`: what follows the rows in the same script; empty while rows are still being read. */
   #startFeeding(rest: readonly string[]): FeedingScript {
-    const script = [...this.#script.begin(this.#expected, this.#next as Position), ...rest];
+    const begin = this.#isOpen
+      ? this.#script.takeIn()
+      : this.#script.begin(this.#expected, this.#next as Position);
+    const script = [...begin, ...rest];
     const feeding = new FeedingScript(this.#target, script.join(";\n"));
     this.#feeding = feeding;
     feeding.done.catch((error: unknown) => {
@@ -170,8 +206,7 @@ export class BatchWriter {
       }
       return await this.#tryApply();
     } catch (error) {
-      this.#parked.rolledBack();
-      if (!this.#target.isBroken) await this.#target.script("rollback").catch(() => this.#target.destroy());
+      await this.#rollback();
       throw error;
     }
   }
@@ -179,20 +214,30 @@ export class BatchWriter {
   async #tryApply(): Promise<Map<number, number>> {
     const script = this.#script;
     const hasTexts = this.#parked.texts.isIn(script.tables);
+    const changes = this.#changes;
     let results: StatementResult[];
     try {
       this.#endCopies();
-      if (this.#feeding === undefined && !hasTexts) {
+      if (this.#feeding === undefined && !hasTexts && changes.isEmpty) {
         results = await this.#startFeeding(script.apply()).done;
         script.recordCopied(results);
       } else {
         script.recordCopied(await (this.#feeding ?? this.#startFeeding([])).done);
         await failpoint("batch.staged");
         if (hasTexts) await this.#parked.stageTexts(script.tables);
+        if (!changes.isEmpty && !changes.isBegun) {
+          script.retarget(await changes.before(script.tables));
+          await this.#target.script("savepoint apply");
+        }
         results = await runScript(this.#target, script.apply({ isAnalyzed: true }).join(";\n"));
       }
     } catch (error) {
+      if (error instanceof RefusedChange || error instanceof UnforeseenChange) throw error;
       results = await new BatchRetry(this.#target, script, this.#parked, this.#settlement).after(error);
+    }
+    if (!changes.isEmpty) {
+      await changes.after();
+      await this.#target.script("commit");
     }
     await failpoint("batch.committed");
     await this.#parked.committed(results, script.tables);
@@ -204,11 +249,10 @@ export class BatchWriter {
     this.#isOverflown = true;
     this.#buffered = [];
     const feeding = this.#feeding;
-    if (feeding === undefined) return;
+    if (feeding === undefined) return this.#isOpen ? await this.#rollback() : undefined;
     feeding.fail("the batch is read again");
     await feeding.done.catch(() => undefined);
-    this.#parked.rolledBack();
-    await this.#target.script("rollback").catch(() => this.#target.destroy());
+    await this.#rollback();
   }
 
   #endCopies(): void {

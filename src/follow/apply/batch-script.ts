@@ -33,9 +33,9 @@ export interface Position {
 const LOCK_TIMEOUT_MS = 250;
 
 export class BatchScript {
-  readonly tables: readonly BatchTable[];
-  /** Those that rows come for, in the order of their coming. */
-  readonly reads: readonly BatchTable[];
+  #tables: readonly BatchTable[];
+  /** The transaction stays open when the rows are applied, for what comes after them. */
+  staysOpen = false;
   /** Captures whose keys are all deleted before any is inserted, whatever their tables allow. */
   readonly replaced = new Set<number>();
   readonly #sync: string;
@@ -55,20 +55,44 @@ export class BatchScript {
   ) {
     this.#sync = sync;
     this.#lease = lease;
-    this.tables = tables;
-    this.reads = tables.filter(({ mode }) => isRead(mode));
+    this.#tables = tables;
     this.#parked = parked;
     this.#settlement = settlement;
   }
 
+  get tables(): readonly BatchTable[] {
+    return this.#tables;
+  }
+
+  /** Those that rows come for, in the order of their coming. */
+  get reads(): readonly BatchTable[] {
+    return this.#tables.filter(({ mode }) => isRead(mode));
+  }
+
+  /** The tables as they are once the target's have been changed: the same in the same order. */
+  retarget(tables: readonly BatchTable[]): void {
+    this.#tables = tables;
+  }
+
   /** Begins the transaction, moves the position and takes the rows in. */
   begin(expected: Position, next: Position): string[] {
+    return [...this.open(expected, next), ...this.takeIn()];
+  }
+
+  /** Begins the transaction and moves the position. */
+  open(expected: Position, next: Position): string[] {
     return [
       "begin",
       ...(this.#settlement === undefined ? [] : [`set local lock_timeout = ${LOCK_TIMEOUT_MS}`]),
       keepLeaseSql(this.#lease),
       this.#advanceSql(expected, next),
       ...this.#expectSql(),
+    ];
+  }
+
+  /** Takes the rows in. */
+  takeIn(): string[] {
+    return [
       ...this.reads.map(({ shape, mode }) => this.#parked.texts.copyInSql(shape, mode)),
       "savepoint apply",
     ];
@@ -139,7 +163,7 @@ export class BatchScript {
         : [applicationPathSql(...this.tables.map(({ shape }) => shape.target))]),
       "set constraints all immediate",
       OWN_PATH,
-      "commit",
+      ...(this.staysOpen ? [] : ["commit"]),
     ];
   }
 

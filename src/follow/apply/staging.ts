@@ -96,6 +96,11 @@ function createStageSql(shape: Shape): string {
   return `create temporary table if not exists ${stageName(shape).slice("pg_temp.".length)} (${columns}) on commit delete rows`;
 }
 
+/** What staging is like for the table: rows that were staged for one such shape are staged for all. */
+export function stageForm(shape: Shape): string {
+  return createStageSql(shape);
+}
+
 /** Staging tables that a session keeps; of more, only those of the batch, because each commit visits each of them. */
 const MOST_STAGES = 40;
 /** Created or dropped in one transaction, which locks all of them and what belongs to them. */

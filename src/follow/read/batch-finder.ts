@@ -30,6 +30,8 @@ const REST_MS = 100;
 const MOST_REST_MS = 5000;
 /** A table that was changed while it was read is locked before the next snapshots for so long. */
 const RESTLESS_MS = 60_000;
+/** How often of them for a change that rows do not depend on, before it is left to the next batch. */
+const MOST_CHASES = 4;
 /** A batch is guessed to touch the tables of the last one only while batches are small. */
 const SPECULATE_ROWS = 2000;
 /** How often the position moves over changes that are put off, where there is nothing else to apply. */
@@ -190,7 +192,7 @@ export class BatchFinder {
         // Those that were not counted in this snapshot are counted in the next.
         continue;
       }
-      if (await schemaWatch.settle(found, shapes)) continue;
+      if (await schemaWatch.settle(found, shapes, attempt < MOST_CHASES)) continue;
       const isNews = deferred.some((window) => !this.#batchTables.isPassedOver(window));
       if (
         shapes.length === 0 &&
@@ -236,8 +238,8 @@ export class BatchFinder {
     const writer = new BatchWriter(this.#parts, position, tables);
     const changes = [...found.windows.values()].reduce((sum, window) => sum + window.rows, 0);
     this.#batch = { changes, writer };
-    await writer.prepare();
     const token = randomUUID();
+    await writer.prepare({ snapshot: found.snapshot, token });
     const reads = tables
       .filter(({ mode }) => isRead(mode))
       .map((table) => ({ ...table, rows: found.windows.get(table.shape.capture.id)?.rows ?? 0 }));

@@ -11,6 +11,7 @@ import type { SessionParts } from "../session-parts.ts";
 import type { Shape } from "../shape.ts";
 import { isReread, type TableMode } from "./table-mode.ts";
 import { tracksTarget } from "../conflicts/sides.ts";
+import { isChanging } from "../schema/table-change.ts";
 
 export class BatchTables {
   readonly #parts: SessionParts;
@@ -111,7 +112,7 @@ export class BatchTables {
     const owing = this.#parts.tables.shapes.filter((shape) => shape.entry.reloadSince !== null);
     await this.#parts.reloads.measure(this.#parts.source, owing);
     return this.#parts.tables.shapes.filter(
-      (shape) => shape.entry.state === "copied" || this.#parts.reloads.isDue(shape),
+      (shape) => shape.entry.state === "copied" || isChanging(shape) || this.#parts.reloads.isDue(shape),
     );
   }
 

@@ -36,7 +36,9 @@ export function isSameShape(known: string, found: string): boolean {
   if (b.triggers.length === 0 || b.triggers.some(([, enabled]) => enabled !== "A")) return false;
   if (known === found) return true;
   const a = parseFingerprint(known);
-  return isSameForm(a, b) && same(a.triggers, b.triggers) && same(a.keys, b.keys);
+  return (
+    isSameForm(a, b) && same(a.triggers, b.triggers) && same(a.keys, b.keys) && a.definition === b.definition
+  );
 }
 
 /**

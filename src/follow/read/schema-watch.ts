@@ -1,5 +1,5 @@
 /** Looks whether the source's tables are still what they were: with each batch, and from time to time at all of them. */
-import { recordOldRows, recordRereadNow } from "../../capture/record-changes.ts";
+import { recordOldRows, recordReload, recordRereadNow } from "../../capture/record-changes.ts";
 import { isKeyless } from "../../catalog/delta.ts";
 import { parseFingerprint, readForms, type TableForm } from "../../catalog/fingerprint.ts";
 import { fromSql, tableLabel } from "../../catalog/table.ts";
@@ -7,7 +7,9 @@ import { ReplicateError } from "../../errors.ts";
 import type { Connection } from "../../postgres/connect.ts";
 import { load } from "../../postgres/sql.ts";
 import type { SyncContext } from "../../state/context.ts";
-import type { SyncTable } from "../../state/sync-table.ts";
+import { readTableDefinitions, type TableDefinition } from "../../catalog/table-definition.ts";
+import { loadTables, type SyncTable } from "../../state/sync-table.ts";
+import { appliesChanges, type TableChange } from "../schema/table-change.ts";
 import {
   arePartitionsKnown,
   isSameShape,
@@ -41,17 +43,17 @@ export class SchemaWatch {
   /** Whether nothing changed that a batch with these tables has to know. */
   isAsKnown(found: Examination, shapes: readonly Shape[]): boolean {
     return (
-      shapes.every((shape) => isUnchanged(shape, found)) &&
+      shapes.every((shape) => this.#isUnchanged(shape, found, true)) &&
       this.#strangePartitions(found.partitions).length === 0
     );
   }
 
   /**
    * Ends the examined transaction and settles what changed; true when the batch has to be examined anew. Throws as
-   * `settleSchemaChange` and `settlePartitions` do.
+   * `settleSchemaChange` and `settlePartitions` do. `isStrict`: also what rows do not depend on, where it is made on the target.
    */
-  async settle(found: Examination, shapes: readonly Shape[]): Promise<boolean> {
-    const changed = shapes.filter((shape) => !isUnchanged(shape, found));
+  async settle(found: Examination, shapes: readonly Shape[], isStrict: boolean): Promise<boolean> {
+    const changed = shapes.filter((shape) => !this.#isUnchanged(shape, found, isStrict));
     const partitioned = this.#strangePartitions(found.partitions);
     if (changed.length === 0 && partitioned.length === 0) return false;
     await this.#source.script("rollback");
@@ -92,6 +94,17 @@ export class SchemaWatch {
     const partitioned = await this.#sweepPartitions();
     if (changed.length > 0 || partitioned.length > 0) await this.#tables.load();
     this.#tellMissing(partitioned);
+  }
+
+  #isUnchanged({ entry, source }: Shape, found: Examination, isStrict: boolean): boolean {
+    const now = found.fingerprints.get(source.oid);
+    const isSame = isStrict && appliesChanges(entry, this.#context.config) ? isSameShape : isSameToReaders;
+    return (
+      now !== undefined &&
+      entry.fingerprint !== null &&
+      isSame(entry.fingerprint, now.text) &&
+      now.name === `${fromSql(source).replace(/^only /, "")}`
+    );
   }
 
   /** Tables join when their copy is done, and leave when it is begun anew; the copy may be another process. */
@@ -141,13 +154,49 @@ export class SchemaWatch {
     }
     // Tables that are gone are reported when the tables are loaded, with all others that do not fit.
     const present = changed.filter((shape) => now.has(shape.source.oid) && there.has(shape.target.oid));
-    await loadShapes(this.#source, this.#target, present.map(({ entry }) => entry)).catch((error: unknown) => failures.push(withProblems(error))); // prettier-ignore
+    // What is remembered of them, not what they have become since.
+    const entries = await this.#remembered(present);
+    const changes = await this.#tables.findChanges(entries);
+    await loadShapes(this.#source, this.#target, entries, undefined, changes).catch((error: unknown) => failures.push(withProblems(error))); // prettier-ignore
     throwAll(failures);
+    const definitions = await readTableDefinitions(this.#source, present.map(({ source }) => source.oid)); // prettier-ignore
     for (const shape of present) {
+      const change = changes.get(shape.capture.id);
+      if (change !== undefined) {
+        await this.#settleChange(shape, change, reasons.get(shape.capture.id));
+        continue;
+      }
       const [form, formThere] = [now.get(shape.source.oid), there.get(shape.target.oid)];
       if (form !== undefined && formThere !== undefined)
-        await this.#takeOver(shape, form, formThere, reasons.get(shape.capture.id));
+        await this.#takeOver(
+          { ...shape, entry: entries.find(({ captureId }) => captureId === shape.capture.id) ?? shape.entry },
+          form,
+          formThere,
+          definitions.get(shape.source.oid),
+          reasons.get(shape.capture.id),
+        );
     }
+  }
+
+  /** The entries as the target has them: what was settled and not made yet is forgotten. */
+  async #remembered(shapes: readonly Shape[]): Promise<SyncTable[]> {
+    const ids = new Set(shapes.map(({ capture }) => capture.id));
+    const all = await loadTables(this.#target, this.#context.config.name);
+    return all.filter(({ captureId }) => ids.has(captureId));
+  }
+
+  /** A change that the next batch makes on the target: what concerns the source is done first. */
+  async #settleChange(shape: Shape, change: TableChange, missed: string | undefined): Promise<void> {
+    const { capture, label } = shape;
+    const reason = missed ?? change.reread;
+    if (reason !== undefined) {
+      if (isKeyless(capture)) await recordReload(this.#source, capture.id);
+      else await (missed === undefined ? recordOldRows : recordRereadNow)(this.#source, capture);
+      this.#context.emit({ type: "table-reread", table: label, reason });
+    }
+    for (const what of change.left)
+      this.#context.emit({ type: "warning", message: `${label}: a schema change is not made: ${what}` });
+    this.#tables.settle(change);
   }
 
   /** `missed`: why changes of the table may have been missed. */
@@ -155,6 +204,7 @@ export class SchemaWatch {
     { entry, capture, label }: Shape,
     now: TableForm,
     there: TableForm,
+    definition: TableDefinition | undefined,
     missed: string | undefined,
   ): Promise<void> {
     const rows = compareOldRows(
@@ -170,7 +220,12 @@ export class SchemaWatch {
       const message = `${label} was followed by an earlier version, which did not notice when all rows of a partitioned table were given other values: run \`replicate verify\` once`;
       this.#context.emit({ type: "warning", message });
     }
-    await this.#tables.store(entry.captureId, { fingerprint: now.text, targetFingerprint: there.text });
+    this.#tables.forgetChange(entry.captureId);
+    await this.#tables.store(entry.captureId, {
+      fingerprint: now.text,
+      targetFingerprint: there.text,
+      ...(definition === undefined ? {} : { definition }),
+    });
   }
 
   /** Roots whose partitions are not those known, or are not captured as they were. */
@@ -204,16 +259,6 @@ export class SchemaWatch {
       await this.#tables.store(shape.entry.captureId, { partitions });
     await settlePartitions(this.#context, this.#source, shape.entry, leaves, remember);
   }
-}
-
-function isUnchanged(shape: Shape, found: Examination): boolean {
-  const now = found.fingerprints.get(shape.source.oid);
-  return (
-    now !== undefined &&
-    shape.entry.fingerprint !== null &&
-    isSameToReaders(shape.entry.fingerprint, now.text) &&
-    now.name === `${fromSql(shape.source).replace(/^only /, "")}`
-  );
 }
 
 async function readFingerprints(

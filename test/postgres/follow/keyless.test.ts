@@ -327,6 +327,7 @@ test("columns that change on the source are noticed before the table is read aga
     "create table t (a int, b text); insert into t values (1, 'x'), (1, 'x')",
     {
       keyless,
+      schemaChanges: "stop",
     },
   );
   await followed.drain();

@@ -26,7 +26,7 @@ const partitioned = `create table p (id int primary key, name text) partition by
 
 test("the target's table is altered under a runner that has not looked at it since", async () => {
   await using pair = await freePair();
-  await using followed = await startFollowed(pair, table);
+  await using followed = await startFollowed(pair, table, { schemaChanges: "stop" });
   await followed.drain();
   const stop = new AbortController();
   const following = (async () => {
@@ -106,7 +106,7 @@ test("a sync of an earlier version: what it did not remember is read again, veri
 
 test("after a cutover, rows that the new side gives other values come back", async () => {
   await using pair = await freePair();
-  await using followed = await startFollowed(pair, table + partitioned);
+  await using followed = await startFollowed(pair, table + partitioned, { schemaChanges: "stop" });
   await followed.drain();
   await followed.sync.cutover();
   for (const name of ["t", "p"]) {
@@ -142,7 +142,7 @@ test("where both sides are written to, a release on both leaves them equal", asy
 
 test("what follow stands on is said by status, the rehearsal and preflight, with the statements", async () => {
   await using pair = await freePair();
-  await using followed = await startFollowed(pair, table + partitioned);
+  await using followed = await startFollowed(pair, table + partitioned, { schemaChanges: "stop" });
   await followed.drain();
   await pair.source.sql(
     "alter table t rename column name to title; alter table t add column x int default 5 not null; alter table p drop column name; update t set n = 5; update p set id = 600 where id = 6",
@@ -174,7 +174,7 @@ test("what follow stands on is said by status, the rehearsal and preflight, with
 
 test("a partition that the target lacks is told with its statement when a row needs it", async () => {
   await using pair = await freePair();
-  await using followed = await startFollowed(pair, partitioned);
+  await using followed = await startFollowed(pair, partitioned, { schemaChanges: "stop" });
   await followed.drain();
   await pair.source.sql(
     `create table p_2 partition of p for values from (1000) to (2000) partition by list (id);

@@ -113,7 +113,7 @@ const cases: Case[] = [
 for (const isRunning of [false, true]) {
   test.for(cases)(`${isRunning ? "while it follows" : "before it starts"}: $what`, async (each) => {
     await using pair = await freePair();
-    await using followed = await startFollowed(pair, schema);
+    await using followed = await startFollowed(pair, schema, { schemaChanges: "stop" });
     await pair.source.sql("update t set name = 'first' where id < 4");
     await followed.drain();
     const runner = isRunning ? run(followed) : undefined;
@@ -142,7 +142,7 @@ for (const isRunning of [false, true]) {
 
 test("a table is dropped: told by name; init lets it go, and the others go on", async () => {
   await using pair = await freePair();
-  await using followed = await startFollowed(pair, schema);
+  await using followed = await startFollowed(pair, schema, { schemaChanges: "stop" });
   await pair.source.sql("drop table t; insert into quiet values (1)");
   await expect(followed.drain()).rejects.toMatchObject({
     code: "TABLE_SHAPE_CHANGED",
@@ -156,7 +156,7 @@ test("a table is dropped: told by name; init lets it go, and the others go on", 
 
 test("a table is replaced by another of its name", async () => {
   await using pair = await freePair();
-  await using followed = await startFollowed(pair, schema);
+  await using followed = await startFollowed(pair, schema, { schemaChanges: "stop" });
   await pair.source.sql(
     "alter table t rename to t_old; create table t (like t_old including all); insert into t values (1, 'new')",
   );
@@ -165,7 +165,7 @@ test("a table is replaced by another of its name", async () => {
 
 test("a trigger of ours is dropped: told, with what to do", async () => {
   await using pair = await freePair();
-  await using followed = await startFollowed(pair, schema);
+  await using followed = await startFollowed(pair, schema, { schemaChanges: "stop" });
   await pair.source.sql("drop trigger zzz_replicate_capture_2 on t; update t set name = 'unseen'");
   await expect(followed.drain()).rejects.toMatchObject({
     code: "CAPTURE_BROKEN",

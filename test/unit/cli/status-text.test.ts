@@ -282,7 +282,7 @@ it("names schema changes: those that wait first, with the statement and the reas
   const schemaChanges = [
     { ...change, state: "applied", statement: "alter table a drop column b", appliedAt: "2030-01-01T11:59:30Z", seconds: 0.5 },
     { ...change, state: "waiting", statement: "alter table a\n  drop column c", error: "view v depends on it" },
-    { ...change, state: "owed", statement: "create index i on a (d)" },
+    { ...change, state: "deferred", statement: "create index i on a (d)" },
   ] as const; // prettier-ignore
   const lines = text({ schemaChanges }).split("\n");
   expect(lines.filter((line) => /schema of|^ {4}/.test(line))).toEqual([
