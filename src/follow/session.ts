@@ -45,6 +45,12 @@ export interface SessionPosition extends Position {
   readonly batches: number;
 }
 
+/** By a constraint of the target. */
+function isRejected(error: unknown): boolean {
+  const state = error instanceof ReplicateError ? error.sqlstate : sqlstateOf(error);
+  return state?.startsWith("23") === true;
+}
+
 export class FollowSession {
   readonly context: SyncContext;
   readonly source: Connection;
@@ -61,6 +67,8 @@ export class FollowSession {
   readonly #unreadable: UnreadableKeys;
   #refetches = 0;
   #unforeseen = 0;
+  /** A row was rejected, and all tables were looked at since. */
+  #isSwept = false;
   /** A change of the schema may be recorded as waiting. */
   #mayWait = true;
   #toldRefusal = "";
@@ -165,6 +173,12 @@ export class FollowSession {
       if (this.#finder.isRejected) this.failedSide = "target";
       this.#finder.gaveUp();
       if (error instanceof UnforeseenChange) return await this.#readAnew(error);
+      if (!this.#isSwept && !this.source.isBroken && isRejected(error)) {
+        this.#isSwept = true;
+        await this.source.script("rollback");
+        await this.#parts.schemaWatch.sweepAll();
+        return await this.next();
+      }
       if (error instanceof BlockingRowsSignal) return await this.#refetch(error);
       if (error instanceof RestageSignal) {
         const shape = this.#parts.tables.shape(error.captureId);
@@ -247,6 +261,7 @@ export class FollowSession {
       this.isStale = true;
     }
     this.#unforeseen = 0;
+    this.#isSwept = false;
   }
 
   /** The target's table has come out otherwise than was foreseen: the batch is read again, with the whole table if need be. */

@@ -23,6 +23,9 @@ import { lackedBy } from "../apply/partition-rejections.ts";
 import { readPartitions, type Examination, type Partition, type Reader } from "./read-batch.ts";
 import { loadShapes, type Shape } from "../shape.ts";
 
+/** A table that was changed a moment ago is changed again with a sweep, unless rows depend on it: others come first. */
+const RESTLESS_MS = 2000;
+
 export class SchemaWatch {
   readonly #context: SyncContext;
   readonly #reader: Reader;
@@ -31,6 +34,8 @@ export class SchemaWatch {
   readonly #tables: FollowedTables;
   /** Oids of partitions that the target lacks, and that were told of. */
   readonly #told = new Set<number>();
+  /** When a change of a table was settled last, by capture id. */
+  readonly #changedAt = new Map<number, number>();
 
   constructor(context: SyncContext, reader: Reader, target: Connection, tables: FollowedTables) {
     this.#context = context;
@@ -62,6 +67,12 @@ export class SchemaWatch {
     await this.#tables.load();
     this.#tellMissing(partitioned.map(({ shape }) => shape.capture.id));
     return true;
+  }
+
+  /** Looks at every table, and lets none of them wait: a row was rejected, perhaps by what the source has no more. */
+  async sweepAll(): Promise<void> {
+    this.#changedAt.clear();
+    await this.sweep();
   }
 
   /**
@@ -98,7 +109,9 @@ export class SchemaWatch {
 
   #isUnchanged({ entry, source }: Shape, found: Examination, isStrict: boolean): boolean {
     const now = found.fingerprints.get(source.oid);
-    const isSame = isStrict && appliesChanges(entry, this.#context.config) ? isSameShape : isSameToReaders;
+    const isRestless = Date.now() - (this.#changedAt.get(entry.captureId) ?? 0) < RESTLESS_MS;
+    const isSame =
+      isStrict && !isRestless && appliesChanges(entry, this.#context.config) ? isSameShape : isSameToReaders;
     return (
       now !== undefined &&
       entry.fingerprint !== null &&
@@ -197,6 +210,7 @@ export class SchemaWatch {
     for (const what of change.left)
       this.#context.emit({ type: "warning", message: `${label}: a schema change is not made: ${what}` });
     this.#tables.settle(change);
+    this.#changedAt.set(capture.id, Date.now());
   }
 
   /** `missed`: why changes of the table may have been missed. */
