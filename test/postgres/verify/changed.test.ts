@@ -23,7 +23,7 @@ interface Scene extends AsyncDisposable {
   /** Compares from these points, or all tables from one. */
   compare: (
     since: string | ReadonlyMap<number, string>,
-    options?: { isLive?: boolean; keysAtOnce?: number },
+    options?: { isLive?: boolean; keysAtOnce?: number; plans?: ChangePlans },
   ) => Promise<ChangedReport>;
   capture: (table: string) => Promise<number>;
 }
@@ -305,13 +305,19 @@ for (const side of ["source", "target"] as const) {
     await onBoth(pair, "update a set v = 1; update b set v = 1; update c set v = 1");
     await scene.applied();
     // It gets the lock on the first table, and waits for the second one, which is locked until everything else was seen.
+    // Planning would wait as well, without holding anything.
+    const plans = new ChangePlans();
+    await scene.compare(point, { isLive: true, plans });
     const holder = await pair[side].client();
     await holder.query("begin; lock table b in access exclusive mode");
-    const comparing = scene.compare(point, { isLive: true });
-    const waiting = `select 1 from pg_locks where not granted and relation = 'b'::regclass`;
+    const comparing = scene.compare(point, { isLive: true, plans });
+    const waiting = `select 1 from pg_locks w join pg_locks h on h.pid = w.pid
+      where not w.granted and w.relation = 'b'::regclass and h.granted and h.relation = 'a'::regclass`;
     await until("the comparison waits", async () => (await pair[side].sql(waiting)).length > 0);
     const application = await pair[side].client();
     // As DDL and TRUNCATE do, and whoever comes behind them. It would wait for the holder, thus for ever.
+    // Shorter than our own wait for a lock may be.
+    await application.query("set lock_timeout = '2s'");
     await application.query("alter table a add column more int");
     await application.query("truncate c");
     await application.query("insert into c values (2, 0)");
@@ -335,10 +341,13 @@ test("while nobody can write, a group that had to give way is compared all the s
   const point = await scene.now();
   await onBoth(pair, "update a set v = 1; update b set v = 1");
   await scene.applied();
+  const plans = new ChangePlans();
+  await scene.compare(point, { plans });
   const holder = await pair.source.client();
   await holder.query("begin; lock table b in access exclusive mode");
-  const comparing = scene.compare(point);
-  const waiting = `select 1 from pg_locks where not granted and relation = 'b'::regclass`;
+  const comparing = scene.compare(point, { plans });
+  const waiting = `select 1 from pg_locks w join pg_locks h on h.pid = w.pid
+    where not w.granted and w.relation = 'b'::regclass and h.granted and h.relation = 'a'::regclass`;
   await until("the comparison waits", async () => (await pair.source.sql(waiting)).length > 0);
   const reader = await pair.source.client();
   await reader.query("begin; lock table a in access exclusive mode; commit");
