@@ -141,10 +141,13 @@ export async function takeThroughTravels(versions: { source: string; target: str
   const show = (is: (name: string, each: TravelCase) => boolean | undefined): string[] =>
     judged.map(({ name, each }) => `${each.what} (${name}): ${is(name, each)}`);
   expect(show((name) => read.has(`public.${name}`))).toEqual(show((_, each) => each.reread));
-  for (const { name, each } of tables)
-    expect(await definitions(pair.target, name), `${each.what} (${name})`).toEqual(
-      await definitions(pair.source, name),
-    );
+  for (const { name, kind, each } of tables) {
+    const [own, other] = [await definitions(pair.source, name), await definitions(pair.target, name)];
+    const what = `${each.what} (${name})`;
+    expect(other.columns, what).toEqual(own.columns);
+    // Before 11 a partitioned table has no key of its own, and here it has one from the beginning.
+    if (kind !== "partitioned" || from >= 11) expect(other, what).toEqual(own);
+  }
   expect(followed.events.filter(({ type }) => type === "warning")).toEqual([]);
   const { schemaChanges } = await followed.sync.status();
   expect(schemaChanges.map(({ state }) => state)).toEqual(schemaChanges.map(() => "applied"));
@@ -168,13 +171,16 @@ function createSql(name: string, kind: Kind, version: number): string {
 }
 
 /** What a table is, but for what servers print in other words, and the order of columns that one had to give up. */
-async function definitions(side: Database, table: string): Promise<unknown> {
+async function definitions(
+  side: Database,
+  table: string,
+): Promise<{ columns: unknown; constraints: unknown; indexes: unknown }> {
   const plain = (text: string): string =>
     `regexp_replace(replace(replace(replace(${text}, '::text', ''), '::bpchar', ''), '::numeric', ''), '[''()]', '', 'g')`;
   const [columns, constraints, indexes] = [
     await side.sql(
       `select a.attname as name, format_type(a.atttypid, a.atttypmod) as type, a.attnotnull as "notNull", a.attidentity as identity,
-         ${plain("coalesce(pg_get_expr(d.adbin, d.adrelid), '')")} as "default", to_jsonb(a.*) ->> 'attgenerated' as generated,
+         ${plain("coalesce(pg_get_expr(d.adbin, d.adrelid), '')")} as "default", coalesce(to_jsonb(a.*) ->> 'attgenerated', '') as generated,
          (select collname from pg_collation c where c.oid = a.attcollation) as collation, a.attstorage as storage,
          coalesce(nullif(to_jsonb(a.*) ->> 'attstattarget', '-1'), '') as statistics, col_description(a.attrelid, a.attnum) as comment,
          (select to_jsonb(q.*) - 'seqrelid' from pg_sequence q where q.seqrelid = pg_get_serial_sequence($1, a.attname)::regclass) as sequence
