@@ -50,7 +50,7 @@ interface Refused {
  * Whether new tables of this sync are taken in by themselves; where they are not, they are only told of. A table's own setting is
  * looked at when it is there.
  */
-export function joinsNewTables({
+function joinsNewTables({
   direction,
   tracksTarget,
   name,

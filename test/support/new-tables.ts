@@ -13,7 +13,7 @@ export interface Followed extends AsyncDisposable {
   end: () => Promise<unknown[]>;
 }
 
-export const old =
+const old =
   "create table old (id int primary key, v text); insert into old select g, 'x' from generate_series(1, 20) g";
 
 /** A sync with one table that is followed in the background. */
@@ -62,7 +62,7 @@ export async function joined({ events }: Followed, ...tables: string[]): Promise
 }
 
 /** What an application does in one go, in a schema HERE; which tables come of it, and what it does once they are followed. */
-export const shapes: readonly (readonly [
+const shapes: readonly (readonly [
   what: string,
   sql: string,
   tables: readonly string[],

@@ -25,7 +25,7 @@ type Kind = "plain" | "partitioned" | "keyless";
 
 const rows = "update {t} set name = 'w' where id % 50 = 0";
 
-export const travelCases: readonly TravelCase[] = [
+const travelCases: readonly TravelCase[] = [
   { what: "null column", source: "alter table {t} add column x int", statements: [`alter table "public"."{t}" add column "x" integer`], reread: false },
   { what: "constant default", source: "alter table {t} add column x text not null default 'it''s'; insert into {t} (id, x) values (501, 'own')", reread: false, since: 11 },
   { what: "constant default, before 11", source: "alter table {t} add column x int not null default 5; insert into {t} (id, x) values (501, 6)" },

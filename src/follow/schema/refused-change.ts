@@ -36,7 +36,7 @@ export class RefusedChange extends Error {
 }
 
 /** Somebody holds a lock on the table. */
-export function isLock(error: unknown): boolean {
+function isLock(error: unknown): boolean {
   return [LOCK_NOT_AVAILABLE, DEADLOCK].includes(sqlstateOf(error) ?? "");
 }
 
