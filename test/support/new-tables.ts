@@ -62,12 +62,7 @@ export async function joined({ events }: Followed, ...tables: string[]): Promise
 }
 
 /** What an application does in one go, in a schema HERE; which tables come of it, and what it does once they are followed. */
-const shapes: readonly (readonly [
-  what: string,
-  sql: string,
-  tables: readonly string[],
-  later: string,
-])[] = [
+const shapes: readonly (readonly [what: string, sql: string, tables: readonly string[], later: string])[] = [
   ["empty, with a key", "create table a (id int primary key)", ["a"], "insert into a values (1)"],
   [
     "created and filled in one transaction",
