@@ -173,8 +173,9 @@ async function make(
 
 /** What has the table's name on the target. */
 async function namesake(target: Connection, table: Table): Promise<Table | undefined> {
-  const [found] = await target.rows<{ oid: number; kind: string }>(
-    `select c.oid::bigint::float8 as oid, c.relkind::text as kind
+  const [found] = await target.rows<{ oid: number; kind: string; parent: string | null }>(
+    `select c.oid::bigint::float8 as oid, c.relkind::text as kind,
+            (select min(i.inhparent::pg_catalog.regclass::text) from pg_catalog.pg_inherits i where i.inhrelid = c.oid) as parent
      from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
      where n.nspname = $1 and c.relname = $2`,
     [table.schema, table.name],
@@ -182,6 +183,11 @@ async function namesake(target: Connection, table: Table): Promise<Table | undef
   if (found === undefined) return undefined;
   if (found.kind !== "r" && found.kind !== "p")
     throw new NotTaken("its name is taken on the target by something that is not a table");
+  // As of a partition that was detached on the source alone: its rows there are the parent's.
+  if (found.parent !== null)
+    throw new NotTaken(
+      `its name is taken on the target by a partition or child of ${found.parent}: detach it there`,
+    );
   return (await describeTables(target, [found.oid]))[0];
 }
 

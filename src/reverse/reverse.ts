@@ -107,7 +107,7 @@ async function register(
          ? "do nothing"
          : `do update set state = 'following', fingerprint = excluded.fingerprint, partitions = excluded.partitions,
              source_relid = excluded.source_relid, keyless = excluded.keyless, reload_since = null,
-             mapping = excluded.mapping, target_fingerprint = excluded.target_fingerprint`
+             mapping = excluded.mapping, target_fingerprint = excluded.target_fingerprint, definition = null`
      }`,
     [
       sync, captureId, entry.targetRelid, entry.targetSchema, entry.targetName,

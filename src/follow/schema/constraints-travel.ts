@@ -29,12 +29,21 @@ export function constraintSteps({ before, now, target, version, ledger }: Travel
   const add = (when: Step["when"], order: number, sql: string): void =>
     void found.steps.push({ when, rank: order, sql });
   const [was, is] = [own(before.constraints), own(now.constraints)];
+  const away = new Set(ledger.away);
+  /** Whether it is the same constraint, also where it was dropped and made again just as it was. */
+  const isOne = (former: ConstraintDefinition, constraint: ConstraintDefinition): boolean =>
+    former.oid === constraint.oid ||
+    (former.name === constraint.name &&
+      former.type === constraint.type &&
+      former.definition === constraint.definition &&
+      !is.some(({ oid }) => oid === former.oid) &&
+      !was.some(({ oid }) => oid === constraint.oid));
   /** By their names here, as far as these are known to change. */
   const there = new Map(target.constraints.map((constraint) => [constraint.name, constraint]));
 
   for (const constraint of was) {
-    if (is.some(({ oid }) => oid === constraint.oid)) continue;
-    if (ledger.away.has(awayName(constraint))) {
+    if (is.some((each) => isOne(constraint, each))) continue;
+    if (away.has(awayName(constraint))) {
       strike(constraint);
       continue;
     }
@@ -45,9 +54,9 @@ export function constraintSteps({ before, now, target, version, ledger }: Travel
     there.delete(constraint.name);
   }
   for (const constraint of is) {
-    const former = was.find(({ oid }) => oid === constraint.oid);
+    const former = was.find((each) => isOne(each, constraint));
     const name = ident(constraint.name);
-    if (former !== undefined && ledger.away.has(awayName(former))) {
+    if (former !== undefined && away.has(awayName(former))) {
       const isSame = former.definition === constraint.definition && former.name === constraint.name;
       if (isSame && former.isValidated === constraint.isValidated) continue;
       strike(former);
@@ -56,7 +65,7 @@ export function constraintSteps({ before, now, target, version, ledger }: Travel
       continue;
     }
     if (former === undefined) {
-      if (ledger.away.has(awayName(constraint))) continue;
+      if (away.has(awayName(constraint))) continue;
       const twin = there.get(constraint.name);
       if (twin !== undefined) {
         if (normalise(twin.definition) !== normalise(constraint.definition))
@@ -119,6 +128,7 @@ export function constraintSteps({ before, now, target, version, ledger }: Travel
   }
 
   function strike(constraint: ConstraintDefinition): void {
+    away.delete(awayName(constraint));
     note(`delete from replicate.deferred where sync = ${literal(ledger.sync)} and table_name = ${literal(tableLabel(target))}
       and restored_at is null and kind || ' ' || object_name = ${literal(awayName(constraint))}`);
   }

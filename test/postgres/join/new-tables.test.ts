@@ -55,6 +55,18 @@ const refused: readonly (readonly [string, string, string, RegExp])[] = [
     /holds rows/,
   ],
   [
+    "a name that a partition has",
+    "create table n (id int primary key)",
+    "create table p (id int primary key) partition by range (id); create table n partition of p for values from (0) to (9)",
+    /taken on the target by a partition or child of public\.p/,
+  ],
+  [
+    "a name that a child has",
+    "create table n (id int primary key)",
+    "create table p (id int primary key); create table n (primary key (id)) inherits (p)",
+    /taken on the target by a partition or child of public\.p/,
+  ],
+  [
     "a function that the target lacks",
     "create function f() returns int language sql as 'select 1'; create table n (id int primary key, v int default f())",
     "",
