@@ -151,7 +151,8 @@ describe("follow --listen", () => {
     await begin(["follow"]);
     await pair.source.sql("update item set v = 'new' where id <= 10");
     let text = "";
-    for (let n = 0; n < 100 && !/phase="following"\} 1/.test(text); n++) {
+    const isThere = (): boolean => /phase="following"\} 1/.test(text) && /rows_total\{.*\} 10/.test(text);
+    for (let n = 0; n < 100 && !isThere(); n++) {
       await sleep(200);
       ({ text } = await ask("/metrics"));
     }
