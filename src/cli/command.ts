@@ -16,6 +16,8 @@ export interface CommandContext {
   readonly terminal: Terminal;
   readonly output: Output;
   readonly progress: Progress;
+  /** Who hears the library's events: the terminal, and whoever joins in. */
+  readonly listeners: Set<OnEvent>;
   /** Fires at the first request to stop. */
   readonly signal: AbortSignal;
 }
@@ -30,12 +32,12 @@ export function printsLines(verb: VerbName): boolean {
 
 /** Opens the sync of a command, and its console where one is asked for. */
 export async function open(context: CommandContext): Promise<Sync> {
-  const { sync, listeners } = await openHeard(context);
+  const sync = await openHeard(context);
   if (context.values.listen === undefined) return sync;
   try {
     // Loaded only where it is wanted: most commands are over before it would be.
     const { listen } = await import("./listen.ts");
-    const console = await listen(context, sync, listeners);
+    const console = await listen(context, sync);
     return {
       ...sync,
       [Symbol.asyncDispose]: async () => {
@@ -49,19 +51,12 @@ export async function open(context: CommandContext): Promise<Sync> {
   }
 }
 
-/** The sync, and who else hears its events besides the terminal. */
-export async function openHeard({
-  options,
-  output,
-  progress,
-  terminal,
-}: CommandContext): Promise<{ readonly sync: Sync; readonly listeners: Set<OnEvent> }> {
-  const listeners = new Set<OnEvent>([progress.onEvent]);
+/** The sync, whose events go to all listeners. */
+export async function openHeard({ options, output, listeners, terminal }: CommandContext): Promise<Sync> {
   const onEvent: OnEvent = (event) => {
     for (const listener of listeners) listener(event);
   };
-  const sync = await openSync({ ...options, logger: output.log, onEvent, env: terminal.env });
-  return { sync, listeners };
+  return await openSync({ ...options, logger: output.log, onEvent, env: terminal.env });
 }
 
 /** The result for programs. */

@@ -13,13 +13,13 @@ interface Surroundings {
   readonly values: Values;
   readonly terminal: Terminal;
   readonly output: Output;
+  readonly listeners: Set<OnEvent>;
 }
 
 /** What the command does is shown at the address of --listen, until the returned object is disposed. */
 export async function listen(
-  { values, terminal, output }: Surroundings,
+  { values, terminal, output, listeners }: Surroundings,
   sync: Sync,
-  listeners: Set<OnEvent>,
 ): Promise<AsyncDisposable> {
   const feed = new Feed(sync);
   listeners.add(feed.onEvent);
@@ -36,9 +36,8 @@ export async function listen(
 
 /** Runs the console and the sync, until the signal fires. */
 export async function serve(
-  { values, terminal, output, signal }: Surroundings & { readonly signal: AbortSignal },
+  { values, terminal, output, listeners, signal }: Surroundings & { readonly signal: AbortSignal },
   sync: Sync,
-  listeners: Set<OnEvent>,
 ): Promise<void> {
   const feed = new Feed(sync);
   listeners.add(feed.onEvent);

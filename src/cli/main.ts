@@ -122,6 +122,7 @@ async function execute(
       terminal,
       output,
       progress,
+      listeners: new Set([progress.onEvent]),
       signal: controller.signal,
     });
   } catch (error) {

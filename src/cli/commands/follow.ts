@@ -25,7 +25,7 @@ export const follow: Command = async (context) => {
 /** Follows until the end or until stopped, which is no failure: every batch is complete or not there at all. */
 export async function applyBatches(
   sync: Sync,
-  { values, signal, progress, output }: CommandContext,
+  { values, signal, progress, listeners, output }: CommandContext,
 ): Promise<FollowResult> {
   const once = values.once === true;
   const untilCaughtUp = values["until-caught-up"] === true;
@@ -38,12 +38,12 @@ export async function applyBatches(
   let rows = 0;
   let position: string | null = null;
   let askedBy: string | undefined;
-  const onEvent = (event: SyncEvent): void => {
+  const listen = (event: SyncEvent): void => {
     if (event.type === "asked-to-end") askedBy = event.by;
-    progress.onEvent(event);
   };
+  listeners.add(listen);
   try {
-    for await (const batch of sync.follow({ untilCaughtUp, once, standby, signal, onEvent })) {
+    for await (const batch of sync.follow({ untilCaughtUp, once, standby, signal })) {
       batches++;
       rows += batch.rows;
       position = batch.position;
@@ -52,6 +52,7 @@ export async function applyBatches(
   } catch (error) {
     if (!wasStopped(error, signal)) throw error;
   } finally {
+    listeners.delete(listen);
     output.endProgress(true);
   }
   const done = { batches, rows, position };

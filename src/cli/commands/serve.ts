@@ -1,9 +1,8 @@
 import { openHeard, type Command } from "../command.ts";
 
 export const serve: Command = async (context) => {
-  const { sync, listeners } = await openHeard(context);
-  await using _sync = sync;
+  await using sync = await openHeard(context);
   const { serve: run } = await import("../listen.ts");
-  await run(context, sync, listeners);
+  await run(context, sync);
   return 0;
 };
