@@ -3,7 +3,6 @@
  * log that may be sent to others: no value of a row and no secret is told, so all that is not a word of SQL or a name is
  * left out.
  */
-import type pg from "pg";
 import { sqlstateOf } from "./sqlstate.ts";
 
 export interface TracedStatement {
@@ -63,8 +62,11 @@ interface Result {
 type Query = (query: string | { readonly text: string } | Submittable, ...more: unknown[]) => unknown;
 
 /** Has `tell` called at the end of each statement of a client that is not connected yet. */
-export function traceStatements(driver: pg.Client, tell: (statement: TracedStatement) => void): void {
-  const client = driver as unknown as { query: Query };
+export function traceStatements(
+  driver: { readonly query: unknown },
+  tell: (statement: TracedStatement) => void,
+): void {
+  const client = driver as { query: Query };
   const run = client.query.bind(driver);
   client.query = (query, ...more) => {
     const startedAt = performance.now();

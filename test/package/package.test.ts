@@ -82,7 +82,7 @@ async function script(text: string, env: NodeJS.ProcessEnv = {}): Promise<string
 
 it("holds what is needed to run and nothing else", () => {
   const expected =
-    /^(bin\/replicate\.js|dist\/.+\.(js|d\.ts)|sql\/.+\.sql|sql\/README\.md|docs\/[\w-]+\.md|package\.json|LICENSE|README\.md)$/;
+    /^(bin\/replicate\.js|dist\/.+\.(js|d\.ts)|dist\/console\/page\/main\.css|sql\/.+\.sql|sql\/README\.md|docs\/[\w-]+\.md|package\.json|LICENSE|README\.md)$/;
   expect(files.filter((path) => !expected.test(path))).toEqual([]);
   const sql = readdirSync(join(root, "sql"), { recursive: true, encoding: "utf8" }).filter((path) =>
     path.endsWith(".sql"),
