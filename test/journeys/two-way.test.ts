@@ -46,7 +46,7 @@ test("both sides are written to; a skipped conflict is resolved; drop leaves no 
     lag: { rows: 0 },
     back: { lag: { rows: 0 } },
   });
-  expect((await run("status")).stdout).toMatch(/back +2 rows from the target to the source; lag none/);
+  expect((await run("status")).stdout).toMatch(/two-way +2 rows from the target to the source; lag none/);
   const { conflicts } = json<{ conflicts: LoggedConflict[] }>(await run("conflicts", "--pending", "--json"));
   expect(conflicts).toMatchObject([{ key: { id: 1 }, kind: "update_origin_differs" }]);
   const id = String(conflicts[0]?.id);

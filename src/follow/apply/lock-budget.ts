@@ -47,6 +47,7 @@ export async function assertLockBudget(target: Connection, tables: readonly Batc
     "OUT_OF_LOCKS",
     `a batch of ${written.length} tables needs ${needed} locks, and the server of the target has room for about ${budget.capacity} and holds ${budget.held} now (max_locks_per_transaction = ${budget.perTransaction}): it is not begun, because sessions of others would fail with it, until max_locks_per_transaction is at least ${wanted}`,
     {
+      side: "target",
       hint: `As an administrator of the target: alter system set max_locks_per_transaction = ${wanted};  -- then restart that server; at a provider: its parameter group instead. A command that still runs goes on by itself.`,
     },
   );
