@@ -23,7 +23,7 @@ const awayName = ({ type, name }: ConstraintDefinition): string =>
 const own = (all: readonly ConstraintDefinition[]): ConstraintDefinition[] =>
   all.filter(({ isInherited }) => !isInherited);
 
-export function constraintSteps({ before, now, target, version, ledger }: Travel): Found {
+export function constraintSteps({ before, now, target, version, ledger, lacking }: Travel): Found {
   const table = qualified(target.schema, target.name);
   const found: Found = { steps: [], left: [] };
   const add = (when: Step["when"], order: number, sql: string): void =>
@@ -72,7 +72,13 @@ export function constraintSteps({ before, now, target, version, ledger }: Travel
           found.left.push(`constraint ${name}, as the target has another one of that name`);
         continue;
       }
-      if (isAway(constraint)) defer(constraint);
+      const partner =
+        constraint.references === null ? undefined : lacking.get(tableLabel(constraint.references));
+      if (partner === "foreign")
+        found.left.push(
+          `foreign key ${name}, as the target has no table ${tableLabel(constraint.references ?? target)}`,
+        );
+      else if (isAway(constraint) || partner === "joining") defer(constraint);
       else addNow(constraint);
       continue;
     }

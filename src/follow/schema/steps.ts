@@ -15,6 +15,8 @@ export interface Travel {
   /** Statements that are still to be run outside of a batch. */
   readonly deferred: ReadonlySet<string>;
   readonly ledger: Ledger;
+  /** Tables that foreign keys lead to and that the target lacks; `joining`: they are new, and about to come. */
+  readonly lacking: ReadonlyMap<string, "joining" | "foreign">;
   /** Columns by which rows are told apart, as they are called now. */
   readonly keyColumns: readonly string[];
 }

@@ -15,11 +15,12 @@ import type { ResolvedConfig } from "../../config/options.ts";
 import { tableSettings } from "../../config/overrides.ts";
 import type { Connection } from "../../postgres/connect.ts";
 import { load } from "../../postgres/sql.ts";
-import type { SyncTable } from "../../state/sync-table.ts";
+import { lookForNewcomers } from "../../state/newcomers.ts";
+import { loadTables, type SyncTable } from "../../state/sync-table.ts";
 import { deferredStatements, storeDefinitions, takenAway } from "../../state/schema-changes.ts";
 import { compareOldRows } from "../read/old-rows.ts";
 import type { FutureColumn } from "./columns-travel.ts";
-import type { Ledger, Step } from "./steps.ts";
+import type { Ledger, Step, Travel } from "./steps.ts";
 import { travel, type Travelled } from "./travel.ts";
 
 /** What has to be done on the target because a table changed on the source. */
@@ -96,6 +97,7 @@ export async function findTableChanges(
   const targets = await readBoth(target, changed.map(({ targetRelid }) => targetRelid)); // prettier-ignore
   const deferred = await deferredStatements(target, config.name);
   const away = await takenAway(target, config.name);
+  const lacking = await lackingTables(source, target, config, [...sources.values()]);
   return new Map(
     changed.flatMap((entry): [number, TableChange][] => {
       const from = sources.get(entry.sourceRelid);
@@ -115,6 +117,7 @@ export async function findTableChanges(
         target.version,
         deferred,
         ledger,
+        lacking,
         policyOf(entry, config).isForced,
       );
       return change === undefined ? [] : [[entry.captureId, change]];
@@ -134,6 +137,7 @@ function changeOf(
   version: number,
   deferred: ReadonlySet<string>,
   ledger: Ledger,
+  lacking: Travel["lacking"],
   isForced: boolean,
 ): TableChange | undefined {
   if (entry.definition === null || entry.fingerprint === null) return undefined;
@@ -151,6 +155,7 @@ function changeOf(
     missing,
     deferred,
     ledger,
+    lacking,
     keyColumns: keysOf(from.definition, to.definition),
   });
   if (travelled.steps.length === 0 && travelled.left.length === 0) return undefined;
@@ -166,6 +171,32 @@ function changeOf(
     columns: travelled.columns,
     reread: rereadOf(entry, from, to, travelled, version),
   };
+}
+
+/** Tables that foreign keys of these lead to and that the target does not have: new ones are about to join. */
+async function lackingTables(
+  source: Connection,
+  target: Connection,
+  config: ResolvedConfig,
+  tables: readonly Read[],
+): Promise<Travel["lacking"]> {
+  const partners = tables.flatMap(({ definition }) =>
+    definition.constraints.flatMap(({ references }) => (references === null ? [] : [references])),
+  );
+  if (partners.length === 0) return new Map();
+  const lacking = await target.rows<{ schema: string; name: string }>(
+    `select distinct x.schema, x.name from pg_catalog.jsonb_to_recordset($1::jsonb) as x (schema text, name text)
+     where not exists (
+       select 1 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+       where n.nspname = x.schema and c.relname = x.name)`,
+    [JSON.stringify(partners)],
+  );
+  if (lacking.length === 0) return new Map();
+  const entries = await loadTables(target, config.name);
+  const joining = new Set((await lookForNewcomers(config, source, target, entries)).map(tableLabel));
+  return new Map(
+    lacking.map((table) => [tableLabel(table), joining.has(tableLabel(table)) ? "joining" : "foreign"]),
+  );
 }
 
 /** Columns of primary keys and unique constraints: they hold no null meanwhile. */
