@@ -24,6 +24,8 @@ const notRun: Readonly<Record<string, string>> = {
     "never ends by itself; test/faults/hot-standby.test.ts",
   "docs/reference.md: replicate run --source postgresql://… --target postgresql://…   # moves a database and keeps it in step":
     "leaves addresses out, and never ends by itself",
+  "docs/reference.md: replicate serve --allow-actions   # a whole migration, in the browser":
+    "never ends by itself; test/postgres/console/clicks.test.ts",
   "docs/reference.md: replicate status --watch   # keep an eye on it": "never ends by itself",
   "docs/reference.md: replicate cutover --timeout 30s --on-open './switch-application.sh'   # the real thing":
     "asks first; docs/cutover.md runs it with --yes",
