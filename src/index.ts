@@ -68,7 +68,7 @@ export {
 export type { ResolveReport } from "./conflict/resolve.ts";
 export type { BatchAtHand } from "./state/runner-lock.ts";
 export type { SchemaChange } from "./state/schema-changes.ts";
-export type { Phase, Status, Wait } from "./status/status.ts";
+export type { Phase, Status, Wait } from "./status/report.ts";
 export type { SwitchOptions, SwitchReport } from "./cutover/switch-run.ts";
 export type { Rehearsal } from "./cutover/rehearse.ts";
 export type {

@@ -42,7 +42,8 @@ import { createSchema, type SchemaOptions, type SchemaReport } from "./schema/sc
 import { ShownNames } from "./reverse/shown-names.ts";
 import type { Logger, SyncContext } from "./state/context.ts";
 import { makeContext, Sessions } from "./state/open-context.ts";
-import { readStatus, type Status } from "./status/status.ts";
+import type { Status } from "./status/report.ts";
+import { readStatus } from "./status/status.ts";
 import { explainTargetAway } from "./status/target-away.ts";
 import { assertCopy, initBack } from "./reverse/two-way.ts";
 import { verifySync, type VerifyOptions, type VerifyReport } from "./verify/verify.ts";

@@ -1,155 +1,25 @@
 /** Status: where a sync stands, from any machine, whether its runner lives or not. */
-import { foreignSql, unions, windowCountSql } from "../catalog/delta.ts";
 import { tableLabel } from "../catalog/table.ts";
 import { countPending } from "../conflict/log.ts";
-import type { Direction } from "../config/options.ts";
-import { ReplicateError } from "../errors.ts";
-import type { Connection } from "../postgres/connect.ts";
-import { placeOf, type Place } from "../postgres/place.ts";
-import { load } from "../postgres/sql.ts";
-import { asReplicateError } from "../postgres/sqlstate.ts";
 import type { Side } from "../events.ts";
+import { readFence } from "../fence/fence.ts";
+import { placeOf } from "../postgres/place.ts";
 import type { SyncContext } from "../state/context.ts";
-import { readFence, type Fence } from "../fence/fence.ts";
-import { readRetainedDeltas, type RetainedDeltas } from "../state/retained-deltas.ts";
-import { findNotReplicated, reasonsOf, type NotReplicated } from "../state/newcomers.ts";
-import { checkPair } from "../state/source-identity.ts";
-import { loadLeftInvalid, type LeftInvalid } from "../state/restore-deferred.ts";
+import { reasonsOf } from "../state/newcomers.ts";
+import { countParked } from "../state/parked.ts";
+import { loadLeftInvalid } from "../state/restore-deferred.ts";
 import {
   isRunnerAlive,
   type BatchAtHand,
   type StoredError,
   type StoredMaintenance,
 } from "../state/runner-lock.ts";
-import { countParked } from "../state/parked.ts";
+import { readSchemaChanges } from "../state/schema-changes.ts";
 import { isCutOver, isSwitching, readSwitch, type Switch } from "../state/switch.ts";
-import { readSetUp } from "../state/two-way.ts";
-import { readSchemaChanges, type SchemaChange } from "../state/schema-changes.ts";
 import { loadTables, type SyncTable } from "../state/sync-table.ts";
-
-export type Phase =
-  | "new" | "initialised" | "copying" | "copied" | "catching-up" | "following" | "fenced" | "cut-over" | "failed"; // prettier-ignore
-
-export interface Status {
-  readonly sync: string;
-  readonly phase: Phase;
-  readonly direction: Direction;
-  /** The two databases. After a cutover the same as before it. */
-  readonly source: Place;
-  readonly target: Place;
-  readonly runner: {
-    readonly alive: boolean;
-    readonly host: string | null;
-    readonly pid: number | null;
-    readonly since: string | null;
-    /** Its last sign of life, by the target's clock: every few seconds, also in the middle of a batch. */
-    readonly seenAt: string | null;
-    /** The batch at hand, once it takes more than a moment. */
-    readonly batch: BatchAtHand | null;
-  };
-  readonly copy: {
-    readonly tablesDone: number;
-    readonly tablesTotal: number;
-    readonly rowsDone: number;
-    readonly bytesDone: number;
-    readonly bytesTotal: number;
-    readonly indexesDone: number;
-    readonly indexesTotal: number;
-    /** Null while nothing runs or nothing is known. */
-    readonly etaSeconds: number | null;
-  };
-  readonly follow: {
-    readonly position: string | null;
-    readonly batches: number;
-    readonly rowsApplied: number;
-    readonly rowsPerSecond: number;
-    readonly lastBatchAt: string | null;
-  };
-  readonly lag: {
-    /** Deltas on the source that are not applied. Null when the source cannot be asked. */
-    readonly rows: number | null;
-    /**
-     * Age of the oldest change that is not applied, from above: the time since the runner's last look that left nothing to
-     * apply. 0 when nothing waits; null while it is not known, as before the first batch, or without the source.
-     */
-    readonly seconds: number | null;
-    /** Who keeps deltas from being thrown away or a table from being captured: the oldest transaction. */
-    readonly blockedBy: string | null;
-    /** Seconds by which the lag grows each second, over the last minute; negative: it shrinks. Null: not known. */
-    readonly trend: number | null;
-  };
-  /** Of a sync that goes both ways: what applications change on the target. Null: it goes one way, or is not known. */
-  readonly back: Pick<Status, "lag" | "follow" | "lastError"> | null;
-  /** Sessions of ours that cannot get a lock now. */
-  readonly waits: readonly Wait[];
-  /** Skipped ones that are to be resolved, as far as the servers can be asked. */
-  readonly conflicts: number;
-  /** Rows that the target has rejected, and that are parked (see `parked`). */
-  readonly parked: number;
-  readonly lastError: StoredError | null;
-  /** Maintenance that a server rejects at the time: batches go on, and it is tried again by itself. */
-  readonly upkeep: StoredMaintenance | null;
-  /** `side`: whose objects they are, after a cutover those of the old source. */
-  readonly owed: {
-    readonly side: Side;
-    readonly open: number;
-    readonly leftInvalid: readonly LeftInvalid[];
-  };
-  /** The last cutover or rollback; null: never begun, or undone. `isRunning`: a process is at it now. */
-  readonly switch: (Switch & { readonly isRunning: boolean }) | null;
-  /** The side whose tables refuse writes of applications, and since when. Null: neither, or not known. */
-  readonly fence: { readonly side: Side; readonly since: string } | null;
-  /**
-   * Syncs of the same source, this one perhaps among them, that have taken nothing for a minute or more, and what the source
-   * keeps for them. `isOver`: more than `deltaLimit`.
-   */
-  readonly held: readonly {
-    readonly sync: string;
-    readonly since: string;
-    readonly bytes: number;
-    readonly isOver: boolean;
-    /** The command that gives the sync up. */
-    readonly giveUp: string;
-  }[];
-  /** Tables that the sync is meant to replicate and does not, as they were created after `init`. */
-  readonly notReplicated: readonly string[];
-  /** By table, why it is not taken in; without those that nobody has tried to. */
-  readonly notReplicatedReasons: Readonly<Record<string, string>>;
-  /** Changes of the source's schema that the target has not yet, and the last ones that it has; the latest first. */
-  readonly schemaChanges: readonly SchemaChange[];
-  /** Why the source could not be asked, or is not this sync's any more, if so. */
-  readonly sourceError: string | null;
-  readonly tables: readonly {
-    readonly source: string;
-    readonly target: string;
-    readonly state: SyncTable["state"];
-    readonly rows: number;
-    readonly bytes: number;
-    readonly pending: number | null;
-    readonly parked: number;
-    readonly lastChangeAt: string | null;
-    /**
-     * Of a table without a key: since when the target lacks changes for which it has to be read again as a whole, its size
-     * on the source then, and whether that is too large to happen before a cutover. Null: nothing of the kind.
-     */
-    readonly reload: {
-      readonly since: string;
-      readonly bytes: number;
-      readonly isHeld: boolean;
-    } | null;
-  }[];
-}
-
-/** A session of ours that waits for a lock, or tries again and again to get one without making others wait. */
-export interface Wait {
-  readonly side: Side;
-  /** As in pg_stat_activity: `replicate init`. */
-  readonly session: string;
-  /** The table, as far as it is known. */
-  readonly what: string;
-  readonly seconds: number | null;
-  readonly blockedBy: string | null;
-}
+import { readSetUp } from "../state/two-way.ts";
+import { askSource, waitsOn, type Waiting } from "./ask-source.ts";
+import type { Phase, Status } from "./report.ts";
 
 interface SyncRow {
   readonly position: string | null;
@@ -343,94 +213,4 @@ function phaseOf(
   if (tables.some((table) => ["new", "copying", "loaded"].includes(table.state))) return "copying";
   if (tables.some((table) => table.state === "copied")) return alive ? "catching-up" : "copied";
   return pending !== null && pending > 10_000 ? "catching-up" : "following";
-}
-
-async function waitsOn(connection: Connection): Promise<Wait[]> {
-  const rows = await connection.rows<Omit<Wait, "side">>(load("status/waits"));
-  return rows.map((row) => ({ side: connection.side, ...row }));
-}
-
-interface Waiting {
-  readonly rows: number | null;
-  readonly byCapture: ReadonlyMap<number, number> | null;
-  readonly blockedBy: string | null;
-  readonly waits: readonly Wait[];
-  readonly conflicts: number;
-  readonly error: string | null;
-  readonly fence: Fence | undefined;
-  /** The source could be asked at least for that. */
-  readonly isFenceKnown: boolean;
-  readonly held: readonly RetainedDeltas[];
-  readonly notReplicated: readonly NotReplicated[];
-}
-
-/** Counts the deltas that wait on the source. */
-async function askSource(
-  context: SyncContext,
-  target: Connection,
-  tables: readonly SyncTable[],
-  { position }: Pick<SyncRow, "position">,
-): Promise<Waiting> {
-  let source: Connection | undefined;
-  let fence: Fence | undefined;
-  let isFenceKnown = false;
-  try {
-    source = await context.source("status");
-    fence = await readFence(source, context.config.name);
-    isFenceKnown = true;
-    await checkPair(source, target, context.config.name);
-    const byCapture = new Map<number, number>();
-    const sized = await source.rows<{ id: number; tracksOrigin: boolean }>(
-      `select c.id, c.tracks_origin as "tracksOrigin" from replicate.subscription s join replicate.capture c on c.id = s.capture_id
-       where s.sync = $1 and pg_catalog.pg_relation_size(c.delta_a) + pg_catalog.pg_relation_size(c.delta_b) > 0`,
-      [context.config.name],
-    );
-    const counts = sized.map(({ id, tracksOrigin }) => {
-      const entry = tables.find((table) => table.captureId === id);
-      const from = entry?.state === "following" ? position : null;
-      return `select ${id} as id, n::float8 as n from (${windowCountSql(id, from, foreignSql({ tracksOrigin }, context.config.name))}) as w`;
-    });
-    for (const some of unions(counts))
-      for (const { id, n } of await source.rows<{ id: number; n: number }>(some)) byCapture.set(id, n);
-    const [oldest] = await source.rows<{ pid: number; user: string; seconds: number; state: string }>(
-      `select pid, coalesce(usename, '?')::text as user, coalesce(state, 'state not shown') as state,
-              extract(epoch from clock_timestamp() - xact_start)::int as seconds
-       from pg_catalog.pg_stat_activity
-       where datname = pg_catalog.current_database() and backend_xid is not null
-         and xact_start < clock_timestamp() - interval '1 minute'
-         and application_name not like 'replicate %'
-       order by xact_start limit 1`,
-    );
-    return {
-      rows: [...byCapture.values()].reduce((total, n) => total + n, 0),
-      byCapture,
-      blockedBy:
-        oldest === undefined
-          ? null
-          : `pid ${oldest.pid} of ${oldest.user}, ${oldest.state}, has a transaction open for ${oldest.seconds} s`,
-      waits: await waitsOn(source),
-      conflicts: await countPending(source, context.config.name),
-      error: null,
-      fence,
-      isFenceKnown,
-      held: await readRetainedDeltas(source),
-      notReplicated: await findNotReplicated(context.config, source, target),
-    };
-  } catch (error) {
-    const failure = error instanceof ReplicateError ? error : asReplicateError(error, "asking the source");
-    return {
-      rows: null,
-      byCapture: null,
-      blockedBy: null,
-      waits: [],
-      conflicts: 0,
-      error: failure.message,
-      fence,
-      isFenceKnown,
-      held: [],
-      notReplicated: [],
-    };
-  } finally {
-    await source?.close();
-  }
 }
