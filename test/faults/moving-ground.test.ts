@@ -49,7 +49,7 @@ test.each(["13", "18"])("version %s: what is read while its ground moves is not 
       update ${to} set amount = amount + 1 where ${range}; commit`);
   });
   // So rarely that batches get through in between: each of these makes the one that is being read begin anew.
-  const empties = turns("empties", 600, async () => {
+  const empties = turns("empties", 2000, async () => {
     const name = random.pick(names);
     await emptier?.query(`begin;
       lock table ${name} in access exclusive mode;
@@ -58,7 +58,7 @@ test.each(["13", "18"])("version %s: what is read while its ground moves is not 
       insert into ${name} select id, amount, note from kept;
       commit`);
   });
-  const rewrites = turns("rewrites", 600, async () => {
+  const rewrites = turns("rewrites", 2000, async () => {
     const name = random.pick(names);
     await rewriter?.query(
       random.pick([
@@ -82,7 +82,7 @@ test.each(["13", "18"])("version %s: what is read while its ground moves is not 
   })();
   // On a busy machine it takes longer until all have met each other.
   await sleep(10_000);
-  for (let left = 60; left > 0 && Math.min(...Object.values(done)) < 3; left -= 1) await sleep(1000);
+  for (let left = 80; left > 0 && Math.min(...Object.values(done)) < 3; left -= 1) await sleep(1000);
   end.abort();
   await Promise.all([moves, empties, rewrites, watches, following]);
   expect(wrong).toEqual([]);
