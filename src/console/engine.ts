@@ -23,6 +23,8 @@ export class Engine implements AsyncDisposable {
   /** Copying and following, which go on until they are stopped. */
   #running: Running | undefined;
   #job: Promise<void> | undefined;
+  /** Whether an action fits is being looked at: two that come at once must not both begin. */
+  #isDeciding = false;
   readonly #ending = new AbortController();
 
   constructor(sync: Sync, feed: Feed) {
@@ -48,8 +50,17 @@ export class Engine implements AsyncDisposable {
   readonly act = async (action: string, by: string): Promise<void> => {
     if (!isAction(action))
       throw new ReplicateError("USAGE_INVALID", `there is no action ${JSON.stringify(action)}`);
-    if (this.#job !== undefined)
+    if (this.#job !== undefined || this.#isDeciding)
       throw new ReplicateError("USAGE_INVALID", "another action is under way", { hint: "Wait for its end." });
+    this.#isDeciding = true;
+    try {
+      await this.#begin(action, by);
+    } finally {
+      this.#isDeciding = false;
+    }
+  };
+
+  async #begin(action: ActionName, by: string): Promise<void> {
     const status = await this.#status();
     if (!actionsFor(status, this.#running !== undefined).includes(action))
       throw new ReplicateError("USAGE_INVALID", `${action} does not fit phase ${status?.phase ?? "new"}`, {
@@ -67,7 +78,7 @@ export class Engine implements AsyncDisposable {
     this.#feed.patch({ job: begun });
     this.#job = this.#work(begun, action, status);
     this.#offer();
-  };
+  }
 
   async #work(begun: Job, action: ActionName, status: Status | null): Promise<void> {
     const end = (how: Partial<Job>): void =>

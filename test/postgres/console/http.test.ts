@@ -131,6 +131,15 @@ describe("serve", () => {
     expect(finished.stderr).toContain("is no address");
   });
 
+  it("begins one of two actions that are asked for at once", async () => {
+    await begin(["serve", "--allow-actions"]);
+    const csrf = (await csrfOf("")) ?? "";
+    const act = (): Promise<Answer> =>
+      post("/api/syncs/default/actions/preflight", {}, { "x-csrf-token": csrf });
+    const answers = await Promise.all([act(), act(), act()]);
+    expect(answers.map(({ status }) => status).toSorted((a, b) => a - b)).toEqual([202, 409, 409]);
+  });
+
   it("does nothing that does not fit", async () => {
     await begin(["serve", "--allow-actions"]);
     const csrf = (await csrfOf("")) ?? "";
